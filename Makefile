@@ -1,0 +1,36 @@
+# Everything starts from a fresh checkout: Python 3.11+, pip and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test test-full lint clean
+
+demo: $(VENV)/base
+	$(BIN)/aftermap demo -o aftermap-demo
+
+test: $(VENV)/dev lint
+	$(BIN)/python -m pytest -n auto -m "not full"
+
+test-full: $(VENV)/dev lint
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check aftermap tests benchmarks
+	$(BIN)/ruff format --check aftermap tests benchmarks
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) aftermap-demo build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/base: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/base

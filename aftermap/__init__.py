@@ -1,0 +1,36 @@
+"""aftermap: seamless, honest natural-hazard maps from satellite images.
+
+>>> import aftermap as am
+>>> am.map(after="after.tif", before="before.tif", hazard="flood", out="map")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aftermap.deliver import Options as Options
+    from aftermap.deliver import map as map
+    from aftermap.demo import demo as demo
+    from aftermap.errors import AftermapError as AftermapError
+    from aftermap.evaluate import evaluate as evaluate
+    from aftermap.hazardmap import HazardMap as HazardMap
+    from aftermap.journal import verify as verify
+    from aftermap.layer import Declared as Declared
+    from aftermap.scene import Scene as Scene
+    from aftermap.scene import open_scene as open_scene
+
+_PUBLIC = {
+    "AftermapError": "errors", "Declared": "layer", "HazardMap": "hazardmap", "Options": "deliver", "Scene": "scene",
+    "demo": "demo", "evaluate": "evaluate", "map": "deliver", "open_scene": "scene", "verify": "journal",
+}  # fmt: skip
+"""Public name -> module; each is imported on first use, so that `import aftermap` costs nothing."""
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'aftermap' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"aftermap.{_PUBLIC[name]}"), name)

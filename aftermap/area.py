@@ -1,0 +1,126 @@
+"""The area of each pixel on the ellipsoid, whatever the CRS: never in degrees, never in Web Mercator."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+from odc.geo.geobox import GeoBox
+from pyproj.crs import ProjectedCRS
+from pyproj.crs.coordinate_operation import LambertAzimuthalEqualAreaConversion
+
+from aftermap.tiles import Window
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+NODE_PX = 256
+"""Largest distance of the nodes between which areas are interpolated."""
+NODE_M = 10_000.0
+"""The same on the ground: over 10 km the curvature of the cosine of the latitude leaves an error of some 1e-7."""
+_BITS = 24
+"""Areas are multiples of 2^-24 of the centre pixel's, so that sums below 2^53 of these are exact in any order."""
+
+
+def pixel_area_m2(grid: GeoBox, window: Window, *, gsd_m: float | None = None) -> F64:
+    """Area (y, x) in m2 of each pixel on the ellipsoid of the grid's CRS, the same bits whatever the window.
+
+    Without CRS, `gsd_m` squared, and 1.0 where that is None: areas are then in pixels. 0.0 where the CRS is not defined.
+    """
+    plane = _plane_area(grid, gsd_m)
+    if plane is not None:
+        return np.full(window[2:], _summable(plane, plane), dtype=np.float64)
+    step = _step_px(grid)
+    rows = _nodes(window.row, window.stop_row, grid.shape[0], step)
+    cols = _nodes(window.col, window.stop_col, grid.shape[1], step)
+    areas = _areas_at(grid, rows, cols)
+    areas = _between(areas, rows, np.arange(window.row, window.stop_row))
+    areas = _between(areas.T, cols, np.arange(window.col, window.stop_col)).T
+    return np.ascontiguousarray(_summable(areas, _centre_area(grid)))
+
+
+def pixel_size_m(grid: GeoBox) -> float | None:
+    """Side in m of a square with the area of the centre pixel; None where the grid has no CRS."""
+    plane = _plane_area(grid, None)
+    if grid.crs is None:
+        return None
+    return math.sqrt(_centre_area(grid) if plane is None else plane)
+
+
+def _plane_area(grid: GeoBox, gsd_m: float | None) -> float | None:
+    """The one area of all pixels where the grid lies on no ellipsoid (no CRS, or a local one of a building site)."""
+    if grid.crs is None:
+        return 1.0 if gsd_m is None else gsd_m**2
+    if grid.crs.proj.geodetic_crs is None:
+        return float(abs(grid.affine.determinant) * grid.crs.proj.axis_info[0].unit_conversion_factor ** 2)
+    return None
+
+
+def _summable(areas: F64 | float, typical: float) -> F64:
+    quantum = 2.0 ** (math.frexp(typical)[1] - 1 - _BITS)
+    return np.asarray(np.round(areas / quantum) * quantum)
+
+
+@lru_cache(maxsize=16)
+def _centre_area(grid: GeoBox) -> float:
+    height, width = grid.shape
+    area = float(_areas_at(grid, np.array([height // 2]), np.array([width // 2]))[0, 0])
+    return area if area > 0 else 1.0
+
+
+@lru_cache(maxsize=16)
+def _step_px(grid: GeoBox) -> int:
+    """Distance of nodes, a power of two."""
+    fitting = max(NODE_M / math.sqrt(_centre_area(grid)), 1.0)
+    return int(min(2 ** math.floor(math.log2(fitting)), NODE_PX))
+
+
+def _nodes(start: int, stop: int, length: int, step: int) -> I64:
+    """Pixels of a window of one axis to evaluate at: multiples of `step` and the axis's last, so that none lies outside."""
+    nodes = np.arange(start // step, -(-stop // step) + 1) * step
+    return np.unique(np.minimum(nodes, length - 1))
+
+
+def _between(areas: F64, nodes: I64, at: I64) -> F64:
+    """Linear interpolation along axis 0 from `nodes` to the pixels `at`."""
+    if len(nodes) == 1:
+        return np.repeat(areas, len(at), axis=0)
+    i = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, len(nodes) - 2)
+    t = ((at - nodes[i]) / (nodes[i + 1] - nodes[i]))[:, None]
+    return np.asarray(areas[i] * (1 - t) + areas[i + 1] * t)
+
+
+def _areas_at(grid: GeoBox, rows: I64, cols: I64) -> F64:
+    """Area (row, col) in m2 of single pixels: the shoelace formula over their corners in an equal-area projection."""
+    corner_rows = rows[:, None, None] + np.array([0, 0, 1, 1])  # (row, 1, corner)
+    corner_cols = cols[None, :, None] + np.array([0, 1, 1, 0])  # (1, col, corner)
+    east, north = _equal_area(grid).transform(*_place(grid, corner_cols, corner_rows))
+    with np.errstate(invalid="ignore"):  # infinite where the CRS is not defined
+        east, north = east - east[..., :1], north - north[..., :1]  # else the products of large numbers lose the area
+        area = 0.5 * np.abs((east * np.roll(north, -1, -1) - np.roll(east, -1, -1) * north).sum(axis=-1))
+    return np.where(np.isfinite(area), area, 0.0)
+
+
+def _place(grid: GeoBox, col: Any, row: Any) -> tuple[Any, Any]:
+    """x and y in the grid's CRS of pixel coordinates; affine 3 deprecates `*` for this and affine 2 lacks `@`."""
+    a, b, c, d, e, f = grid.affine[:6]
+    return a * col + b * row + c, d * col + e * row + f
+
+
+@lru_cache(maxsize=16)
+def _equal_area(grid: GeoBox) -> pyproj.Transformer:
+    """From the grid's CRS to Lambert's azimuthal equal-area projection of its own datum, centred at the grid."""
+    assert grid.crs is not None
+    crs = grid.crs.proj
+    assert crs.geodetic_crs is not None
+    datum = crs.geodetic_crs.to_2d()
+    height, width = grid.shape
+    centre = _place(grid, np.float64(width / 2), np.float64(height / 2))
+    lon, lat = pyproj.Transformer.from_crs(crs, datum, always_xy=True).transform(*centre)
+    lon, lat = (lon, lat) if math.isfinite(lon + lat) else (0.0, 0.0)
+    conversion = LambertAzimuthalEqualAreaConversion(latitude_natural_origin=lat, longitude_natural_origin=lon)
+    return pyproj.Transformer.from_crs(crs, ProjectedCRS(conversion, geodetic_crs=datum), always_xy=True)

@@ -1,0 +1,102 @@
+"""The input doctor: what is wrong with these files. Each finding has a code, what, where, and the repair.
+
+A fault that forbids mapping is raised as InputRefusedError while the scene is opened; here stand the faults that a map can
+live with, each said in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aftermap.errors import InputRefusedError
+from aftermap.layer import Layer, open_layer
+from aftermap.scene import Scene
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the doctor found; `severity` is "refuse" or "warn"."""
+
+    code: str
+    severity: str
+    what: str
+    where: str
+    repair: str
+
+    def facts(self) -> dict[str, str]:
+        """As recorded in run.json."""
+        return asdict(self)
+
+
+def _warn(code: str, what: str, where: str, repair: str) -> Finding:
+    return Finding(code, "warn", what, where, repair)
+
+
+def examine(scene: Scene) -> list[Finding]:
+    """Warnings about a scene that could be opened, in the order of its layers."""
+    return [f for layer in scene.layers.values() for f in examine_layer(layer)] + list(_pair(scene))
+
+
+def examine_layer(layer: Layer) -> Iterator[Finding]:
+    """Warnings about one layer."""
+    where = ", ".join(dict.fromkeys(s.path.name for s in layer.sources))
+    if layer.grid.crs is None:
+        yield _warn(
+            "no-crs", "no CRS: mapped in pixel space, areas in pixels", where, "georeference the image, or give --gsd-m for areas"
+        )
+    if "nodata" in layer.reasons:
+        yield _warn("nodata-undeclared", layer.reasons["nodata"], where, "declare the value with --nodata, or set it in the file")
+    if layer.sensor.is_sar and layer.unit == "digital_number":
+        yield _warn("sar-8bit", "8-bit radar picture: no method that needs dB can run", where, "give calibrated backscatter")
+    if layer.reasons.get("unit", "").startswith("assumed"):
+        yield _warn("unit-assumed", f"unit {layer.reasons['unit']}", where, "confirm it with --unit")
+    if layer.reasons.get("offset", "").startswith("unknown"):
+        yield _warn(
+            "s2-offset-unknown",
+            f"Sentinel-2 offset {layer.reasons['offset']}",
+            where,
+            "subtract 1000 if the baseline is 04.00 or later",
+        )
+    yield from _constant(layer, where)
+
+
+def _constant(layer: Layer, where: str) -> Iterator[Finding]:
+    for band, values in zip(layer.bands, layer.sampled, strict=True):
+        seen = values[np.isfinite(values)]
+        if seen.size > 1 and seen.min() == seen.max() and layer.unit != "class":
+            yield _warn(
+                "constant-band",
+                f"band {band} of {layer.name} has one value, {seen[0]:g}, wherever it was sampled",
+                where,
+                "check the export",
+            )
+
+
+def _pair(scene: Scene) -> Iterator[Finding]:
+    after, before = scene.layers["after"], scene.layers.get("before")
+    if before is None:
+        return
+    if after.acquired and before.acquired and after.acquired[:10] < before.acquired[:10]:
+        yield _warn(
+            "dates-reversed",
+            f"before ({before.acquired}) is later than after ({after.acquired})",
+            scene.name,
+            "swap --before and --after",
+        )
+    if [s.path for s in after.sources] == [s.path for s in before.sources]:
+        yield _warn("same-image", "before and after are the same file", scene.name, "give two dates")
+
+
+def examine_files(paths: Sequence[Path]) -> list[Finding]:
+    """Findings on files one by one, refusals included; for `aftermap check`."""
+    found: list[Finding] = []
+    for path in paths:
+        try:
+            found.extend(examine_layer(open_layer("after", [path])))
+        except InputRefusedError as error:
+            found.append(Finding(error.code, "refuse", error.what, path.name, error.repair))
+    return found

@@ -1,0 +1,316 @@
+"""The command line: arguments, progress and words; every verb lives elsewhere and is imported when it is called."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from aftermap.errors import AftermapError, UsageError
+from aftermap.pieces import HAZARDS, PIECES
+
+_NOT_ANALYSED_EXIT = 4
+_FILES = click.Path(path_type=Path)
+_MANY = {"--after", "--before", "--dem", "--reference-water", "--truth"}
+
+
+class _ManyFiles(click.Command):
+    """Lets `--after A B C` and a shell's `--after *.tif` stand for one option given several times."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spelled, option = [], ""
+        for arg in args:
+            if arg.startswith("-"):
+                option = arg if arg in _MANY else ""
+                spelled += [] if option else [arg]
+            else:
+                spelled += [option, arg] if option else [arg]
+        return super().parse_args(ctx, spelled)
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        try:
+            return super().invoke(ctx)
+        except AftermapError as error:
+            _fail(error)
+
+
+def _fail(error: AftermapError) -> NoReturn:
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": error.code, "what": error.what, "repair": error.repair}))
+    click.echo(f"aftermap: {error.what} [{error.code}]", err=True)
+    if error.repair:
+        click.echo(f"          {error.repair}", err=True)
+    sys.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="aftermap")
+def main() -> None:
+    """Seamless, honest natural-hazard maps from satellite images.
+
+    Start with `aftermap demo`, or `aftermap map --after AFTER.tif --before BEFORE.tif --hazard flood -o OUT`.
+
+    Exit codes: 0 done, also when nothing was found; 2 wrong use; 3 input refused; 4 nothing could be analysed; 5 interrupted,
+    run the same command to resume; 1 a fault of ours.
+    """
+
+
+def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--quiet", is_flag=True, help="No progress.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+@main.command("map", cls=_ManyFiles)
+@click.option(
+    "--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event: bands stacked or one per file."
+)
+@click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event, warped to the grid of --after.")
+@click.option("--hazard", required=True, help=f"What to map: {', '.join(HAZARDS)}.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for the products; resumes what it holds unfinished.")
+@click.option("--method", default="auto", show_default=True, help=f"Or one of {', '.join(PIECES['flood'])}.")
+@click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
+@click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
+@click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format.")
+@click.option(
+    "--bands", help="Names of the bands of --after (and --before) in file order, for example VV,VH or red,green,blue,nir."
+)
+@click.option("--before-bands", help="The same for --before, where they differ.")
+@click.option("--sensor", default="", help="Sensor of --after (and --before), where the files do not say.")
+@click.option("--before-sensor", default="", help="Sensor of --before, where it differs.")
+@click.option("--unit", default="", help="dB, power, amplitude, reflectance or digital_number, where the files do not say.")
+@click.option("--nodata", type=float, help="Value of pixels that were not observed, where the files do not say.")
+@click.option("--after-date", default="", help="Date or time of --after, ISO 8601, where the files do not say.")
+@click.option("--before-date", default="", help="Date or time of --before.")
+@click.option("--threshold", default=0.5, show_default=True, help="Score above which a pixel is hazard.")
+@click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000, or 10 pixels without a scale]")
+@click.option("--gsd-m", type=float, help="Pixel size in metres, for areas of a scene without CRS.")
+@click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
+@click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB.")
+@click.option("--name", default="", help="Name of the scene.  [default: that of the first file]")
+@click.option("--overwrite", is_flag=True, help="Replace another run's products in the folder.")
+@_quiet
+def map_command(**given: Any) -> None:
+    """Map a hazard: one or two images in, a folder that opens in QGIS out."""
+    from aftermap import deliver
+
+    options = deliver.Options(
+        **{k: given[k] for k in ("threshold", "min_area_m2", "gsd_m", "keep_scores", "memory_mb", "overwrite")}
+    )
+    with _Progress(given["quiet"]) as progress:
+        mapped = deliver.map(
+            given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
+            aoi=given["aoi"], declared=_declared(given), name=given["name"], hazard=given["hazard"], method=given["method"],
+            options=options, progress=progress,
+        )  # fmt: skip
+    _say_map(mapped, given["as_json"])
+
+
+def _declared(given: dict[str, Any]) -> dict[str, Any]:
+    from aftermap.layer import Declared
+
+    def split(bands: str | None) -> tuple[str, ...]:
+        return tuple(b.strip() for b in bands.split(",")) if bands else ()
+
+    both = {"unit": given["unit"], "nodata": given["nodata"]}
+    after = Declared(bands=split(given["bands"]), sensor=given["sensor"], acquired=given["after_date"], **both)
+    before = Declared(
+        bands=split(given["before_bands"] or given["bands"]), sensor=given["before_sensor"] or given["sensor"],
+        acquired=given["before_date"], **both,
+    )  # fmt: skip
+    return {"after": after, "before": before}
+
+
+def _say_map(mapped: Any, as_json: bool) -> None:
+    """The answer in words or JSON; exits with 4 when nothing could be analysed."""
+    run, rows = mapped.made_by, mapped.summary
+    if as_json:
+        click.echo(
+            json.dumps({"answer": mapped.answer, "folder": str(mapped.folder), "methods": run["methods"], "summary": rows})
+        )
+    else:
+        for finding in run["warnings"]:
+            click.echo(f"warning: {finding['what']} ({finding['where']}); {finding['repair']} [{finding['code']}]", err=True)
+        click.echo(_answer(run, rows))
+        click.echo(f"method    {run['methods']['why']}")
+        click.echo(f"report    {mapped.folder / 'report.html'}")
+        click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
+    if mapped.answer == "not analysed":
+        sys.exit(_NOT_ANALYSED_EXIT)
+
+
+def _answer(run: dict[str, Any], rows: Sequence[dict[str, str]]) -> str:
+    def of(quantity: str) -> dict[str, str]:
+        return next(r for r in rows if r["quantity"] == quantity and not r["reason"])
+
+    if run["answer"] == "not analysed":
+        return "could not be analysed: no pixel was observed and left unexcluded"
+    analysed = f"{float(of('analysed_area')['percent_of_aoi']):.1f} % of the area analysed"
+    if run["answer"] == "nothing found":
+        return f"no hazard found ({run['maps']}); {analysed}"
+    area, polygons = of("affected_area"), float(of("polygons")["value"])
+    return f"{run['maps']}: {float(area['value']):,.1f} {area['unit']} in {polygons:,.0f} polygons; {analysed}"
+
+
+@main.command(cls=_ManyFiles)
+@click.argument("maps", nargs=-1, required=True, type=_FILES)
+@click.option(
+    "--truth", multiple=True, type=_FILES, required=True, help="Raster or polygons, one for each map in the same order."
+)
+@click.option("--band", default=1, show_default=True, help="Band of the truth raster.")
+@click.option("--hazard-code", default=1, show_default=True, help="Code of the hazard in the truth raster.")
+@click.option("-o", "--out", type=_FILES, help="Folder for scores.json, scores.csv and scores.png.  [default: MAP/scores]")
+@_quiet
+def evaluate(
+    maps: Sequence[Path], truth: Sequence[Path], band: int, hazard_code: int, out: Path | None, quiet: bool, as_json: bool
+) -> None:
+    """Score one or more MAPS against truth: one row per event and all pooled."""
+    from aftermap.evaluate import evaluate as score
+    from aftermap.evaluate import write_scores
+    from aftermap.figures import draw_scores
+    from aftermap.hazardmap import HazardMap
+
+    if len(maps) != len(truth):
+        raise UsageError(
+            f"{len(maps)} maps and {len(truth)} truths are given", repair="give one --truth for each map, in the same order"
+        )
+    results = [score(HazardMap(m), t, band=band, hazard_code=hazard_code) for m, t in zip(maps, truth, strict=True)]
+    folder = out or maps[0] / "scores"
+    pooled = write_scores(folder, results)
+    draw_scores(folder / "scores.png", pooled)
+    if as_json:
+        click.echo(json.dumps([r.row() for r in results]))
+        return
+    for result in [*results, *([pooled] if len(results) > 1 else [])]:
+        _say_scores(result)
+    click.echo(f"scores  {folder / 'scores.csv'}")
+
+
+def _say_scores(result: Any) -> None:
+    row = result.row()
+    words = (
+        "iou",
+        "f1",
+        "precision",
+        "recall",
+        "balanced_accuracy",
+        "average_precision",
+        "auc",
+        "expected_calibration_error",
+        "area_error",
+    )
+    said = "  ".join(f"{w} {row[w]:.3f}" if row[w] is not None else f"{w} undefined" for w in words)
+    click.echo(f"{row['event']}: {said}")
+    missed = row["not_analysed_px"]
+    click.echo(f"  {row['scored_px']:,} pixels scored, {missed:,} with known truth not analysed, ranked on {row['ranked_on']}")
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(sorted(PIECES["simulate"])))
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for before.tif, after.tif, truth.tif and dem.tif.")
+@click.option("--size", default=2048, show_default=True, help="Pixels along each side.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, another scene.")
+@click.option("--looks", default=4.9, show_default=True, help="Equivalent number of looks of the speckle.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def simulate(kind: str, out: Path, size: int, seed: int, looks: float, quiet: bool) -> None:
+    """Write a georeferenced scene with known truth."""
+    from aftermap import pieces
+
+    with _Progress(quiet) as progress:
+        pieces.load("simulate", kind)(
+            out, size=size, seed=seed, looks=looks, progress=lambda done, whole: progress("simulate", done, whole)
+        )
+    click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}")
+
+
+@main.command()
+@click.option("-o", "--out", type=_FILES, default=Path("aftermap-demo"), show_default=True)
+@click.option("--size", default=2048, show_default=True, help="Pixels along each side.")
+@click.option("--seed", default=0, show_default=True)
+@_quiet
+def demo(out: Path, size: int, seed: int, quiet: bool, as_json: bool) -> None:
+    """Simulate a Sentinel-1 flood pair, map it, and score the map against its truth."""
+    from aftermap.demo import demo as run
+
+    with _Progress(quiet) as progress:
+        mapped, result = run(out, size=size, seed=seed, progress=progress)
+    _say_map(mapped, as_json)
+    if not as_json:
+        _say_scores(result)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=_FILES)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(files: Sequence[Path], as_json: bool) -> None:
+    """The input doctor: what is wrong with these FILES, each finding with its repair."""
+    from aftermap.check import examine_files
+
+    findings = examine_files(files)
+    if as_json:
+        click.echo(json.dumps([f.facts() for f in findings]))
+    else:
+        for f in findings:
+            click.echo(f"{f.severity}: {f.what} ({f.where}); {f.repair} [{f.code}]")
+        click.echo(f"{len(files)} files, {len(findings)} findings")
+    if any(f.severity == "refuse" for f in findings):
+        sys.exit(3)
+
+
+@main.command()
+@click.argument("out", type=_FILES)
+def verify(out: Path) -> None:
+    """Check every product of a delivered map against its checksum."""
+    from aftermap.journal import verify as wrong_in
+
+    wrong = wrong_in(out)
+    for what in wrong:
+        click.echo(f"aftermap: {what}", err=True)
+    if wrong:
+        sys.exit(1)
+    click.echo("every product is whole")
+
+
+class _Progress:
+    """A bar with the time left on a terminal, a plain line per tenth elsewhere, nothing when quiet; all on stderr."""
+
+    def __init__(self, quiet: bool):
+        self._quiet, self._bar, self._tasks, self._said = quiet, None, {}, {}  # type: tuple[bool, Any, dict[str, Any], dict[str, int]]
+
+    def __enter__(self) -> _Progress:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description:9}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, stage: str, done: int, whole: int) -> None:
+        if self._bar:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bar.add_task(stage, total=whole)
+            self._bar.update(self._tasks[stage], completed=done)
+        elif not self._quiet:
+            tenth = 10 * done // whole if whole else 10
+            if self._said.get(stage) != tenth:
+                self._said[stage] = tenth
+                click.echo(f"{stage}: {done} of {whole}", err=True)

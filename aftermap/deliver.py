@@ -1,0 +1,263 @@
+"""The verb `map`: files in, one delivered folder out. Scene, doctor, choice of methods, prediction, products, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from aftermap import check, journal, palette, pieces, raster, report
+from aftermap.area import pixel_size_m
+from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
+from aftermap.finish import finish
+from aftermap.hazardmap import HazardMap
+from aftermap.layer import Declared, Layer
+from aftermap.predict import Plan, predict
+from aftermap.products.cog import RASTERS
+from aftermap.products.stac import write_item
+from aftermap.products.summary import Summary, write_summary
+from aftermap.scene import Scene, open_scene
+from aftermap.scorer import Method, Scorer
+
+Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Progress = Callable[[str, int, int], None]
+"""Called with the stage ("prepare", "map", "deliver") and how much of it is done, of how much."""
+
+MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
+"""Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
+PICTURE_PX = 1200
+_LIBRARIES = ("numpy", "scipy", "rasterio", "odc-geo", "shapely", "pyogrio", "pyproj")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to map. All of it is recorded in run.json, but for `memory_mb` and `overwrite`, which change no pixel."""
+
+    threshold: float = 0.5
+    min_area_m2: float | None = None
+    gsd_m: float | None = None
+    keep_scores: bool = False
+    memory_mb: int = 1000
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
+        for name, value in (("--gsd-m", self.gsd_m or 1.0), ("--min-area-m2", self.min_area_m2 or 0.0)):
+            if value < 0:
+                raise UsageError(f"{name} {value:g} is below zero", repair="give it in metres or square metres")
+
+
+def map(
+    after: Files,
+    before: Files = (),
+    *,
+    out: str | os.PathLike[str],
+    dem: Files = (),
+    reference_water: Files = (),
+    aoi: str | os.PathLike[str] | None = None,
+    declared: Mapping[str, Declared] | None = None,
+    name: str = "",
+    hazard: str = "flood",
+    method: str = "auto",
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> HazardMap:
+    """The delivered map of a hazard on the grid of `after`; see products.md of the documentation for the files in `out`.
+
+    `declared` says of a layer what its files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
+    when `out` holds this very job unfinished, and returns at once when it is finished. Raises UsageError,
+    InputRefusedError, JobInterruptedError.
+    """
+    if hazard not in pieces.HAZARDS:
+        raise UnknownNameError("hazard", hazard, pieces.HAZARDS)
+    if method != "auto" and method not in pieces.PIECES[hazard]:
+        raise UnknownNameError("method", method, ["auto", *pieces.PIECES[hazard]])
+    started = time.time()
+    files = {"after": _paths(after), "before": _paths(before), "dem": _paths(dem), "reference_water": _paths(reference_water)}
+    scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
+    job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None))
+    try:
+        return job.run(started)
+    except KeyboardInterrupt as error:
+        raise JobInterruptedError(f"interrupted; finished windows are kept in {Path(out) / journal.WORK}") from error
+
+
+def _paths(files: Files) -> list[Path]:
+    return [Path(files)] if isinstance(files, str | os.PathLike) else [Path(f) for f in files]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The methods that run, the leading one first, why it leads, and why the others do not run."""
+
+    methods: dict[str, Method]
+    why: str
+    skipped: dict[str, str]
+
+
+def choose(scene: Scene, method: str) -> _Chosen:
+    """Every method the inputs allow, in the order of PIECES, or the one asked for. Raises InputRefusedError when none can."""
+    names = list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]
+    known: dict[str, Method] = {n: pieces.load(scene.hazard, n)() for n in names}
+    reasons = {n: m.why_not(scene) for n, m in known.items()}
+    able = {n: m for n, m in known.items() if not reasons[n]}
+    skipped = {n: why for n, why in reasons.items() if why}
+    if not able:
+        said = "; ".join(f"{n}: {why}" for n, why in skipped.items())
+        raise InputRefusedError(
+            f"no {scene.hazard} method can run on these images ({said})",
+            repair="give the band or image that is missing",
+            code="band-missing",
+        )
+    lead = next(iter(able))
+    why = "asked for" if method != "auto" else f"the first of {', '.join(names)} that these images allow"
+    return _Chosen(able, f"{lead}: {why}", skipped)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One mapping: what determines it, and the steps."""
+
+    scene: Scene
+    method: str
+    options: Options
+    out: Path
+    progress: Progress
+
+    def run(self, started: float) -> HazardMap:
+        """Maps, or resumes, or finds it already delivered."""
+        chosen = choose(self.scene, self.method)
+        facts = self._facts(chosen)
+        log = journal.Journal(self.out, journal.digest(facts))
+        if log.open(overwrite=self.options.overwrite):
+            return HazardMap(self.out)
+        self.progress("prepare", 0, len(chosen.methods))
+        scorers: dict[str, Scorer] = {}
+        for n, (key, method) in enumerate(chosen.methods.items()):
+            scorers[key] = method.prepare(self.scene)
+            self.progress("prepare", n + 1, len(chosen.methods))
+        plan = Plan(scorers, self.options.threshold, self.options.keep_scores, self.options.memory_mb)
+        parts = predict(self.scene, plan, log, progress=lambda done, whole: self.progress("map", done, whole))
+        mapped = time.time()
+        run = {"key": log.key, **facts, **self._outcome(scorers, chosen)}
+        summary = finish(self.scene, parts, log, run, progress=lambda done, whole: self.progress("deliver", done, whole))
+        self._write(log, {**run, "answer": summary.answer}, summary)
+        journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
+        return HazardMap(self.out)
+
+    def _facts(self, chosen: _Chosen) -> dict[str, Any]:
+        """What is known before the first score, and determines everything after."""
+        scene, grid = self.scene, self.scene.grid
+        size = pixel_size_m(grid) or self.options.gsd_m
+        least = self.options.min_area_m2
+        if least is not None and size is None:
+            raise UsageError(
+                "--min-area-m2 needs to know how large a pixel is", repair="give --gsd-m too, for the image has no CRS"
+            )
+        return {
+            "aftermap": version("aftermap"),
+            "name": scene.name,
+            "hazard": scene.hazard,
+            "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
+            "area_of_interest": len(scene.area_of_interest),
+            "grid": {
+                "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
+                "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
+                "centre": None if grid.crs is None else [round(v, 5) for v in grid.extent.centroid.to_crs("EPSG:4326").coords[0]],
+            },
+            "parameters": {
+                "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
+                "gsd_m": self.options.gsd_m, "min_area": least if least is not None else (MIN_AREA_M2 if size else MIN_AREA_PX),
+                "min_area_unit": "m2" if size else "px",
+            },
+            "area_unit": "ha" if size else "px",
+            "warnings": [f.facts() for f in check.examine(scene)],
+            "assumptions": _assumptions(scene),
+            "versions": {"python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES}},
+        }  # fmt: skip
+
+    def _outcome(self, scorers: Mapping[str, Scorer], chosen: _Chosen) -> dict[str, Any]:
+        """What the methods found in the scene as a whole."""
+        lead, scorer = next(iter(scorers.items()))
+        separated = scorer.classes[0] != "water" or "reference_water" in self.scene.layers
+        return {
+            "classes": [self.scene.hazard if separated else scorer.classes[0]],
+            "maps": self.scene.hazard if separated else "open water, permanent water not separated",
+            "methods": {
+                "lead": lead, "why": chosen.why, "ran": {n: _numbers(s) for n, s in scorers.items()}, "skipped": chosen.skipped,
+            },
+            "calibration": "uncalibrated",
+        }  # fmt: skip
+
+    def _write(self, log: journal.Journal, run: Mapping[str, Any], summary: Summary) -> None:
+        """The files that need the summary, then everything at once into OUT."""
+        rows = summary.rows()
+        write_summary(log.stage / "summary.csv", rows)
+        journal.write_json(log.stage / "run.json", run)
+        report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=self._pictures(log.stage, run))
+        write_item(log.stage, self.scene.grid, run)
+        log.deliver()
+
+    def _pictures(self, stage: Path, run: Mapping[str, Any]) -> dict[str, palette.U8]:
+        scale = max(1.0, max(self.scene.shape) / PICTURE_PX)
+        shape = (max(1, round(self.scene.shape[0] / scale)), max(1, round(self.scene.shape[1] / scale)))
+        pictures = {}
+        thumbs = {k: self.scene.thumbnail(k, shape) for k in ("before", "after") if k in self.scene.layers}
+        for key, pixels in thumbs.items():
+            layer = self.scene.layers[key]
+            names = [band.common if (band := layer.sensor.band(n)) else n for n in layer.bands]
+            like = thumbs["after"] if layer.bands == self.scene.layers["after"].bands and layer.unit == "dB" else None
+            pictures[key] = palette.photograph(pixels, names, like=like)
+        codes = {n: raster.thumbnail(stage / RASTERS[n].file, shape) for n in ("likelihood", "extent", "exclusion", "agreement")}
+        return pictures | {
+            "likelihood": palette.paint_likelihood(codes["likelihood"]),
+            "extent": palette.paint_extent(codes["extent"]),
+            "exclusion": palette.paint_exclusion(codes["exclusion"]),
+            "agreement": palette.paint_agreement(codes["agreement"], len(run["methods"]["ran"])),
+        }
+
+
+def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
+    paths = list(dict.fromkeys(s.path for s in layer.sources))
+    return {
+        "files": [{"name": p.name, "sha256": journal.sha256(p), "bytes": p.stat().st_size} for p in paths],
+        "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
+        "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
+    }  # fmt: skip
+
+
+def _numbers(scorer: Scorer) -> dict[str, Any]:
+    """The plain numbers and words of a scorer, which is a frozen dataclass."""
+    return {k: v for k, v in asdict(scorer).items() if v is None or isinstance(v, int | float | str)}  # type: ignore[call-overload]
+
+
+def _assumptions(scene: Scene) -> list[str]:
+    """What was taken from where, in words."""
+    said = [f"{layer.name}: {what} from {why}" for layer in scene.layers.values() for what, why in layer.reasons.items()]
+    warped = [f"{k} was resampled to the grid of after: {way}" for k in scene.layers if (way := scene.resampling(k)) != "none"]
+    dates = [
+        f"{k} states no date of acquisition" for k in ("after", "before") if k in scene.layers and not scene.layers[k].acquired
+    ]
+    unused = ["no method that ran uses the elevation model"] if "dem" in scene.layers else []
+    return said + warped + dates + unused
+
+
+def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:
+    """Timings, memory and host: the one file that differs between equal runs."""
+    facts = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)), "seconds_to_scores": round(mapped - started, 2),
+        "seconds": round(time.time() - started, 2), "memory_limit_mb": options.memory_mb, "host": platform.node(),
+        "cores": os.cpu_count(), "system": platform.platform(),
+    }  # fmt: skip
+    if sys.platform != "win32":
+        import resource
+
+        facts["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return facts

@@ -1,0 +1,141 @@
+"""HazardMap against truth: Counts, ranking and calibration per event, over what was analysed, saying how much was not."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap import raster, vector
+from aftermap.errors import InputRefusedError, UsageError
+from aftermap.hazardmap import HazardMap
+from aftermap.journal import write_json
+from aftermap.metrics import Counts, Ranking, Reliability
+from aftermap.tiles import Window, blocks
+
+WINDOW_PX = 2048
+_RASTERS = (".tif", ".tiff", ".png", ".jp2", ".vrt", ".img")
+
+
+@dataclass
+class Evaluation:
+    """Scores of one event, or of several pooled; pixels in which the truth is unknown are left out of everything."""
+
+    event: str
+    counts: Counts = field(default_factory=Counts)
+    ranking: Ranking = field(default_factory=Ranking)
+    reliability: Reliability = field(default_factory=Reliability)
+    truth_px: int = 0
+    hazard_px: int = 0
+    not_analysed_px: int = 0
+    hazard_not_analysed_px: int = 0
+    ranked_on: str = "score"
+
+    def add(self, truth: npt.NDArray[np.int8], extent: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]) -> None:
+        """Counts one window: truth 1, 0 or -1 unknown; extent 1, 0 or 255; scores in [0, 1]."""
+        known, analysed = truth >= 0, extent != 255
+        both = known & analysed
+        self.truth_px += int(known.sum())
+        self.hazard_px += int((truth == 1).sum())
+        self.not_analysed_px += int((known & ~analysed).sum())
+        self.hazard_not_analysed_px += int(((truth == 1) & ~analysed).sum())
+        actual = truth[both] == 1
+        self.counts += Counts.of(extent[both] == 1, actual)
+        self.ranking.add(scores[both], actual)
+        self.reliability.add(scores[both], actual)
+
+    def __iadd__(self, other: Evaluation) -> Evaluation:
+        self.counts += other.counts
+        self.ranking.levels += other.ranking.levels
+        self.reliability.bins += other.reliability.bins
+        for name in ("truth_px", "hazard_px", "not_analysed_px", "hazard_not_analysed_px"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.ranked_on = other.ranked_on if other.ranked_on != "score" else self.ranked_on
+        return self
+
+    def row(self) -> dict[str, Any]:
+        """One table row; None where a score is undefined."""
+        c = self.counts
+        return {
+            "event": self.event, "truth_px": self.truth_px, "scored_px": c.total, "not_analysed_px": self.not_analysed_px,
+            "hazard_not_analysed_px": self.hazard_not_analysed_px, "prevalence": (c.tp + c.fn) / c.total if c.total else None,
+            "tp": c.tp, "fp": c.fp, "fn": c.fn, "tn": c.tn, "balanced_accuracy": c.balanced_accuracy, "iou": c.iou, "f1": c.f1,
+            "precision": c.precision, "recall": c.recall, "average_precision": self.ranking.average_precision,
+            "auc": self.ranking.auc, "expected_calibration_error": self.reliability.expected_calibration_error,
+            "area_error": c.area_error, "ranked_on": self.ranked_on,
+        }  # fmt: skip
+
+
+def evaluate(hazard_map: HazardMap, truth: Path, *, band: int = 1, hazard_code: int = 1, event: str = "") -> Evaluation:
+    """Scores of one map against a raster (`hazard_code` hazard, 0 not; -1, 255 and nodata unknown) or polygons of the hazard.
+
+    A raster on another grid is read by nearest neighbour on the map's grid. Ranking and calibration use score.tif where the
+    run kept it, else the 101 levels of likelihood.tif, said in `ranked_on`. Raises InputRefusedError for other codes.
+    """
+    result = Evaluation(
+        event or hazard_map.folder.name, ranked_on="score" if hazard_map.has_scores else "likelihood (101 levels)"
+    )
+    for window, actual in _truth(hazard_map, truth, band, hazard_code):
+        extent = hazard_map.extent(window)
+        scores = (
+            hazard_map.score(window)
+            if hazard_map.has_scores
+            else hazard_map.likelihood(window).astype(np.float32) / np.float32(100)
+        )
+        result.add(actual, extent, scores)
+    if result.truth_px == 0:
+        raise InputRefusedError(
+            f"{truth.name} knows the truth of no pixel of this map", repair="check place and codes", code="no-truth"
+        )
+    return result
+
+
+def _truth(hazard_map: HazardMap, truth: Path, band: int, hazard_code: int) -> Iterator[tuple[Window, npt.NDArray[np.int8]]]:
+    windows = list(blocks(hazard_map.shape, WINDOW_PX))
+    if truth.suffix.lower() not in _RASTERS:
+        shapes = vector.read_polygons(truth, hazard_map.grid)
+        for window in windows:
+            yield window, vector.rasterise(shapes, hazard_map.grid, window).astype(np.int8)
+        return
+    reader = raster.Reader(truth, hazard_map.grid, [band], classes=True)
+    for window in windows:
+        yield window, _codes(reader.read(window)[0], truth, hazard_code)
+
+
+def _codes(stored: npt.NDArray[np.float32], truth: Path, hazard_code: int) -> npt.NDArray[np.int8]:
+    codes = np.full(stored.shape, -1, np.int8)
+    codes[stored == 0], codes[stored == hazard_code] = 0, 1
+    strange = ~(np.isnan(stored) | np.isin(stored, [0, hazard_code, -1, 255]))
+    if strange.any():
+        raise InputRefusedError(
+            f"{truth.name} holds the code {stored[strange][0]:g}; {hazard_code} is hazard, 0 not, -1, 255 and nodata unknown",
+            repair="recode it, or name the code of the hazard with --hazard-code",
+            code="truth-codes",
+        )
+    return codes
+
+
+def write_scores(out: Path, results: Sequence[Evaluation]) -> Evaluation:
+    """Writes scores.json and scores.csv into `out`: a row per event and, with several, one pooled. Returns the pooled."""
+    if not results:
+        raise UsageError("no map to score", repair="give at least one folder")
+    pooled = Evaluation("pooled over pixels")
+    for result in results:
+        pooled += result
+    rows = [r.row() for r in ([*results, pooled] if len(results) > 1 else results)]
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "scores.json", rows)
+    _write_csv(out / "scores.csv", rows)
+    return pooled
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

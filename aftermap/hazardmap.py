@@ -1,0 +1,97 @@
+"""HazardMap: a delivered map as a handle on its files; nothing is held in memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+
+from aftermap import raster
+from aftermap.errors import InputRefusedError, UsageError
+from aftermap.tiles import Window
+
+NOT_ANALYSED = 255
+"""In likelihood, extent and agreement: not observed or excluded."""
+
+
+@dataclass(frozen=True)
+class HazardMap:
+    """A folder with the products of one run. Rasters are on `grid`; windows are in its pixels."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not (self.folder / "run.json").exists():
+            raise InputRefusedError(
+                f"{self.folder} holds no map", repair="give the folder that aftermap map wrote", code="no-map"
+            )
+
+    @cached_property
+    def made_by(self) -> Mapping[str, Any]:
+        """All that determined the result: inputs with hashes, methods with their numbers, parameters, warnings (run.json)."""
+        facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        return facts
+
+    @cached_property
+    def summary(self) -> list[dict[str, str]]:
+        """Rows of summary.csv."""
+        with (self.folder / "summary.csv").open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    @cached_property
+    def grid(self) -> GeoBox:
+        """The grid of every raster."""
+        return raster.facts(self.folder / "extent.tif").grid
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.grid.shape[0]), int(self.grid.shape[1])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The hazard classes mapped, for example ("flood",)."""
+        return tuple(self.made_by["classes"])
+
+    @property
+    def answer(self) -> str:
+        """ "found", "nothing found" or "not analysed"."""
+        return str(self.made_by["answer"])
+
+    @property
+    def has_scores(self) -> bool:
+        """True when the run kept float scores."""
+        return (self.folder / "score.tif").exists()
+
+    def likelihood(self, window: Window) -> npt.NDArray[np.uint8]:
+        """Percent 0-100 (y, x), 255 not analysed."""
+        return self._read("likelihood.tif", window)
+
+    def extent(self, window: Window) -> npt.NDArray[np.uint8]:
+        """0 no hazard, 1 hazard, 255 not analysed (y, x)."""
+        return self._read("extent.tif", window)
+
+    def exclusion(self, window: Window) -> npt.NDArray[np.uint8]:
+        """Reason code per pixel (y, x), 0 analysed (products.md)."""
+        return self._read("exclusion.tif", window)
+
+    def valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """True where analysed (y, x)."""
+        return np.asarray(self.exclusion(window) == 0)
+
+    def score(self, window: Window) -> npt.NDArray[np.float32]:
+        """Float scores in [0, 1] (y, x), NaN not analysed. Raises UsageError when the run did not keep them."""
+        if not self.has_scores:
+            raise UsageError(f"{self.folder} holds no score.tif", repair="map with --keep-scores")
+        return np.asarray(self._read("score.tif", window), np.float32)
+
+    def _read(self, name: str, window: Window) -> npt.NDArray[Any]:
+        return np.asarray(raster.read_window(self.folder / name, window)[0])

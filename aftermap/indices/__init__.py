@@ -1,0 +1,1 @@
+"""Methods that need no training: thresholds and indices, each a Method whose scorer is numpy alone."""

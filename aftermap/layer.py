@@ -1,0 +1,270 @@
+"""One layer of a scene: files to named bands with a sensor and a unit, every decision recorded with its reason.
+
+What was declared wins; then what the files say (naming.py); then what only one reading of the values allows. Anything
+else is refused with the flag that settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+
+from aftermap import naming, raster
+from aftermap.area import pixel_size_m
+from aftermap.errors import BandError, UsageError
+from aftermap.sensors import S2_OFFSET, SAR_UNITS, UNITS, Sensor, canonical, sensor
+from aftermap.tiles import Window
+
+SAMPLE_PX, SAMPLE_SIDE = 96, 5
+"""Facts that lie in the values are read from 5 x 5 windows of 96 px, corners included."""
+_NODATA_SUSPECTS = (0.0, -9999.0, -32768.0, -99.0, 255.0)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the user said of a layer; empty means not said."""
+
+    bands: tuple[str, ...] = ()
+    sensor: str = ""
+    unit: str = ""
+    nodata: float | None = None
+    acquired: str = ""
+
+
+@dataclass(frozen=True)
+class BandSource:
+    """Where one band lies and how its stored numbers become the layer's unit: value = stored * scale + offset."""
+
+    path: Path
+    index: int
+    nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Bands of one date on their own finest grid. `reasons` says how each thing was decided."""
+
+    name: str
+    sensor: Sensor
+    bands: tuple[str, ...]
+    unit: str
+    sources: tuple[BandSource, ...]
+    grid: GeoBox
+    acquired: str | None
+    reasons: dict[str, str] = field(default_factory=dict)
+    sampled: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32), repr=False, compare=False)
+    """Sampled values as stored, (band, n), NaN where not observed; what the doctor looks at."""
+
+    def index(self, band: str) -> int | None:
+        """Position of a band by its own or its common name; None when the layer has no such band."""
+        keys = [canonical(b) for b in self.bands]
+        if canonical(band) in keys:
+            return keys.index(canonical(band))
+        commons = [canonical(found.common) if (found := self.sensor.band(b)) else "" for b in self.bands]
+        return commons.index(canonical(band)) if canonical(band) in commons else None
+
+
+def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = None) -> Layer:
+    """The layer that these files hold, bands stacked or one per file. Raises RasterError, BandError or UsageError."""
+    declared = declared or Declared()
+    files = [raster.facts(p) for p in paths]
+    names, names_from = _names(name, files, declared)
+    known = sensor(declared.sensor) if declared.sensor else naming.sensor_of(names, files)
+    _refuse_strangers(names, known)
+    grid = min((f.grid for f in files), key=lambda g: (pixel_size_m(g) or 1.0, -g.shape[0] * g.shape[1]))
+    places = [(f, i) for f in files for i in range(1, f.count + 1)]
+    layer = Layer(
+        name=name, sensor=known, bands=tuple(names), unit="", grid=grid,
+        sources=tuple(BandSource(f.path, i, f.nodata[i - 1] if declared.nodata is None else declared.nodata) for f, i in places),
+        acquired=declared.acquired or next((a for f in files if (a := naming.acquired(f))), None),
+        reasons={"bands": names_from, "sensor": "declared" if declared.sensor else "band and file names"},
+    )  # fmt: skip
+    layer = _with_samples(layer)
+    return _with_sar_unit(layer, files, declared) if known.is_sar else _with_optical_unit(layer, files, declared)
+
+
+def _names(name: str, files: Sequence[raster.Facts], declared: Declared) -> tuple[list[str], str]:
+    count = sum(f.count for f in files)
+    if declared.bands:
+        if len(declared.bands) != count:
+            raise UsageError(
+                f"{len(declared.bands)} bands are declared for {name} and its files hold {count}",
+                repair=f"name all {count} in file order, for example --bands VV,VH",
+            )
+        names, reason = list(declared.bands), "declared"
+    elif count == 1 and name in _SINGLE_BAND:
+        names, reason = [_SINGLE_BAND[name]], "layer"
+    else:
+        found = [naming.band_names(f) for f in files]
+        for f, (bands, _) in zip(files, found, strict=True):
+            if not bands:
+                raise BandError(
+                    f"nothing in {f.path.name} says what its {f.count} bands are",
+                    repair="declare them in file order, for example --bands VV,VH or --bands red,green,blue,nir",
+                    code="bands-unknown",
+                )
+        names, reason = [b for bands, _ in found for b in bands], found[0][1]
+    twice = {n for n in names if names.count(n) > 1}
+    if twice:
+        raise BandError(
+            f"{name} holds the band {', '.join(sorted(twice))} more than once",
+            repair="give each band once; mosaic neighbouring images first",
+            code="band-twice",
+        )
+    return names, reason
+
+
+_SINGLE_BAND = {"dem": "elevation", "reference_water": "mask"}
+
+
+def _refuse_strangers(names: Sequence[str], known: Sensor) -> None:
+    strangers = [n for n in names if known.band(n) is None]
+    if strangers:
+        raise BandError(
+            f"{known.name} has no band {', '.join(strangers)}; it has {', '.join(b.name for b in known.bands)}",
+            repair="correct --bands or --sensor",
+            code="bands-unknown",
+        )
+
+
+def _with_samples(layer: Layer) -> Layer:
+    """Sampled values, and nodata that no tag declares: one suspect value that fills a corner in every band at once."""
+    cubes = [_sample(s.path, s.index) for s in layer.sources]
+    reasons, sources = dict(layer.reasons), layer.sources
+    if all(s.nodata is None for s in sources) and len({c.shape for c in cubes}) == 1:
+        stack = np.stack(cubes)  # (band, window, y, x)
+        for value in _NODATA_SUSPECTS:
+            if _fills_a_corner(stack, value):
+                sources = tuple(replace(s, nodata=value) for s in sources)
+                reasons["nodata"] = f"{value:g} fills a corner in every band and is taken as not observed"
+                break
+    flat = [
+        np.where(c == s.nodata, np.nan, c).ravel() if s.nodata is not None else c.ravel()
+        for c, s in zip(cubes, sources, strict=True)
+    ]
+    longest = max(len(f) for f in flat)
+    sampled = np.stack([np.pad(f, (0, longest - len(f)), constant_values=np.nan) for f in flat]).astype(np.float32)
+    return replace(layer, sources=sources, reasons=reasons, sampled=sampled)
+
+
+def _sample(path: Path, index: int) -> npt.NDArray[np.float64]:
+    """Values (window, y, x) of a lattice of windows that reaches into every corner."""
+    with raster.open_raster(path) as src:
+        height, width = min(SAMPLE_PX, src.height), min(SAMPLE_PX, src.width)
+        rows = np.unique(np.linspace(0, src.height - height, SAMPLE_SIDE).astype(int))
+        cols = np.unique(np.linspace(0, src.width - width, SAMPLE_SIDE).astype(int))
+        windows = [Window(int(r), int(c), height, width) for r in rows for c in cols]
+        return np.concatenate([raster.read_open(src, w, [index]) for w in windows]).astype(np.float64)
+
+
+def _fills_a_corner(stack: npt.NDArray[np.float64], value: float, patch: int = 8) -> bool:
+    side = round(stack.shape[1] ** 0.5) or 1
+    first, last = slice(None, patch), slice(-patch, None)
+    corners = ((0, first, first), (side - 1, first, last), (-side, last, first), (-1, last, last))
+    alike = bool(np.all(stack == value))
+    return not alike and any(np.all(stack[:, w, ys, xs] == value) for w, ys, xs in corners)
+
+
+def _with_sar_unit(layer: Layer, files: Sequence[raster.Facts], declared: Declared) -> Layer:
+    unit, reason = (declared.unit, "declared") if declared.unit else naming.stated_unit(files[0])
+    values = layer.sampled[np.isfinite(layer.sampled)]
+    if not unit and files[0].dtype == "uint8":
+        unit, reason = "digital_number", "8-bit values are a picture, not backscatter"
+    if not unit:
+        unit, reason = _unit_in_values(values, layer)
+    _refuse_impossible(unit, values, layer)
+    return replace(layer, unit=unit, reasons={**layer.reasons, "unit": reason})
+
+
+def _unit_in_values(values: npt.NDArray[np.float32], layer: Layer) -> tuple[str, str]:
+    """The unit only one reading allows: values below zero are dB; small positive ones are power if that gives a land-like dB."""
+    if values.size == 0:
+        return "dB", "no pixel is observed"
+    if np.median(values) < 0:
+        return "dB", "values below zero"
+    as_db = 10 * np.log10(max(float(np.median(values)), 1e-10))
+    if values.min() >= 0 and -35 < as_db < -5:
+        return "power", f"assumed: values are positive and as linear power their median is {as_db:.1f} dB"
+    raise BandError(
+        f"the unit of {layer.name} is not stated and its values (median {np.median(values):.3g}) do not tell",
+        repair="declare it with --unit dB, power or amplitude; calibrate digital numbers to gamma0 or sigma0 first",
+        code="unit-unknown",
+    )
+
+
+def _refuse_impossible(unit: str, values: npt.NDArray[np.float32], layer: Layer) -> None:
+    if unit not in UNITS:
+        raise UsageError(f"{unit!r} is no unit", repair=f"known: {', '.join(UNITS)}")
+    if values.size == 0 or unit not in SAR_UNITS:
+        return
+    low, middle = float(values.min()), float(np.median(values))
+    if unit in ("power", "amplitude") and low < 0:
+        wrong = f"{unit} cannot be below zero and values reach {low:.3g}"
+    elif unit == "dB" and middle > 10:
+        wrong = f"a median of {middle:.3g} dB is brighter than any land"
+    elif unit in ("power", "amplitude") and middle > 10:
+        wrong = f"a median {unit} of {middle:.3g} is brighter than any land: these are uncalibrated digital numbers"
+    else:
+        return
+    raise BandError(
+        f"the unit of {layer.name} cannot be {unit}: {wrong}",
+        repair="declare the true unit with --unit, or calibrate to gamma0 or sigma0 first",
+        code="unit-impossible",
+    )
+
+
+def _with_optical_unit(layer: Layer, files: Sequence[raster.Facts], declared: Declared) -> Layer:
+    native = {b.unit for n in layer.bands if (b := layer.sensor.band(n)) and b.unit != "class"}
+    if native != {"reflectance"}:
+        return replace(layer, unit=declared.unit or next(iter(native), "class"), reasons={**layer.reasons, "unit": "sensor"})
+    values = layer.sampled[[n not in _class_bands(layer) for n in layer.bands]]
+    values = values[np.isfinite(values)]
+    stored_whole = values.size > 0 and float(np.percentile(values, 90)) > 2
+    if declared.unit or files[0].dtype == "uint8":
+        unit = declared.unit or "digital_number"
+        reason = "declared" if declared.unit else "8-bit values carry no calibration"
+    else:
+        unit, reason = "reflectance", "stored numbers scaled" if stored_whole else "values"
+    _refuse_impossible(unit, values, layer)
+    layer = replace(layer, unit=unit, reasons={**layer.reasons, "unit": reason})
+    return _scaled(layer, files, values) if unit == "reflectance" and stored_whole else layer
+
+
+def _scaled(layer: Layer, files: Sequence[raster.Facts], values: npt.NDArray[np.float32]) -> Layer:
+    scale, offset, reasons = layer.sensor.scale, layer.sensor.offset, dict(layer.reasons)
+    if layer.sensor.name.startswith("sentinel-2"):
+        baseline = next((b for f in files if (b := naming.s2_baseline(f)) is not None), None)
+        offset, reasons["offset"] = _s2_offset(baseline, float(np.percentile(values, 1)), layer.acquired)
+    reasons["scale"] = f"reflectance = stored * {scale:g} + {offset:g}"
+    classes = _class_bands(layer)
+    return replace(
+        layer,
+        reasons=reasons,
+        sources=tuple(
+            s if n in classes else replace(s, scale=scale, offset=offset) for n, s in zip(layer.bands, layer.sources, strict=True)
+        ),
+    )
+
+
+def _class_bands(layer: Layer) -> set[str]:
+    return {n for n in layer.bands if (band := layer.sensor.band(n)) and band.unit == "class"}
+
+
+def _s2_offset(baseline: float | None, darkest: float, acquired: str | None) -> tuple[float, str]:
+    """The -1000 of baseline 04.00 and later, unless dark pixels prove that it has been subtracted already."""
+    if baseline is not None and baseline < 4:
+        return 0.0, f"none: baseline {baseline:05.2f}"
+    if darkest < 900:
+        return 0.0, "none: numbers below 1000 show that it is not there or already subtracted"
+    if baseline is not None:
+        return S2_OFFSET, f"-1000: baseline {baseline:05.2f}"
+    if acquired and acquired < "2022-01-25":
+        return 0.0, "none: acquired before 25 January 2022"
+    return 0.0, "unknown: the processing baseline is not stated and no dark pixel tells; none subtracted"

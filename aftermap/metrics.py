@@ -1,0 +1,151 @@
+"""Scores that add: confusion counts, ranking and calibration, accumulated over valid pixels in any order.
+
+Definitions after methods.md section 0.1: a rate whose denominator is zero is undefined (None), neither 0 nor 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+RANK_LEVELS = 1 << 20
+"""Scores nearer to each other than 1e-6 count as tied in AP and AUC."""
+CALIBRATION_BINS = 15
+
+
+def _ratio(top: float, bottom: float) -> float | None:
+    return top / bottom if bottom else None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A confusion matrix over valid pixels; counts add in any order."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
+
+    @classmethod
+    def of(cls, mapped: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> Counts:
+        """Counts of two masks over the same valid pixels."""
+        tp, positive, actual = int((mapped & truth).sum()), int(mapped.sum()), int(truth.sum())
+        return cls(tp, positive - tp, actual - tp, truth.size - positive - actual + tp)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def total(self) -> int:
+        """Pixels counted."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    @property
+    def precision(self) -> float | None:
+        """TP / (TP + FP)."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float | None:
+        """TP / (TP + FN)."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float | None:
+        """TN / (TN + FP)."""
+        return _ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """(TPR + TNR) / 2 of this one matrix ("micro"); undefined unless both classes are present."""
+        return None if self.recall is None or self.specificity is None else (self.recall + self.specificity) / 2
+
+    @property
+    def iou(self) -> float | None:
+        """TP / (TP + FP + FN) of the hazard."""
+        return _ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def f1(self) -> float | None:
+        """2 TP / (2 TP + FP + FN) of the hazard."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def area_error(self) -> float | None:
+        """(mapped - true) / true area, in pixels."""
+        return _ratio(self.fp - self.fn, self.tp + self.fn)
+
+
+def _levels() -> npt.NDArray[np.int64]:
+    return np.zeros((2, RANK_LEVELS + 1), np.int64)
+
+
+@dataclass
+class Ranking:
+    """Histogram of float scores by truth, (2, level); average precision and ROC area of all pixels pooled."""
+
+    levels: npt.NDArray[np.int64] = field(default_factory=_levels, repr=False)
+
+    def add(self, scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> None:
+        """Counts scores in [0, 1] and truth over the same valid pixels (n,)."""
+        level = np.rint(scores.astype(np.float64) * RANK_LEVELS).astype(np.int64)
+        for actual in (0, 1):
+            found, counts = np.unique(level[truth == bool(actual)], return_counts=True)
+            self.levels[actual, found] += counts
+
+    def _descending(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        used = self.levels.any(axis=0)
+        false, true = self.levels[:, used][:, ::-1].cumsum(axis=1)
+        return false, true
+
+    @property
+    def average_precision(self) -> float | None:
+        """Sum over descending thresholds of (R_n - R_n-1) P_n: step-wise, ties share one threshold."""
+        false, true = self._descending()
+        if not true.size or not true[-1]:
+            return None
+        gains = np.diff(true, prepend=0) / true[-1]
+        return float((gains * true / (true + false)).sum())
+
+    @property
+    def auc(self) -> float | None:
+        """Area under the ROC curve, by trapezoids over tied scores; undefined unless both classes are present."""
+        false, true = self._descending()
+        if not true.size or not true[-1] or not false[-1]:
+            return None
+        return float(np.trapezoid(np.r_[0, true] / true[-1], np.r_[0, false] / false[-1]))
+
+    def precision_recall(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Precision and recall (n,) by descending threshold, for drawing."""
+        false, true = self._descending()
+        return true / np.maximum(true + false, 1), true / max(int(true[-1]) if true.size else 0, 1)
+
+
+def _bins() -> npt.NDArray[np.float64]:
+    return np.zeros((3, CALIBRATION_BINS))
+
+
+@dataclass
+class Reliability:
+    """Pixels, summed scores and summed truth (3, bin) in equal bins of the score."""
+
+    bins: npt.NDArray[np.float64] = field(default_factory=_bins)
+
+    def add(self, scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> None:
+        """Counts scores in [0, 1] and truth over the same valid pixels (n,)."""
+        place = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+        for row, weights in enumerate((None, scores.astype(np.float64), truth.astype(np.float64))):
+            self.bins[row] += np.bincount(place, weights=weights, minlength=CALIBRATION_BINS)
+
+    @property
+    def expected_calibration_error(self) -> float | None:
+        """ECE: mean over pixels of |mean score - share of hazard| of their bin."""
+        count, score, truth = self.bins
+        return _ratio(float(np.abs(score - truth).sum()), float(count.sum()))
+
+    def curve(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Mean score and share of hazard of each bin that has pixels, for drawing."""
+        used = self.bins[0] > 0
+        return self.bins[1, used] / self.bins[0, used], self.bins[2, used] / self.bins[0, used]

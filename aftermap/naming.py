@@ -1,0 +1,105 @@
+"""What a file's name, descriptions and tags say: bands, sensor, unit, date. Facts only; what is not said stays unknown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from aftermap.errors import BandError
+from aftermap.raster import Facts
+from aftermap.sensors import POLARISATIONS, Sensor, canonical, sensor, sensors_with
+
+_COMMON = {"BLUE", "GREEN", "RED", "NIR", "SWIR1", "SWIR2"}
+_SENSOR_PATTERNS = (
+    (r"^S1[A-D]_", "sentinel-1"),
+    (r"^S2[A-D]_MSIL1C", "sentinel-2-l1c"),
+    (r"^S2[A-D]_MSIL2A|^T\d\d[A-Z]{3}_\d{8}T\d{6}_\w+_\d0M$|^S2[A-D]_.*L2A", "sentinel-2-l2a"),
+    (r"^T\d\d[A-Z]{3}_\d{8}T\d{6}_B\w\w$", "sentinel-2-l1c"),
+    (r"^L[CO]0[89]_", "landsat-8-9"),
+    (r"^HLS\.L30", "hls-l30"),
+    (r"^HLS\.S30", "hls-s30"),
+    (r"_3B_ANALYTICMS|PSSCENE", "planetscope"),
+)  # official product names
+
+
+def tokens(text: str) -> list[str]:
+    """The upper-case words of a name: "S1A_VV-db" -> ["S1A", "VV", "DB"]."""
+    return [t for t in re.split(r"[^A-Za-z0-9]+", text.upper()) if t]
+
+
+def _is_band(token: str) -> bool:
+    return token in POLARISATIONS or token in ("SCL", "FMASK") or bool(re.fullmatch(r"B\d{1,2}A?", token))
+
+
+def _from_text(text: str) -> str:
+    """The one band a description names, or "". "Band 1" names none: software writes it for want of a name."""
+    words = tokens(text)
+    found = [w for w in words if _is_band(w)] or [w for w in words if w in (*_COMMON, "ELEVATION", "GREY", "GRAY", "COASTAL")]
+    return canonical(found[0]) if len(set(found)) == 1 else ""
+
+
+def band_names(facts: Facts) -> tuple[tuple[str, ...], str]:
+    """Band names of a file and where they stand: "descriptions", "tags", "file name"; ((), "") when nothing says."""
+    described = tuple(_from_text(d) for d in facts.descriptions)
+    if all(described):
+        return described, "descriptions"
+    tagged = tuple(_from_text(t.get("DESCRIPTION", "")) for t in facts.band_tags)
+    if all(tagged):
+        return tagged, "tags"
+    words = tokens(facts.path.stem)
+    named = [canonical(w) for w in words if _is_band(w)] or [w for w in words[-1:] if w in _COMMON]
+    return (tuple(named), "file name") if len(named) == facts.count else ((), "")
+
+
+def sensor_of(names: Sequence[str], facts: Sequence[Facts]) -> Sensor:
+    """The sensor that the file names state, or the only reading of the band names. Raises BandError where they disagree."""
+    for pattern, name in _SENSOR_PATTERNS:
+        if any(re.search(pattern, f.path.stem.upper()) for f in facts):
+            stated = sensor(name)
+            if all(stated.band(n) for n in names):
+                return stated
+    candidates = sensors_with(names)
+    if not candidates:
+        raise BandError(
+            f"no known sensor has the bands {', '.join(names)}", repair="declare them with --bands", code="bands-unknown"
+        )
+    meanings = {tuple(b.common for n in names if (b := s.band(n))) for s in candidates}
+    if len(meanings) > 1:
+        raise BandError(
+            f"the bands {', '.join(names)} mean different things on {', '.join(s.name for s in candidates)}",
+            repair="declare the sensor with --sensor",
+            code="sensor-ambiguous",
+        )
+    return next((s for s in candidates if s.name == "optical"), candidates[0])
+
+
+def stated_unit(facts: Facts) -> tuple[str, str]:
+    """The unit of radar pixels that a file states and where: ("dB", "tags"); ("", "") when nothing says."""
+    places = {
+        "tags": [*facts.units, *(v for k, v in facts.tags.items() if "UNIT" in k.upper())],
+        "descriptions": facts.descriptions,
+    }
+    for place, texts in (*places.items(), ("file name", [facts.path.stem])):
+        words = {w for t in texts for w in tokens(t)}
+        for unit, spellings in {"dB": {"DB", "DECIBEL"}, "power": {"POWER", "LINEAR"}, "amplitude": {"AMP", "AMPLITUDE"}}.items():
+            if words & spellings:
+                return unit, place
+    return "", ""
+
+
+def acquired(facts: Facts) -> str | None:
+    """ISO 8601 time or date of acquisition from the tag ACQUISITION_DATETIME or the file name; None when nothing says."""
+    if tag := facts.tags.get("ACQUISITION_DATETIME"):
+        return tag
+    if m := re.search(r"(?<!\d)((?:19|20)\d\d)([01]\d)([0-3]\d)T(\d\d)(\d\d)(\d\d)", facts.path.stem):
+        return "{}-{}-{}T{}:{}:{}Z".format(*m.groups())
+    m = re.search(r"(?<!\d)((?:19|20)\d\d)-?([01]\d)-?([0-3]\d)(?!\d)", facts.path.stem)
+    return "{}-{}-{}".format(*m.groups()) if m else None
+
+
+def s2_baseline(facts: Facts) -> float | None:
+    """Sentinel-2 processing baseline, for example 4.0 or 5.09, from the tags or the product name."""
+    if tag := facts.tags.get("PROCESSING_BASELINE"):
+        return float(tag)
+    m = re.search(r"_N(\d\d)(\d\d)_", facts.path.stem)
+    return float(f"{m[1]}.{m[2]}") if m else None

@@ -1,0 +1,34 @@
+"""The one table of names: what can be chosen by name, and where it lives. Reading it imports nothing heavy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from aftermap.errors import UnknownNameError
+
+PIECES: dict[str, dict[str, str]] = {
+    "flood": {
+        "sar-drop": "aftermap.indices.sar:SarDrop",
+        "sar-threshold": "aftermap.indices.sar:SarThreshold",
+        "sar-darker": "aftermap.indices.sar:SarDarker",
+        "mndwi": "aftermap.indices.optical:Mndwi",
+        "ndwi": "aftermap.indices.optical:Ndwi",
+    },
+    "simulate": {
+        "flood": "aftermap.simulate.flood:simulate",
+    },
+}
+"""kind -> name -> "module:object". Under a hazard stand its methods, the one that leads by default first."""
+
+
+HAZARDS = ("flood",)
+"""Hazards that can be mapped."""
+
+
+def load(kind: str, name: str) -> Any:
+    """The object of that kind and name; raises UnknownNameError with the near misses."""
+    if name not in PIECES[kind]:
+        raise UnknownNameError(kind, name, PIECES[kind])
+    module, _, attribute = PIECES[kind][name].partition(":")
+    return getattr(import_module(module), attribute)

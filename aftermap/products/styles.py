@@ -1,0 +1,107 @@
+"""QGIS styles (QML) of every raster and layer that a map run delivers, in the colours of `palette`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from xml.sax.saxutils import quoteattr
+
+from aftermap.palette import EXCLUSION, EXTENT, LIKELIHOOD, NODATA, NOT_ANALYSED, Colour, agreed
+
+_OPEN_SHARE = 0.45
+"""Opacity of filled polygons against that of their outline: the image must show through."""
+
+
+def raster_styles(hazard: str, methods: int) -> dict[str, str]:
+    """File name in `styles/` -> QML; `hazard` names what was mapped in legends, `methods` is how many could agree."""
+    share = [(f"{k} of {methods}", k, agreed(k, methods)) for k in range(1, methods + 1)]
+    return {
+        "likelihood.qml": likelihood_qml(hazard),
+        "extent.qml": paletted_qml([(f"no {hazard}", 0, (0, 0, 0, 0)), (hazard, 1, EXTENT)]),
+        "exclusion.qml": paletted_qml([(label, code, colour) for code, (label, colour) in EXCLUSION.items() if code != NODATA]),
+        "agreement.qml": paletted_qml([("none", 0, (0, 0, 0, 0)), *share]),
+    }
+
+
+def layer_styles(hazard: str) -> dict[str, str]:
+    """Layer of map.gpkg -> QML."""
+    reasons = {label: _fill(colour, outline=colour) for code, (label, colour) in EXCLUSION.items() if code not in (0, NODATA)}
+    return {
+        "observed_event": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
+        "not_analysed": _categories_qml("reason", reasons),
+        "area_of_interest": _single_qml("area of interest", _fill(None, outline=(230, 30, 90, 255), width_mm=0.6)),
+        "image_footprint": _single_qml("image footprint", _fill(None, outline=NOT_ANALYSED, line="dash")),
+    }
+
+
+def paletted_qml(entries: Sequence[tuple[str, int, Colour]]) -> str:
+    """A style for class codes from (label, code, colour)."""
+    rows = "".join(
+        f'<paletteEntry value="{code}" label={quoteattr(label)} color="{_hex(colour)}" alpha="{colour[3]}"/>'
+        for label, code, colour in entries
+    )
+    return _raster_qml(f'<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1"><colorPalette>{rows}</colorPalette>')
+
+
+def likelihood_qml(hazard: str) -> str:
+    """A style for likelihoods in percent, colours mixed between the stops."""
+    rows = "".join(
+        f'<item value="{percent}" label={quoteattr(f"{hazard} {percent} %")} color="{_hex(colour)}" alpha="{colour[3]}"/>'
+        for percent, colour in LIKELIHOOD
+    )
+    return _raster_qml(
+        '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" classificationMin="0" '
+        'classificationMax="100"><rastershader><colorrampshader colorRampType="INTERPOLATED" classificationMode="1" '
+        f'minimumValue="0" maximumValue="100" clip="0">{rows}</colorrampshader></rastershader>'
+    )
+
+
+def _raster_qml(renderer: str) -> str:
+    return _qml(f"<pipe>{renderer}</rasterrenderer></pipe><blendMode>0</blendMode>")
+
+
+def _single_qml(label: str, fill: str) -> str:
+    rules = f'<rules key="root"><rule key="all" symbol="0" label={quoteattr(label)}/></rules>'
+    return _qml(f'<renderer-v2 type="RuleRenderer" symbollevels="0">{rules}<symbols>{_symbol(0, fill)}</symbols></renderer-v2>')
+
+
+def _categories_qml(field: str, fills: Mapping[str, str]) -> str:
+    values = [(i, quoteattr(value)) for i, value in enumerate(fills)]
+    categories = "".join(f'<category symbol="{i}" value={value} label={value} render="true"/>' for i, value in values)
+    symbols = "".join(_symbol(i, fill) for i, fill in enumerate(fills.values()))
+    return _qml(
+        f'<renderer-v2 type="categorizedSymbol" attr="{field}" symbollevels="0"><categories>{categories}</categories>'
+        f"<symbols>{symbols}</symbols></renderer-v2>"
+    )
+
+
+def _symbol(name: int, fill: str) -> str:
+    return f'<symbol name="{name}" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">{fill}</symbol>'
+
+
+def _fill(colour: Colour | None, *, outline: Colour, width_mm: float = 0.26, line: str = "solid") -> str:
+    """A simple fill; None leaves it hollow. Properties are `prop`s, which every QGIS 3 reads."""
+    inside = colour or (0, 0, 0, 0)
+    settings = {
+        "color": _rgba((*inside[:3], round(inside[3] * _OPEN_SHARE))),
+        "style": "solid" if colour else "no",
+        "outline_color": _rgba(outline),
+        "outline_style": line,
+        "outline_width": f"{width_mm}",
+        "outline_width_unit": "MM",
+        "joinstyle": "miter",
+    }
+    props = "".join(f'<prop k="{key}" v="{value}"/>' for key, value in settings.items())
+    return f'<layer class="SimpleFill" enabled="1" locked="0" pass="0">{props}</layer>'
+
+
+def _qml(body: str) -> str:
+    head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+    return f'{head}\n<qgis version="3.22" styleCategories="Symbology">{body}</qgis>\n'
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour[:3])
+
+
+def _rgba(colour: Colour) -> str:
+    return ",".join(map(str, colour))

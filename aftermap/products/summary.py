@@ -1,0 +1,78 @@
+"""The consequences table: affected, analysed and not analysed area, polygons; rows of summary.csv."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap.palette import EXCLUSION
+
+OUTSIDE_AOI = 7
+COLUMNS = ("quantity", "class", "reason", "value", "unit", "percent_of_aoi")
+
+
+@dataclass
+class Summary:
+    """Areas by what became of them, in `unit` ("ha", or "px" where the scene has no scale), added up window by window."""
+
+    hazard: str
+    unit: str
+    affected: float = 0.0
+    analysed: float = 0.0
+    excluded: dict[int, float] = field(default_factory=dict)
+    polygons: int = 0
+    largest: float = 0.0
+
+    def _amount(self, area: float) -> float:
+        return area / 1e4 if self.unit == "ha" else area
+
+    def add_extent(
+        self, extent: npt.NDArray[np.uint8], area: npt.NDArray[np.float64], polygon_areas: npt.NDArray[np.float64]
+    ) -> None:
+        """Adds one window of the final extent (y, x), its pixel areas in m2 or px, and the polygons finished in it."""
+        self.affected += self._amount(float(area[extent == 1].sum()))
+        self.analysed += self._amount(float(area[extent != 255].sum()))
+        self.polygons += len(polygon_areas)
+        self.largest = max(self.largest, self._amount(float(polygon_areas.max(initial=0.0))))
+
+    def add_exclusion(self, codes: npt.NDArray[np.uint8], area: npt.NDArray[np.float64]) -> None:
+        """Adds one window of exclusion codes (y, x)."""
+        for code, amount in enumerate(np.bincount(codes.ravel(), weights=area.ravel(), minlength=1)):
+            if code and amount:
+                self.excluded[code] = self.excluded.get(code, 0.0) + self._amount(float(amount))
+
+    @property
+    def answer(self) -> str:
+        """ "found", "nothing found" or "not analysed": three answers of their own."""
+        if self.analysed == 0:
+            return "not analysed"
+        return "found" if self.affected > 0 else "nothing found"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of COLUMNS; areas rounded to a square metre or a pixel, percent to a thousandth."""
+        inside = {code: amount for code, amount in sorted(self.excluded.items()) if code != OUTSIDE_AOI}
+        missing = sum(inside.values())
+        aoi = self.analysed + missing
+        area = [
+            ("area_of_interest", "", "", aoi), ("analysed_area", "", "", self.analysed), ("not_analysed_area", "", "", missing),
+            *(("not_analysed_area", "", EXCLUSION[code][0], amount) for code, amount in inside.items()),
+            ("affected_area", self.hazard, "", self.affected), ("largest_polygon", self.hazard, "", self.largest),
+        ]  # fmt: skip
+        rows: list[dict[str, Any]] = [
+            dict(zip(COLUMNS, (*names, round(v, 4), self.unit, round(100 * v / aoi, 3) if aoi else None), strict=True))
+            for *names, v in area
+        ]
+        return [*rows, dict(zip(COLUMNS, ("polygons", self.hazard, "", self.polygons, "count", None), strict=True))]
+
+
+def write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes summary.csv."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

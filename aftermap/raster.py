@@ -1,0 +1,269 @@
+"""Rasters in and out by window: read, warp, write, finish as Cloud Optimized GeoTIFF. The door to rasterio."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# GDAL's block cache takes 5 % of the machine's memory by default; 64 MB reads as fast and keeps mapping bounded.
+os.environ.setdefault("GDAL_CACHEMAX", "64")
+
+import rasterio
+import rasterio.errors
+import rasterio.features
+import rasterio.shutil
+import rasterio.windows
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+
+from aftermap.errors import RasterError
+from aftermap.tiles import Window
+
+warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # the doctor says it in words
+
+GDAL_VERSION: str = rasterio.__gdal_version__
+BLOCK_PX = 512
+"""Side of the internal blocks of every raster written."""
+PIXEL_SPACE = Affine(1, 0, 0, 0, -1, 0)
+"""Transform of a scene without georeference: x = column, y = -row, so that polygons lie on the pixels in any viewer."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of itself; nothing is guessed here."""
+
+    path: Path
+    driver: str
+    grid: GeoBox
+    dtype: str
+    count: int
+    nodata: tuple[float | None, ...]
+    descriptions: tuple[str, ...]
+    units: tuple[str, ...]
+    tags: Mapping[str, str]
+    band_tags: tuple[Mapping[str, str], ...]
+
+
+def facts(path: Path) -> Facts:
+    """The facts of one file. Raises RasterError when it is missing, unreadable or ends too early."""
+    with open_raster(path) as src:
+        _refuse_truncated(src, path)
+        return Facts(
+            path=path,
+            driver=src.driver,
+            grid=_grid(src),
+            dtype=src.dtypes[0],
+            count=src.count,
+            nodata=tuple(src.nodatavals),
+            descriptions=tuple(d or "" for d in src.descriptions),
+            units=tuple(u or "" for u in src.units),
+            tags=dict(src.tags()),
+            band_tags=tuple(dict(src.tags(i)) for i in src.indexes),
+        )
+
+
+def open_raster(path: Path) -> Any:
+    """An open rasterio dataset; RasterError names the file and the reason."""
+    if not path.exists():
+        raise RasterError(f"there is no file {path}", repair="check the path", code="missing-file")
+    try:
+        return rasterio.open(path)
+    except rasterio.errors.RasterioError as error:
+        raise RasterError(
+            f"{path.name} cannot be read as an image: {error}", repair="fetch or export it again", code="unreadable"
+        ) from error
+
+
+def _grid(src: Any) -> GeoBox:
+    placed = src.crs is not None or not src.transform.is_identity
+    return GeoBox((src.height, src.width), src.transform if placed else PIXEL_SPACE, src.crs)
+
+
+def _refuse_truncated(src: Any, path: Path) -> None:
+    """Compares the byte range of every TIFF block with the file's size: header-only opens cannot see a missing tail."""
+    if src.driver != "GTiff":
+        return
+    size = path.stat().st_size
+    bands = src.indexes if src.interleaving != rasterio.enums.Interleaving.pixel else (1,)
+    height, width = src.block_shapes[0]
+    for band in bands:
+        for y in range(-(-src.height // height)):
+            for x in range(-(-src.width // width)):
+                offset = src.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
+                length = src.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
+                if offset is not None and int(offset) + int(length) > size:
+                    raise RasterError(
+                        f"{path.name} is truncated: it needs {int(offset) + int(length):,} bytes and has {size:,}",
+                        repair="copy or download it again",
+                        code="truncated",
+                    )
+
+
+class Reader:
+    """Bands of one file on a given grid, read by window as float32 (band, y, x), NaN where not observed.
+
+    `nodata` overrides what the file declares. Where the grids differ pixels are warped on the fly: `resampling` is
+    "nearest" for classes, "bilinear" for measurements; "none" where the grids are the same.
+    """
+
+    def __init__(self, path: Path, grid: GeoBox, bands: Sequence[int], *, nodata: float | None = None, classes: bool = False):
+        self._path, self._bands = path, list(bands)
+        src = open_raster(path)
+        own = _grid(src)
+        declared = nodata if nodata is not None else src.nodatavals[self._bands[0] - 1]
+        self._nodata = None if declared is None else float(declared)
+        self.resampling = "none" if own == grid else _resampling(own, grid, classes)
+        self._src: Any = src
+        if self.resampling != "none":
+            vrt = {"crs": grid.crs, "transform": grid.affine, "height": grid.shape[0], "width": grid.shape[1]}
+            if grid.crs is None:
+                raise RasterError(
+                    f"{path.name} and the after image differ in size and have no CRS to align them by",
+                    repair="georeference both, or cut them to the same pixels",
+                    code="no-common-grid",
+                )
+            self._src = WarpedVRT(
+                src, **vrt, src_nodata=self._nodata, nodata=np.nan, dtype="float32", resampling=Resampling[self.resampling],
+                warp_mem_limit=64,
+            )  # fmt: skip
+            self._nodata = None
+
+    def read(self, window: Window) -> npt.NDArray[np.float32]:
+        """Pixels (band, y, x) of a window that lies within the grid; raises RasterError naming the file and window."""
+        pixels = read_open(self._src, window, self._bands, dtype="float32", name=self._path.name)
+        return self._observed(pixels)
+
+    def thumbnail(self, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """The whole grid (band, y, x) averaged down to `shape`, NaN where not observed."""
+        pixels = self._src.read(
+            self._bands, out_shape=(len(self._bands), *shape), out_dtype="float32", resampling=Resampling.average
+        )
+        return self._observed(pixels)
+
+    def _observed(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self._nodata is not None and not np.isnan(self._nodata):
+            pixels[pixels == np.float32(self._nodata)] = np.nan
+        return pixels
+
+
+def _resampling(own: GeoBox, grid: GeoBox, classes: bool) -> str:
+    if own.crs is None or grid.crs is None:
+        return "nearest"
+    if classes or (own.crs == grid.crs and _pixels_coincide(own, grid)):
+        return "nearest"
+    return "average" if own.crs == grid.crs and abs(grid.resolution.x) > 1.5 * abs(own.resolution.x) else "bilinear"
+
+
+def _pixels_coincide(own: GeoBox, grid: GeoBox) -> bool:
+    """Same pixel size and an offset of whole pixels (to a thousandth): nearest neighbour copies without change."""
+    step = ~own.affine @ grid.affine
+    offset = (abs(step.c - round(step.c)), abs(step.f - round(step.f)))
+    return bool(max(abs(step.a - 1), abs(step.e - 1), abs(step.b), abs(step.d)) < 1e-9 and max(offset) < 1e-3)
+
+
+class Writer:
+    """A tiled scratch GeoTIFF written by window; `close` it before `finish_cog` or a rename makes it appear."""
+
+    def __init__(
+        self,
+        path: Path,
+        grid: GeoBox,
+        *,
+        dtype: str,
+        descriptions: Sequence[str],
+        nodata: float | None = None,
+        palette: Mapping[int, tuple[int, int, int, int]] | None = None,
+        tags: Mapping[str, str] | None = None,
+        unit: str = "",
+    ):
+        self._dst = rasterio.open(
+            path, "w", driver="GTiff", height=grid.shape[0], width=grid.shape[1], count=len(descriptions), dtype=dtype,
+            crs=grid.crs, transform=grid.affine, nodata=nodata, tiled=True, blockxsize=BLOCK_PX, blockysize=BLOCK_PX,
+            compress="ZSTD", zstd_level=1, bigtiff="IF_SAFER", interleave="band", sparse_ok=True,
+        )  # fmt: skip
+        self._dst.descriptions = tuple(descriptions)
+        self._dst.units = (unit,) * len(descriptions)
+        if palette is not None:
+            self._dst.write_colormap(1, dict(palette))
+        self._dst.update_tags(**(tags or {}))
+
+    def write(self, pixels: npt.NDArray[Any], window: Window) -> None:
+        """Writes pixels (band, y, x) at a window."""
+        self._dst.write(pixels, window=_native(window))
+
+    def close(self) -> None:
+        """Flushes everything to disk."""
+        self._dst.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def finish_cog(scratch: Path, destination: Path, *, overview: str) -> None:
+    """A Cloud Optimized GeoTIFF from a closed scratch file; overviews by "average" (measurements) or "nearest" (classes)."""
+    predictor = {"predictor": "FLOATING_POINT"} if "float" in _dtype(scratch) else {}
+    rasterio.shutil.copy(
+        scratch, destination, driver="COG", compress="DEFLATE", level=6, blocksize=BLOCK_PX, num_threads="ALL_CPUS",
+        overview_resampling=overview.upper(), bigtiff="IF_SAFER", **predictor,
+    )  # fmt: skip
+
+
+def _dtype(path: Path) -> str:
+    with rasterio.open(path) as src:
+        return str(src.dtypes[0])
+
+
+def read_window(path: Path, window: Window, bands: Sequence[int] = (1,)) -> npt.NDArray[Any]:
+    """Pixels (band, y, x) as stored, no nodata handling: for our own products."""
+    with rasterio.open(path) as src:
+        return read_open(src, window, bands)
+
+
+def thumbnail(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    """Band 1 (y, x) of one of our own products by nearest neighbour, from its overviews."""
+    with rasterio.open(path) as src:
+        return np.asarray(src.read(1, out_shape=shape, resampling=Resampling.nearest))
+
+
+def read_open(src: Any, window: Window, bands: Sequence[int], *, dtype: str | None = None, name: str = "") -> npt.NDArray[Any]:
+    """Pixels (band, y, x) as stored, or as `dtype`, of an open dataset; RasterError names the file and window."""
+    try:
+        return np.asarray(src.read(list(bands), window=_native(window), out_dtype=dtype))
+    except rasterio.errors.RasterioError as error:
+        raise RasterError(
+            f"{name or Path(src.name).name} cannot be read at row {window.row}, column {window.col}: {error}",
+            repair="fetch or export it again, then run the same command to resume",
+            code="unreadable-window",
+        ) from error
+
+
+def _native(window: Window) -> Any:
+    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
+
+
+def shapes_of(labels: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_], affine: Affine) -> list[tuple[Any, int]]:
+    """(rings, label) of each 4-connected region of equal labels (y, x) where `mask` is True, in the order of the labels.
+
+    Rings are lists of (x, y) as `affine` places pixel corners, the outer ring first.
+    """
+    found = rasterio.features.shapes(labels, mask=mask, connectivity=4, transform=affine)
+    return sorted(((shape["coordinates"], int(label)) for shape, label in found), key=lambda pair: pair[1])
+
+
+def burn(geometries: Sequence[Any], shape: tuple[int, int], affine: Affine) -> npt.NDArray[np.bool_]:
+    """True (y, x) where a pixel's centre lies in one of the geometries (objects with __geo_interface__)."""
+    if len(geometries) == 0:
+        return np.zeros(shape, dtype=bool)
+    return np.asarray(rasterio.features.rasterize(geometries, out_shape=shape, transform=affine, dtype="uint8"), dtype=bool)

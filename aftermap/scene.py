@@ -1,0 +1,143 @@
+"""A scene: the named layers of one event on one grid, read by window; NaN where not observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+
+from aftermap import vector
+from aftermap.errors import BandError, InputRefusedError
+from aftermap.layer import Declared, Layer, open_layer
+from aftermap.raster import Reader
+from aftermap.scorer import LayerBands
+from aftermap.sensors import SAR_UNITS, convert
+from aftermap.tiles import Window
+
+LAYERS = ("after", "before", "dem", "reference_water")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Layers of one event on the grid of `after`. Not safe to read from two threads at once: GDAL handles are inside.
+
+    `domain` is what shares statistics (sensor and place); `area_of_interest` are polygons in the grid's CRS.
+    """
+
+    name: str
+    hazard: str
+    domain: str
+    grid: GeoBox
+    layers: Mapping[str, Layer]
+    area_of_interest: tuple[Any, ...] = ()
+    _readers: dict[tuple[str, Path], Reader] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.grid.shape[0]), int(self.grid.shape[1])
+
+    def missing(self, wanted: LayerBands) -> str:
+        """Why these bands cannot be read in this unit, in words; empty when they can."""
+        layer = self.layers.get(wanted.layer)
+        if layer is None:
+            return f"there is no {wanted.layer.replace('_', ' ')} image"
+        absent = [b for b in wanted.bands if layer.index(b) is None]
+        if absent:
+            return f"the {layer.name} image has no band {', '.join(absent)} (it has {', '.join(layer.bands)})"
+        if wanted.unit not in ("digital_number", layer.unit) and not {wanted.unit, layer.unit} <= set(SAR_UNITS):
+            return f"the {layer.name} image is in {layer.unit.replace('_', ' ')}, not in {wanted.unit}"
+        return ""
+
+    def read(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
+        """Pixels (band, y, x) in the unit asked for ("digital_number": as the layer has them), NaN where not observed."""
+        if why := self.missing(wanted):
+            raise BandError(why, repair="give the image that has it", code="band-missing")
+        return self._gather(wanted, (window.height, window.width), lambda reader: reader.read(window))
+
+    def thumbnail(self, layer: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """All bands (band, y, x) of a layer averaged down to `shape`, in the layer's own unit."""
+        wanted = LayerBands(layer, self.layers[layer].bands, "digital_number")
+        return self._gather(wanted, shape, lambda reader: reader.thumbnail(shape))
+
+    def _gather(
+        self, wanted: LayerBands, shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        layer = self.layers[wanted.layer]
+        places = [layer.sources[i] for b in wanted.bands if (i := layer.index(b)) is not None]
+        pixels = np.empty((len(places), *shape), np.float32)
+        for path in dict.fromkeys(s.path for s in places):
+            rows = [k for k, s in enumerate(places) if s.path == path]
+            stored = read(self._reader(layer, path))
+            for k in rows:
+                source = places[k]
+                pixels[k] = stored[self._band_rows(layer, path).index(source.index)]
+                if (source.scale, source.offset) != (1.0, 0.0):
+                    pixels[k] = pixels[k] * np.float32(source.scale) + np.float32(source.offset)
+        return convert(pixels, layer.unit, wanted.unit)
+
+    def resampling(self, layer: str) -> str:
+        """How a layer reaches the scene's grid: "none", or the resampling of each of its files."""
+        ways = {self._reader(self.layers[layer], s.path).resampling for s in self.layers[layer].sources}
+        return ", ".join(sorted(ways))
+
+    def _band_rows(self, layer: Layer, path: Path) -> list[int]:
+        return [s.index for s in layer.sources if s.path == path]
+
+    def _reader(self, layer: Layer, path: Path) -> Reader:
+        key = (layer.name, path)
+        if key not in self._readers:
+            sources = [s for s in layer.sources if s.path == path]
+            classes = layer.unit == "class"
+            self._readers[key] = Reader(path, self.grid, [s.index for s in sources], nodata=sources[0].nodata, classes=classes)
+        return self._readers[key]
+
+
+def open_scene(
+    paths: Mapping[str, Sequence[Path]],
+    *,
+    hazard: str,
+    declared: Mapping[str, Declared] | None = None,
+    area_of_interest: Path | None = None,
+    name: str = "",
+) -> Scene:
+    """The scene of these files by layer name; its grid is that of the finest `after` file.
+
+    Raises the errors of `open_layer`, and InputRefusedError ("no-overlap") where a layer lies wholly beside `after`.
+    """
+    layers = {k: open_layer(k, files, (declared or {}).get(k)) for k, files in paths.items() if files}
+    after = layers["after"]
+    for layer in layers.values():
+        _refuse_apart(after, layer)
+    aoi = tuple(vector.read_polygons(area_of_interest, after.grid)) if area_of_interest else ()
+    return Scene(
+        name=name or after.sources[0].path.stem, hazard=hazard, domain=after.sensor.name,
+        grid=after.grid, layers=layers, area_of_interest=aoi,
+    )  # fmt: skip
+
+
+def _refuse_apart(after: Layer, other: Layer) -> None:
+    if after.grid.crs is None or other.grid.crs is None:
+        if (after.grid.crs is None) != (other.grid.crs is None) or after.grid.shape != other.grid.shape:
+            raise InputRefusedError(
+                f"{other.name} and after cannot be aligned: not both have a CRS and they are not the same pixels",
+                repair="georeference both, or cut them to the same pixels",
+                code="no-common-grid",
+            )
+        return
+    if not other.grid.extent.to_crs(after.grid.crs).intersects(after.grid.extent):
+        raise InputRefusedError(
+            f"{other.name} does not overlap after: {_where(other)} against {_where(after)}",
+            repair="give images of the same place",
+            code="no-overlap",
+        )
+
+
+def _where(layer: Layer) -> str:
+    west, south, east, north = layer.grid.extent.to_crs("EPSG:4326").boundingbox
+    return f"{layer.sources[0].path.name} at {west:.3f}..{east:.3f} E, {south:.3f}..{north:.3f} N"

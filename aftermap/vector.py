@@ -1,0 +1,286 @@
+"""Polygons in and out: read, rasterise by window, join, write GeoPackages. The door to pyogrio, shapely and sqlite3."""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import pyogrio.errors
+import pyogrio.raw
+import pyproj
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from aftermap import raster
+from aftermap.errors import InputRefusedError
+from aftermap.tiles import Window
+
+Geometries = npt.NDArray[np.object_]
+"""shapely geometries (n,)."""
+Bool = npt.NDArray[np.bool_]
+Values = Sequence[Any] | npt.NDArray[Any]
+
+_BURN_PX = 2048
+"""Side of the fixed squares that polygons are burnt in."""
+_EDGE_PARTS = 128
+"""Edges are cut to this part of the extent before reprojection, for a straight line in one CRS is a curve in another."""
+_BATCH = 20_000
+"""Rows that gather before a layer is opened and appended to."""
+_VERSION = "1.2"
+"""GeoPackage version, which also the GDAL of older QGIS (3.22) reads without a warning."""
+_FIXED_TIME = "1970-01-01T00:00:00.000Z"
+"""Time inside a GeoPackage: equal input gives equal bytes (architecture.md rule 9)."""
+
+
+def polygons(shapes: Sequence[Sequence[Sequence[tuple[float, float]]]]) -> Geometries:
+    """Polygons (n,) from lists of rings of (x, y), the outer ring first; rings start and turn in one canonical way."""
+    if not shapes:
+        return np.empty(0, dtype=object)
+    rings = list(chain.from_iterable(shapes))
+    corners = np.array(list(chain.from_iterable(rings)), dtype=np.float64)
+    ring_ends = np.cumsum([0, *map(len, rings)])
+    shape_ends = np.cumsum([0, *map(len, shapes)])
+    built = shapely.from_ragged_array(shapely.GeometryType.POLYGON, corners, (ring_ends, shape_ends))
+    return np.asarray(shapely.normalize(built), dtype=object)
+
+
+def unions(parts: Sequence[Sequence[Any]]) -> Geometries:
+    """The union (n,) of each list of polygons that fit to the last bit; no vertex where parts met remains on a straight edge."""
+    whole = np.empty(len(parts), dtype=object)
+    for i, pieces in enumerate(parts):
+        whole[i] = shapely.union_all(pieces) if len(pieces) > 1 else pieces[0]
+    # Normalised rings start in a true corner; simplifying by zero then removes every other point on a straight edge.
+    return np.asarray(shapely.normalize(shapely.simplify(shapely.normalize(whole), 0)), dtype=object)
+
+
+def place(geometries: Geometries, affine: Affine) -> Geometries:
+    """Geometries in pixel coordinates (column, row) moved to world coordinates."""
+    a, b, c, d, e, f = affine[:6]
+
+    def move(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        x, y = xy.T
+        return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
+
+    return np.asarray(shapely.transform(geometries, move))
+
+
+def rectangle(grid: GeoBox) -> Any:
+    """The polygon of the grid's outer edge, in its CRS."""
+    height, width = grid.shape
+    return place(np.array([shapely.box(0, 0, width, height)]), grid.affine)[0]
+
+
+def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
+    """Valid polygons of a file's one polygon layer, in the grid's CRS (pixel space where the grid has none).
+
+    Raises InputRefusedError: missing or unreadable file, no or several polygon layers, no polygon, no CRS to go by.
+    """
+    layer = _polygon_layer(path)
+    try:
+        meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
+    except pyogrio.errors.DataSourceError as error:
+        raise _unreadable(path, error) from error
+    found = _polygonal(shapely.from_wkb(wkb))
+    if len(found) == 0:
+        raise InputRefusedError(f"{path.name} holds no polygon", repair="give a file of polygons", code="no-polygons")
+    return list(_reproject(found, meta["crs"], grid, path.name))
+
+
+def _polygon_layer(path: Path) -> str:
+    if not path.exists():
+        raise InputRefusedError(f"there is no file {path}", repair="check the path", code="missing-file")
+    try:
+        layers = pyogrio.list_layers(path)
+    except pyogrio.errors.DataSourceError as error:
+        raise _unreadable(path, error) from error
+    kinds = ("Polygon", "Unknown", "GeometryCollection")
+    fitting = [name for name, kind in layers if kind is not None and any(k in kind for k in kinds)]
+    if not fitting:
+        raise InputRefusedError(f"{path.name} holds no polygon layer", repair="give a file of polygons", code="no-polygons")
+    if len(fitting) > 1:
+        what = f"{path.name} holds {len(fitting)} polygon layers: {', '.join(fitting)}"
+        raise InputRefusedError(what, repair="export the one to use to a file of its own", code="several-layers")
+    return str(fitting[0])
+
+
+def _unreadable(path: Path, error: Exception) -> InputRefusedError:
+    what = f"{path.name} cannot be read as vector data: {error}"
+    return InputRefusedError(what, repair="export it again as GeoPackage or GeoJSON", code="unreadable-vector")
+
+
+def _polygonal(shapes: Geometries) -> Geometries:
+    """The valid polygons in these geometries; a ring that crosses itself is split where it does."""
+    shapes = shapely.get_parts(shapely.make_valid(shapes[~shapely.is_missing(shapes)]))
+    shapes = shapely.get_parts(shapes)  # make_valid may give a collection of collections
+    return np.asarray(shapes[(shapely.get_type_id(shapes) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(shapes)])
+
+
+def _reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> Geometries:
+    if crs is None and grid.crs is None:
+        return shapes
+    if crs is None or grid.crs is None:
+        lacking, holder = (name, "the scene") if crs is None else ("the scene", name)
+        raise InputRefusedError(
+            f"{lacking} has no CRS and {holder} has one", repair=f"declare the CRS of {lacking}", code="vector-without-crs"
+        )
+    if pyproj.CRS(crs) == grid.crs.proj:
+        return shapes
+    move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
+    west, south, east, north = shapely.total_bounds(shapes)
+    fine = shapely.segmentize(shapes, max(east - west, north - south) / _EDGE_PARTS)
+    moved = np.asarray(shapely.transform(fine, lambda xy: np.stack(move.transform(xy[:, 0], xy[:, 1]), 1)))
+    if not np.isfinite(shapely.total_bounds(moved)).all() or not np.isfinite(shapely.bounds(moved)).all():
+        what = f"{name} reaches beyond where {grid.crs} is defined"
+        raise InputRefusedError(what, repair="cut it to the surroundings of the scene", code="outside-crs")
+    return moved
+
+
+def rasterise(geometries: Sequence[Any], grid: GeoBox, window: Window) -> Bool:
+    """True (y, x) where a pixel's centre lies in one of the polygons, which are in the grid's CRS.
+
+    Burnt in fixed squares of the grid, so that rounding at a centre on an edge cannot depend on the window.
+    """
+    inside = np.zeros((window.height, window.width), dtype=bool)
+    tree = shapely.STRtree(geometries)
+    for row in range(window.row // _BURN_PX * _BURN_PX, window.stop_row, _BURN_PX):
+        for col in range(window.col // _BURN_PX * _BURN_PX, window.stop_col, _BURN_PX):
+            square = Window(row, col, _BURN_PX, _BURN_PX)
+            affine = _cut(grid.affine, col, row)
+            near = np.sort(tree.query(place(np.array([shapely.box(0, 0, _BURN_PX, _BURN_PX)]), affine)[0]))
+            part = square.overlap(window)
+            if len(near) and part is not None:
+                burnt = raster.burn([geometries[i] for i in near], (_BURN_PX, _BURN_PX), affine)
+                inside[part.within(window).slices] = burnt[part.within(square).slices]
+    return inside
+
+
+def _cut(affine: Affine, col: int, row: int) -> Affine:
+    """The transform of a window that starts there."""
+    a, b, c, d, e, f = affine[:6]
+    return Affine(a, b, a * col + b * row + c, d, e, d * col + e * row + f)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a GeoPackage: its name, geometry type ("Polygon", "MultiPolygon"; None for a table) and fields."""
+
+    name: str
+    geometry_type: str | None
+    fields: Mapping[str, str]
+    """Field -> "text", "real" or "integer"; None and NaN are written as NULL."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """A default QGIS style of a layer."""
+
+    layer: str
+    name: str
+    qml: str
+
+
+class GeoPackageWriter:
+    """A new GeoPackage, its layers written in batches of rows; equal input gives equal bytes.
+
+    Every layer exists from the start, so that an empty one has its schema too. `close` (or leaving the context) writes
+    what still waits, and the styles.
+    """
+
+    def __init__(self, path: Path, grid: GeoBox, layers: Sequence[Layer], styles: Sequence[Style] = ()):
+        path.unlink(missing_ok=True)
+        # Waiting for the disk at every batch costs seconds; a file that a power cut spoils is never renamed into place.
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_TIME, "OGR_SQLITE_SYNCHRONOUS": "OFF"})
+        self._path, self._styles = path, styles
+        self._crs = None if grid.crs is None else grid.crs.to_wkt()
+        self._layers = {layer.name: layer for layer in layers}
+        self._waiting: dict[str, list[tuple[Geometries, dict[str, npt.NDArray[Any]]]]] = {name: [] for name in self._layers}
+        for i, layer in enumerate(layers):
+            no_rows = {name: _column([], kind) for name, kind in layer.fields.items()}
+            self._append(layer, np.empty(0, dtype=object), no_rows, exists=i > 0)
+
+    def write(self, layer: str, geometries: Sequence[Any] | Geometries, columns: Mapping[str, Values]) -> None:
+        """Adds rows: one geometry each (none for a table) and a value for every field of the layer."""
+        fields = self._layers[layer].fields
+        assert set(columns) == set(fields), f"{layer} has the fields {list(fields)}, got {list(columns)}"
+        waiting = self._waiting[layer]
+        shapes = np.array([*geometries, None], dtype=object)[:-1]  # the None keeps numpy from looking into the geometries
+        waiting.append((shapes, {name: _column(columns[name], kind) for name, kind in fields.items()}))
+        if sum(map(_rows, waiting)) >= _BATCH:
+            self._flush(layer)
+
+    def _flush(self, layer: str) -> None:
+        waiting = self._waiting[layer]
+        if sum(map(_rows, waiting)):
+            columns = {name: np.concatenate([some[name] for _, some in waiting]) for name in self._layers[layer].fields}
+            self._append(self._layers[layer], np.concatenate([shapes for shapes, _ in waiting]), columns, exists=True)
+        waiting.clear()
+
+    def _append(self, layer: Layer, shapes: Geometries, columns: Mapping[str, npt.NDArray[Any]], *, exists: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")  # the doctor says it in words
+            pyogrio.raw.write(
+                self._path,
+                geometry=None if layer.geometry_type is None else shapely.to_wkb(shapes),
+                field_data=list(columns.values()), fields=list(columns), layer=layer.name, driver="GPKG",
+                geometry_type=layer.geometry_type, crs=None if layer.geometry_type is None else self._crs,
+                promote_to_multi=layer.geometry_type == "MultiPolygon", append=exists,
+                layer_options={} if self._crs or layer.geometry_type is None else {"SRID": "-1"},
+                dataset_options={} if self._path.exists() else {"VERSION": _VERSION},
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Writes the rows that wait, and the styles."""
+        for name in self._layers:
+            self._flush(name)
+        if self._styles:
+            _write_styles(self._path, self._styles)
+
+    def __enter__(self) -> GeoPackageWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+
+
+def _rows(batch: tuple[Geometries, dict[str, npt.NDArray[Any]]]) -> int:
+    return len(next(iter(batch[1].values()))) if batch[1] else len(batch[0])
+
+
+def _column(values: Values, kind: str) -> npt.NDArray[Any]:
+    if kind == "text":
+        return np.array([None if v is None else str(v) for v in values], dtype=object)
+    dtype = {"real": np.float64, "integer": np.int64}[kind]
+    return np.array([np.nan if v is None else v for v in values], dtype=dtype)
+
+
+def _write_styles(path: Path, styles: Sequence[Style]) -> None:
+    """The table in which QGIS keeps styles; it applies the default one of a layer when that is added to a project."""
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("PRAGMA synchronous = OFF")
+        file.execute(
+            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
+            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, "
+            "styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), update_time DATETIME)"
+        )
+        file.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
+            (_FIXED_TIME,),
+        )
+        file.executemany(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML, "
+            "styleSLD, useAsDefault, description, owner, ui, update_time) "
+            "VALUES ('', '', ?, 'geom', ?, ?, '', 1, '', '', NULL, ?)",
+            [(s.layer, s.name, s.qml, _FIXED_TIME) for s in styles],
+        )

@@ -1,0 +1,107 @@
+"""Floors, doors, public names, file sizes: the shape of the house, read from the code."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import aftermap
+from aftermap import pieces
+from aftermap.cli import main
+
+PACKAGE = Path(aftermap.__file__).parent
+FLOORS = (
+    ("errors", "tiles", "sensors", "pieces", "metrics"),
+    (
+        "scorer", "palette", "raster", "area", "vector", "naming", "layer", "scene", "check", "simulate", "outline", "indices",
+        "journal", "hazardmap", "products",
+    ),
+    (),
+    ("predict", "evaluate", "finish"),
+    ("figures", "markup", "report", "deliver", "demo", "cli"),
+)  # fmt: skip
+"""Import order, lowest first: a module may import what stands before it."""
+ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
+DOORS = {
+    "rasterio": {"raster"}, "pyogrio": {"vector"}, "shapely": {"vector"}, "sqlite3": {"vector"}, "pystac": {"products"},
+    "matplotlib": {"figures", "report"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"}, "scipy": {"outline", "indices"},
+    "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
+}  # fmt: skip
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Modules that a file imports, and whether only for type checking."""
+    tree = ast.parse(path.read_text())
+    typing = {n for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING" for b in i.body for n in ast.walk(b)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((a.name, node in typing) for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"aftermap.{a.name}" for a in node.names] if node.module == "aftermap" else [node.module]
+            yield from ((n, node in typing) for n in names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    room = _room(path)
+    if room == "__init__":
+        return
+    for name, typing in _imports(path):
+        if name.startswith("aftermap.") and not typing:
+            other = name.split(".")[1]
+            assert other == room or ORDER[other] < ORDER[room], f"{room} imports {other}, which stands above it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_libraries_have_one_door(path: Path) -> None:
+    for name, _ in _imports(path):
+        rooms = DOORS.get(name.split(".")[0])
+        assert rooms is None or _room(path) in rooms, f"{path.name} imports {name}; its door is {rooms}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_hold_one_idea(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_public_names_resolve() -> None:
+    for name in aftermap.__all__:
+        assert getattr(aftermap, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute"):
+        _ = aftermap.nothing
+
+
+def test_pieces_resolve() -> None:
+    for kind, names in pieces.PIECES.items():
+        for name in names:
+            assert callable(pieces.load(kind, name))
+
+
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_each_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(main, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    code = "import sys, aftermap.cli; print([m for m in ('numpy', 'rasterio', 'matplotlib', 'rich', 'pystac') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_base_install_needs_no_torch() -> None:
+    import_module("aftermap.deliver")
+    assert "torch" not in sys.modules

@@ -34,16 +34,20 @@ class _ManyFiles(click.Command):
 
 
 class _Group(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["aftermap.json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             return super().invoke(ctx)
         except AftermapError as error:
-            _fail(error)
+            _fail(error, as_json=ctx.meta["aftermap.json"])
 
 
-def _fail(error: AftermapError) -> NoReturn:
-    if "--json" in sys.argv:
+def _fail(error: AftermapError, *, as_json: bool) -> NoReturn:
+    if as_json:
         click.echo(json.dumps({"error": error.code, "what": error.what, "repair": error.repair}))
     click.echo(f"aftermap: {error.what} [{error.code}]", err=True)
     if error.repair:
@@ -139,7 +143,7 @@ def _say_map(mapped: Any, as_json: bool) -> None:
         for finding in run["warnings"]:
             click.echo(f"warning: {finding['what']} ({finding['where']}); {finding['repair']} [{finding['code']}]", err=True)
         click.echo(_answer(run, rows))
-        click.echo(f"method    {run['methods']['why']}")
+        click.echo(f"method    {run['methods']['lead']}: {run['methods']['why']}")
         click.echo(f"report    {mapped.folder / 'report.html'}")
         click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
     if mapped.answer == "not analysed":

@@ -117,8 +117,8 @@ def choose(scene: Scene, method: str) -> _Chosen:
             code="band-missing",
         )
     lead = next(iter(able))
-    why = "asked for" if method != "auto" else f"the first of {', '.join(names)} that these images allow"
-    return _Chosen(able, f"{lead}: {why}", skipped)
+    why = "it was asked for" if method != "auto" else f"first in the order {', '.join(names)} that these images allow"
+    return _Chosen(able, why, skipped)
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ class _Job:
             },
             "parameters": {
                 "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
-                "gsd_m": self.options.gsd_m, "min_area": least if least is not None else (MIN_AREA_M2 if size else MIN_AREA_PX),
-                "min_area_unit": "m2" if size else "px",
+                "gsd_m": self.options.gsd_m,
+                **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },
             "area_unit": "ha" if size else "px",
             "warnings": [f.facts() for f in check.examine(scene)],

@@ -75,7 +75,7 @@ def _hazard(
     def values(window: Window) -> dict[str, npt.NDArray[np.uint8]]:
         return {name: parts.plane(name, window) for name in ("likelihood", "agreement")}
 
-    least = {1: run["parameters"]["min_area"]}
+    least = {1: run["parameters"].get("min_area_m2") or run["parameters"].get("min_area_px", 0.0)}
     for found in outlines(classes, take_census(classes), scene.grid.affine, values=values, min_area_m2=least):
         rasters.write("extent", found.codes, found.window)
         for name, codes in values(found.window).items():

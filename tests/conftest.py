@@ -19,7 +19,9 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 UTM = "EPSG:32633"
 
 
-def grid(shape: tuple[int, int], *, crs: str | None = UTM, gsd: float = 10.0, origin: tuple[float, float] = (420000, 5350000)) -> GeoBox:
+def grid(
+    shape: tuple[int, int], *, crs: str | None = UTM, gsd: float = 10.0, origin: tuple[float, float] = (420000, 5350000)
+) -> GeoBox:
     """A north-up grid; pixel space where `crs` is None."""
     affine = raster.PIXEL_SPACE if crs is None else Affine(gsd, 0, origin[0], 0, -gsd, origin[1])
     return GeoBox(shape, affine, crs)
@@ -33,7 +35,9 @@ def write(path: Path, pixels: npt.NDArray[Any], on: GeoBox, bands: tuple[str, ..
     return path
 
 
-def flood_pair(shape: tuple[int, int], seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def flood_pair(
+    shape: tuple[int, int], seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """(before, after) VV and VH in dB (2, y, x), and the flooded pixels (y, x): a river that widens, lopsided."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]]
@@ -42,7 +46,7 @@ def flood_pair(shape: tuple[int, int], seed: int = 0) -> tuple[npt.NDArray[np.fl
 
     def backscatter(water: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         mean = np.stack([np.where(water, -20.0, -10.0), np.where(water, -27.0, -16.5)])
-        return (mean + 10 * np.log10(rng.gamma(4.4, 1 / 4.4, mean.shape))).astype(np.float32)
+        return np.asarray(mean + 10 * np.log10(rng.gamma(4.4, 1 / 4.4, mean.shape)), np.float32)
 
     return backscatter(permanent), backscatter(wet), wet & ~permanent
 
@@ -60,7 +64,7 @@ def pair(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     ) -> tuple[Path, Path]:
         before, after, _ = flood_pair(shape, seed)
         on = grid(shape, crs=crs)
-        options = {"unit": "dB", "nodata": float("nan")}
+        options: dict[str, Any] = {"unit": "dB", "nodata": float("nan")}
         return (
             write(tmp_path / "before.tif", change(before), on, ("VV", "VH"), **options),
             write(tmp_path / "after.tif", change(after), on, ("VV", "VH"), **options),

@@ -20,8 +20,8 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "naming", "layer", "scene", "check", "simulate", "outline", "indices",
-        "journal", "hazardmap", "products",
+        "scorer", "palette", "raster", "area", "vector", "naming", "layer", "scene", "check", "simulate", "tally", "outline",
+        "indices", "journal", "hazardmap", "products",
     ),
     (),
     ("predict", "evaluate", "finish"),
@@ -31,8 +31,7 @@ FLOORS = (
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector"}, "shapely": {"vector"}, "sqlite3": {"vector"}, "pystac": {"products"},
-    "matplotlib": {"figures", "report"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"}, "scipy": {"outline", "indices"},
-    "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
+    "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"}, "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -44,7 +43,13 @@ def _room(path: Path) -> str:
 def _imports(path: Path) -> Iterator[tuple[str, bool]]:
     """Modules that a file imports, and whether only for type checking."""
     tree = ast.parse(path.read_text())
-    typing = {n for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING" for b in i.body for n in ast.walk(b)}
+    typing = {
+        n
+        for i in ast.walk(tree)
+        if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING"
+        for b in i.body
+        for n in ast.walk(b)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((a.name, node in typing) for a in node.names)
@@ -97,7 +102,9 @@ def test_each_command_has_help(command: str) -> None:
 
 
 def test_help_and_import_load_nothing_heavy() -> None:
-    code = "import sys, aftermap.cli; print([m for m in ('numpy', 'rasterio', 'matplotlib', 'rich', 'pystac') if m in sys.modules])"
+    code = (
+        "import sys, aftermap.cli; print([m for m in ('numpy', 'rasterio', 'matplotlib', 'rich', 'pystac') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

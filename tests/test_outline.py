@@ -57,7 +57,9 @@ def rows(parts: Iterable[outline.Outlines]) -> list[tuple[Any, ...]]:
     for part in parts:
         under = [column for s in part.under.values() for column in (s.mean, s.low, s.high)]
         columns = [[repr(float(v)) for v in column] for column in under]
-        found += zip(shapely.to_wkt(part.geometry, rounding_precision=-1), part.code, part.pixels, part.area_m2, *columns, strict=True)
+        found += zip(
+            shapely.to_wkt(part.geometry, rounding_precision=-1), part.code, part.pixels, part.area_m2, *columns, strict=True
+        )
     return sorted(found)
 
 

@@ -56,7 +56,7 @@ class Ndwi:
 
 
 UNITS = ("reflectance", "digital_number")
-"""In order of choice; a ratio survives any scaling without an offset."""
+"""In order of choice; the ratio survives a scale, but not an offset, in the stored numbers."""
 
 
 def _unit(scene: Scene, layer: str, bands: tuple[str, ...]) -> str | None:
@@ -64,8 +64,6 @@ def _unit(scene: Scene, layer: str, bands: tuple[str, ...]) -> str | None:
 
 
 def _why_not(scene: Scene, bands: tuple[str, ...]) -> str:
-    if "after" in scene.layers and scene.layers["after"].sensor.is_sar:
-        return "the after image is radar, not optical"
     return "" if _unit(scene, "after", bands) else scene.missing(LayerBands("after", bands, UNITS[-1]))
 
 

@@ -1,0 +1,329 @@
+"""The main job on small synthetic floods: products, honest answers, laws of the whole, bad input, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import aftermap as am
+from aftermap import journal
+from aftermap.cli import main
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.sensors import convert
+from aftermap.tiles import Window
+from tests.conftest import flood_pair, grid, write
+
+Pair = Callable[..., tuple[Path, Path]]
+SHAPE = (180, 260)
+WHOLE = Window(0, 0, *SHAPE)
+PRODUCTS = {
+    "likelihood.tif", "extent.tif", "exclusion.tif", "agreement.tif", "map.gpkg", "summary.csv", "item.json", "report.html",
+    "run.json", "log.json",
+}  # fmt: skip
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in args])
+
+
+def same(one: am.HazardMap, other: am.HazardMap) -> None:
+    np.testing.assert_array_equal(one.likelihood(WHOLE), other.likelihood(WHOLE))
+    np.testing.assert_array_equal(one.extent(WHOLE), other.extent(WHOLE))
+    np.testing.assert_array_equal(one.exclusion(WHOLE), other.exclusion(WHOLE))
+
+
+def test_a_pair_becomes_a_map(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    mapped = am.map(after=after, before=before, hazard="flood", out=tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= PRODUCTS
+    assert not (tmp_path / "out" / journal.WORK).exists()
+    _, _, flooded = flood_pair(SHAPE)
+    extent = mapped.extent(WHOLE) == 1
+    assert (extent & flooded).sum() / (extent | flooded).sum() > 0.8
+    assert mapped.answer == "found"
+    assert mapped.classes == ("flood",)
+    assert mapped.grid == grid(SHAPE)
+    assert am.verify(tmp_path / "out") == []
+
+
+def test_summary_polygons_and_raster_agree(pair: Pair, tmp_path: Path) -> None:
+    import pyogrio.raw
+
+    before, after = pair()
+    mapped = am.map(after, before, out=tmp_path / "out")
+    value = {(r["quantity"], r["reason"]): float(r["value"]) for r in mapped.summary}
+    pixels = int((mapped.extent(WHOLE) == 1).sum())
+    assert value["affected_area", ""] == pytest.approx(pixels * 0.01, rel=2e-3)
+    _, _, _, columns = pyogrio.raw.read(tmp_path / "out" / "map.gpkg", layer="observed_event", columns=["area_ha", "area_px"])
+    assert columns[1].sum() == pixels
+    assert columns[0].sum() == pytest.approx(value["affected_area", ""], abs=1e-3)
+    assert len(columns[0]) == value["polygons", ""]
+    assert (columns[1] >= 10).all()
+
+
+def test_one_date_maps_water_and_says_so(pair: Pair, tmp_path: Path) -> None:
+    _, after = pair()
+    mapped = am.map(after, out=tmp_path / "out")
+    assert mapped.classes == ("water",)
+    assert "permanent water not separated" in mapped.made_by["maps"]
+    assert "permanent water not separated" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_reference_water_is_excluded_and_turns_water_into_flood(pair: Pair, tmp_path: Path) -> None:
+    _, after = pair()
+    water = np.zeros((1, *SHAPE), np.uint8)
+    water[0, :, :90] = 1
+    reference = write(tmp_path / "water.tif", water, grid(SHAPE), ("",))
+    mapped = am.map(after, out=tmp_path / "out", reference_water=reference)
+    assert mapped.classes == ("flood",)
+    assert (mapped.exclusion(WHOLE)[:, :90] == 2).all()
+    assert (mapped.extent(WHOLE)[:, :90] == 255).all()
+    assert {r["reason"] for r in mapped.summary if r["quantity"] == "not_analysed_area"} == {"", "reference water"}
+
+
+def test_the_area_of_interest_bounds_everything(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    west, north = 420000 + 300, 5350000 - 200
+    ring = [[west, north], [west + 1000, north], [west + 1000, north - 900], [west, north - 900], [west, north]]
+    aoi = tmp_path / "aoi.geojson"
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    aoi.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    mapped = am.map(after, before, out=tmp_path / "out", aoi=aoi)
+    inside = np.zeros(SHAPE, bool)
+    inside[20:110, 30:130] = True
+    np.testing.assert_array_equal(mapped.exclusion(WHOLE) == 7, ~inside)
+    total = next(float(r["value"]) for r in mapped.summary if r["quantity"] == "area_of_interest")
+    assert total == pytest.approx(inside.sum() * 0.01, rel=2e-3)
+
+
+def test_unseen_pixels_change_no_area(pair: Pair, tmp_path: Path) -> None:
+    """Law: what is not observed neither raises nor lowers the affected area elsewhere."""
+
+    def blind(pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels.copy()
+        pixels[:, 120:, 200:] = np.nan
+        return pixels
+
+    seen = am.map(*reversed(pair()), out=tmp_path / "seen", method="sar-drop")
+    part = am.map(*reversed(pair(change=blind)), out=tmp_path / "part", method="sar-drop")
+    far = (slice(0, 110), slice(0, 190))
+    np.testing.assert_array_equal(seen.extent(WHOLE)[far], part.extent(WHOLE)[far])
+    assert (part.extent(WHOLE)[120:, 200:] == 255).all()
+    assert (part.exclusion(WHOLE)[120:, 200:] == 1).all()
+    assert (part.exclusion(WHOLE) == 1).sum() == 60 * 60
+
+
+@pytest.mark.parametrize("memory", [420, 700, 3000])
+def test_memory_changes_no_pixel(pair: Pair, tmp_path: Path, memory: int) -> None:
+    before, after = pair()
+    whole = am.map(after, before, out=tmp_path / "whole", options=am.Options(memory_mb=1000))
+    parts = am.map(after, before, out=tmp_path / "parts", options=am.Options(memory_mb=memory))
+    same(whole, parts)
+    assert journal.sha256(tmp_path / "whole" / "map.gpkg") == journal.sha256(tmp_path / "parts" / "map.gpkg")
+
+
+def test_power_maps_like_db(pair: Pair, tmp_path: Path) -> None:
+    in_db = am.map(*reversed(pair()), out=tmp_path / "db")
+    as_power = [
+        write(tmp_path / f"power{k}.tif", convert(p, "dB", "power"), grid(SHAPE), ("VV", "VH"), unit="power")
+        for k, p in enumerate(flood_pair(SHAPE)[:2])
+    ]
+    in_power = am.map(as_power[1], as_power[0], out=tmp_path / "power")
+    agree = in_db.extent(WHOLE) == in_power.extent(WHOLE)
+    assert agree.mean() > 0.9999
+
+
+def test_band_order_changes_nothing(pair: Pair, tmp_path: Path) -> None:
+    before, after, _ = flood_pair(SHAPE)
+    one = am.map(*reversed(pair()), out=tmp_path / "one")
+    swapped = [
+        write(tmp_path / f"swapped{k}.tif", p[::-1].copy(), grid(SHAPE), ("VH", "VV"), unit="dB")
+        for k, p in enumerate((before, after))
+    ]
+    same(one, am.map(swapped[1], swapped[0], out=tmp_path / "other"))
+
+
+def test_no_crs_is_mapped_in_pixels(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair(crs=None)
+    mapped = am.map(after, before, out=tmp_path / "out")
+    assert mapped.made_by["area_unit"] == "px"
+    assert "no-crs" in {w["code"] for w in mapped.made_by["warnings"]}
+    assert json.loads((tmp_path / "out" / "item.json").read_text())["geometry"] is None
+    value = {r["quantity"]: r for r in mapped.summary if not r["reason"]}
+    assert value["affected_area"]["unit"] == "px"
+    assert float(value["affected_area"]["value"]) == (mapped.extent(WHOLE) == 1).sum()
+    with_scale = am.map(after, before, out=tmp_path / "scaled", options=am.Options(gsd_m=10))
+    assert next(r["unit"] for r in with_scale.summary if r["quantity"] == "affected_area") == "ha"
+    same(mapped, with_scale)
+
+
+def test_a_before_image_on_another_grid_is_warped_and_said(tmp_path: Path) -> None:
+    before, after, flooded = flood_pair(SHAPE)
+    wide = grid((200, 300), origin=(420000 - 200, 5350000 + 100))
+    padded = np.full((2, 200, 300), -10, np.float32)
+    padded[:, 10:190, 20:280] = before
+    old = write(tmp_path / "old.tif", padded, wide, ("VV", "VH"), unit="dB")
+    new = write(tmp_path / "new.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB")
+    mapped = am.map(new, old, out=tmp_path / "out")
+    assert mapped.made_by["inputs"]["before"]["resampling"] == "nearest"
+    assert any("resampled" in said for said in mapped.made_by["assumptions"])
+    extent = mapped.extent(WHOLE) == 1
+    assert (extent & flooded).sum() / (extent | flooded).sum() > 0.8
+
+
+def test_nothing_found_is_an_answer(tmp_path: Path) -> None:
+    dry = np.random.default_rng(1).normal([[[-10]], [[-16]]], 1, (2, *SHAPE)).astype(np.float32)
+    paths = [write(tmp_path / f"{k}.tif", dry, grid(SHAPE), ("VV", "VH"), unit="dB") for k in ("before", "after")]
+    result = run("map", "--after", paths[1], "--before", paths[0], "--hazard", "flood", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "no hazard found" in result.output
+    assert am.HazardMap(tmp_path / "out").answer == "nothing found"
+
+
+def test_nothing_seen_is_another(tmp_path: Path) -> None:
+    blind = np.full((2, *SHAPE), np.nan, np.float32)
+    path = write(tmp_path / "after.tif", blind, grid(SHAPE), ("VV", "VH"), unit="dB", nodata=float("nan"))
+    result = run("map", "--after", path, "--hazard", "flood", "-o", tmp_path / "out")
+    assert result.exit_code == 4, result.output
+    assert "could not be analysed" in result.output
+    assert am.HazardMap(tmp_path / "out").answer == "not analysed"
+    again = run("map", "--after", path, "--hazard", "flood", "-o", tmp_path / "out")
+    assert again.exit_code == 4
+
+
+def test_a_truncated_file_is_refused_and_nothing_written(pair: Pair, tmp_path: Path) -> None:
+    _, after = pair()
+    with after.open("rb+") as stream:
+        os.truncate(stream.fileno(), after.stat().st_size * 2 // 3)
+    result = run("map", "--after", after, "--hazard", "flood", "-o", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "after.tif is truncated" in result.output or "cannot be read" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def bad_unit(path: Path) -> list[str]:
+    pixels = np.random.default_rng(0).normal(-12, 3, (2, *SHAPE)).astype(np.float32)
+    return ["--after", str(write(path / "a.tif", pixels, grid(SHAPE), ("VV", "VH"))), "--unit", "power"]
+
+
+def far_away(path: Path) -> list[str]:
+    _, after, _ = flood_pair(SHAPE)
+    there = write(path / "b.tif", after, grid(SHAPE, origin=(820000, 5350000)), ("VV", "VH"), unit="dB")
+    return ["--after", str(write(path / "a.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB")), "--before", str(there)]
+
+
+def no_band(path: Path) -> list[str]:
+    pixels = np.random.default_rng(0).integers(100, 3000, (2, *SHAPE)).astype(np.uint16)
+    return ["--after", str(write(path / "a.tif", pixels, grid(SHAPE), ("B02", "B04"))), "--sensor", "sentinel-2-l2a"]
+
+
+def no_names(path: Path) -> list[str]:
+    return ["--after", str(write(path / "a.tif", flood_pair(SHAPE)[1], grid(SHAPE), ("", "")))]
+
+
+def crs_on_one(path: Path) -> list[str]:
+    before, after, _ = flood_pair(SHAPE)
+    old = write(path / "b.tif", before, grid(SHAPE, crs=None), ("VV", "VH"), unit="dB")
+    return ["--after", str(write(path / "a.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB")), "--before", str(old)]
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (bad_unit, "unit-impossible"),
+        (far_away, "no-overlap"),
+        (no_band, "band-missing"),
+        (no_names, "bands-unknown"),
+        (crs_on_one, "no-common-grid"),
+    ],
+)
+def test_refusals_say_the_code_and_the_repair(tmp_path: Path, make: Callable[[Path], list[str]], code: str) -> None:
+    result = run("map", *make(tmp_path), "--hazard", "flood", "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 3, result.output
+    assert f"[{code}]" in result.output
+    said = json.loads(result.stdout.splitlines()[0])
+    assert said["error"] == code
+    assert said["repair"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_use(pair: Pair, tmp_path: Path) -> None:
+    _, after = pair()
+    with pytest.raises(UnknownNameError, match="sar-threshold"):
+        am.map(after, out=tmp_path / "out", method="sar-treshold")
+    with pytest.raises(UnknownNameError):
+        am.map(after, out=tmp_path / "out", hazard="meteorite")
+    with pytest.raises(UsageError):
+        am.Options(threshold=1.5)
+    with pytest.raises(InputRefusedError, match="before"):
+        am.map(after, out=tmp_path / "out", method="sar-drop")
+    with pytest.raises(UsageError, match="memory"):
+        am.map(after, out=tmp_path / "out", options=am.Options(memory_mb=10))
+    assert run("map", "--after", after, "--hazard", "flood").exit_code == 2
+
+
+def test_8_bit_radar_warns_and_is_mapped(tmp_path: Path) -> None:
+    before, after, flooded = flood_pair(SHAPE)
+    scaled = [np.clip((p[:1] + 30) * 7, 1, 250).astype(np.uint8) for p in (before, after)]
+    paths = [write(tmp_path / f"{k}.png.tif", p, grid(SHAPE, crs=None), ("VV",)) for k, p in zip("ba", scaled, strict=True)]
+    mapped = am.map(paths[1], paths[0], out=tmp_path / "out")
+    assert {"sar-8bit", "no-crs"} <= {w["code"] for w in mapped.made_by["warnings"]}
+    assert set(mapped.made_by["methods"]["ran"]) == {"sar-darker"}
+    extent = mapped.extent(WHOLE) == 1
+    assert (extent & flooded).sum() / (extent | flooded).sum() > 0.6
+
+
+def test_another_run_is_not_overwritten_unasked(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    am.map(after, before, out=tmp_path / "out")
+    seal = (tmp_path / "out" / journal.SEAL).read_bytes()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="another run"):
+        am.map(after, out=tmp_path / "out")
+    assert (tmp_path / "out" / journal.SEAL).read_bytes() == seal
+    mapped = am.map(after, out=tmp_path / "out", options=am.Options(overwrite=True))
+    assert mapped.classes == ("water",)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert am.verify(tmp_path / "out") == []
+
+
+def test_verify_says_what_changed(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    am.map(after, before, out=tmp_path / "out")
+    assert run("verify", tmp_path / "out").exit_code == 0
+    with (tmp_path / "out" / "summary.csv").open("a") as stream:
+        stream.write("x")
+    (tmp_path / "out" / "agreement.tif").unlink()
+    result = run("verify", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "summary.csv has changed" in result.output
+    assert "agreement.tif is missing" in result.output
+    rebuilt = am.map(after, before, out=tmp_path / "out")
+    assert am.verify(rebuilt.folder) == []
+
+
+def test_many_files_after_one_option(tmp_path: Path) -> None:
+    _, after, _ = flood_pair(SHAPE)
+    paths = [
+        write(tmp_path / f"scene_{b}.tif", after[k : k + 1], grid(SHAPE), ("",), unit="dB") for k, b in enumerate(("VV", "VH"))
+    ]
+    result = run("map", "--after", *paths, "--hazard", "flood", "-o", tmp_path / "out", "--quiet", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["answer"] == "found"
+
+
+def test_check_reports_findings(pair: Pair, tmp_path: Path) -> None:
+    _, after = pair(crs=None)
+    (tmp_path / "bad.tif").write_text("no image")
+    result = run("check", after, tmp_path / "bad.tif")
+    assert result.exit_code == 3
+    assert "[no-crs]" in result.output
+    assert "[unreadable]" in result.output
+    assert run("check", after).exit_code == 0

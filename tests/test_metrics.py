@@ -1,0 +1,71 @@
+"""Golden numbers and laws of the scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from aftermap.metrics import Counts, Ranking, Reliability
+
+counts = st.builds(Counts, *[st.integers(0, 10**9)] * 4)
+
+
+def test_counts_by_hand() -> None:
+    mapped = np.array([1, 1, 0, 0, 1], bool)
+    truth = np.array([1, 0, 1, 0, 1], bool)
+    c = Counts.of(mapped, truth)
+    assert c == Counts(tp=2, fp=1, fn=1, tn=1)
+    assert c.iou == 2 / 4
+    assert c.f1 == 4 / 6
+    assert c.precision == c.recall == pytest.approx(2 / 3)
+    assert c.balanced_accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert c.area_error == 0
+
+
+@given(counts, counts, counts)
+def test_counts_add_in_any_order(a: Counts, b: Counts, c: Counts) -> None:
+    assert (a + b) + c == a + (c + b)
+
+
+def test_undefined_is_none_not_zero() -> None:
+    assert Counts(tn=5).recall is None
+    assert Counts(tn=5).balanced_accuracy is None
+    assert Counts(tn=5).iou is None
+    assert Counts(fp=1, tn=5).iou == 0
+    assert Ranking().average_precision is None
+    assert Ranking().auc is None
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranking_agrees_with_scikit_learn(ties: bool) -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.random(4000) < 0.07
+    scores = np.clip(rng.normal(0.3 + 0.25 * truth, 0.2), 0, 1).astype(np.float32)
+    if ties:
+        scores = np.round(scores, 1).astype(np.float32)
+    ranking = Ranking()
+    ranking.add(scores[:1500], truth[:1500])
+    ranking.add(scores[1500:], truth[1500:])
+    assert ranking.average_precision == pytest.approx(average_precision_score(truth, scores), abs=1e-5)
+    assert ranking.auc == pytest.approx(roc_auc_score(truth, scores), abs=1e-5)
+
+
+def test_constant_scores_have_the_precision_of_chance() -> None:
+    """methods.md section 17, check 7."""
+    ranking, truth = Ranking(), np.arange(200) % 8 == 0
+    ranking.add(np.full(200, 0.4, np.float32), truth)
+    assert ranking.average_precision == pytest.approx(truth.mean())
+    assert ranking.auc == pytest.approx(0.5)
+
+
+def test_calibration_by_hand() -> None:
+    reliability = Reliability()
+    scores = np.array([0.1, 0.1, 0.9, 0.9], np.float32)
+    reliability.add(scores, np.array([0, 0, 1, 1], bool))
+    assert reliability.expected_calibration_error == pytest.approx(0.1, abs=1e-6)
+    mean, share = reliability.curve()
+    np.testing.assert_allclose(mean, [0.1, 0.9], atol=1e-6)
+    np.testing.assert_allclose(share, [0, 1])

@@ -116,7 +116,6 @@ def choose(scene: Scene, method: str) -> _Chosen:
             repair="give the band or image that is missing",
             code="band-missing",
         )
-    lead = next(iter(able))
     why = "it was asked for" if method != "auto" else f"first in the order {', '.join(names)} that these images allow"
     return _Chosen(able, why, skipped)
 

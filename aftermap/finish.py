@@ -12,9 +12,11 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import vector
 from aftermap.area import pixel_area_m2
+from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
-from aftermap.outline import Classes, outlines, take_census
-from aftermap.predict import OUTSIDE_AOI, Parts
+from aftermap.outline import Classes, Outlined, outlines, take_census
+from aftermap.palette import EXCLUSION, NODATA
+from aftermap.predict import Parts
 from aftermap.products.cog import RASTERS, RasterSet
 from aftermap.products.geopackage import Event, MapPackage, Source
 from aftermap.products.styles import raster_styles
@@ -22,7 +24,12 @@ from aftermap.products.summary import Summary
 from aftermap.scene import Scene
 from aftermap.tiles import Window, blocks
 
+U8 = npt.NDArray[np.uint8]
+
 WINDOW_PX = 1024
+"""Fixed, for the order of polygons follows from it."""
+HAZARD = 100
+"""The hazard among the codes that are outlined: those of exclusion.tif are below."""
 _EVENT_TYPES = {"flood": "5-Flood"}
 """EM-DAT type as Copernicus EMS writes it."""
 _PHASES = {"after": "Post-event", "before": "Pre-event"}
@@ -30,28 +37,20 @@ _PHASES = {"after": "Post-event", "before": "Pre-event"}
 
 def finish(scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, progress: Callable[[int, int], None]) -> Summary:
     """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes."""
-    windows = list(blocks(scene.shape, WINDOW_PX))
-    area = partial(pixel_area_m2, scene.grid, gsd_m=run["parameters"]["gsd_m"])
-    steps = _Steps(progress, 4 * len(windows))
-    names = [n for n in RASTERS if n != "score" or run["parameters"]["keep_scores"]]
-    words = {"what": run["maps"], "calibration": run["calibration"], "methods": str(len(run["methods"]["ran"]))}
-    rasters = RasterSet(names, scene.grid, log.work, log.stage, words)
+    parameters, windows = run["parameters"], list(blocks(scene.shape, WINDOW_PX))
+    area = partial(pixel_area_m2, scene.grid, gsd_m=parameters["gsd_m"])
+    least = {HAZARD: parameters["min_area_m2"] if "min_area_m2" in parameters else parameters["min_area_px"]}
+    classes = Classes(_counted(partial(_codes, parts), progress, 2 * len(windows)), windows, scene.shape, area, frozenset({0}))
     summary = Summary(run["classes"][0], run["area_unit"])
-    with MapPackage(log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=run["parameters"]["gsd_m"]) as package:
-        _hazard(
-            scene,
-            parts,
-            Classes(steps.reading(partial(parts.plane, "extent")), windows, scene.shape, area),
-            rasters,
-            package,
-            summary,
-            run,
-        )
-        excluded = Classes(steps.reading(partial(parts.plane, "exclusion")), windows, scene.shape, area, frozenset({0}))
-        for found in outlines(excluded, take_census(excluded), scene.grid.affine):
-            rasters.write("exclusion", found.codes, found.window)
-            summary.add_exclusion(found.codes, area(found.window))
-            package.not_analysed(found.outlines.only(*(c for c in range(1, 255) if c != OUTSIDE_AOI)))
+    rasters = _rasters(scene, log, run)
+    with MapPackage(log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"]) as package:
+        beside = partial(_beside, parts)
+        for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
+            _write(found, parts, rasters)
+            hazard = found.outlines.only(HAZARD)
+            summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), area(found.window), hazard.area_m2)
+            package.observed(hazard)
+            package.not_analysed(found.outlines.only(*(c for c in EXCLUSION if c not in (0, OUTSIDE_AOI, NODATA))))
         _context(scene, package, run)
         package.summary(summary.rows())
     rasters.finish()
@@ -61,46 +60,43 @@ def finish(scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, 
     return summary
 
 
-def _hazard(
-    scene: Scene,
-    parts: Parts,
-    classes: Classes,
-    rasters: RasterSet,
-    package: MapPackage,
-    summary: Summary,
-    run: Mapping[str, Any],
-) -> None:
-    """The extent after the minimum mapping unit, its polygons, and the rasters beside it."""
-
-    def values(window: Window) -> dict[str, npt.NDArray[np.uint8]]:
-        return {name: parts.plane(name, window) for name in ("likelihood", "agreement")}
-
-    least = {1: run["parameters"].get("min_area_m2") or run["parameters"].get("min_area_px", 0.0)}
-    for found in outlines(classes, take_census(classes), scene.grid.affine, values=values, min_area_m2=least):
-        rasters.write("extent", found.codes, found.window)
-        for name, codes in values(found.window).items():
-            rasters.write(name, codes, found.window)
-        if run["parameters"]["keep_scores"]:
-            rasters.write("score", parts.score(found.window), found.window)
-        summary.add_extent(found.codes, classes.area(found.window), found.outlines.area_m2)
-        package.observed(found.outlines)
+def _codes(parts: Parts, window: Window) -> U8:
+    """Exclusion codes (y, x), and HAZARD where the leading method maps it."""
+    return np.where(parts.plane("extent", window) == 1, np.uint8(HAZARD), parts.plane("exclusion", window))
 
 
-class _Steps:
-    """Counts windows read, over all passes, for the progress bar."""
+def _beside(parts: Parts, window: Window) -> dict[str, U8]:
+    return {name: parts.plane(name, window) for name in ("likelihood", "agreement")}
 
-    def __init__(self, progress: Callable[[int, int], None], whole: int):
-        self._progress, self._whole, self._done = progress, whole, 0
 
-    def reading(self, read: Callable[[Window], npt.NDArray[np.uint8]]) -> Callable[[Window], npt.NDArray[np.uint8]]:
-        """`read`, counted."""
+def _rasters(scene: Scene, log: Journal, run: Mapping[str, Any]) -> RasterSet:
+    names = [n for n in RASTERS if n != "score" or run["parameters"]["keep_scores"]]
+    words = {"what": run["maps"], "calibration": run["calibration"], "methods": str(len(run["methods"]["ran"]))}
+    return RasterSet(names, scene.grid, log.work, log.stage, words)
 
-        def counted(window: Window) -> npt.NDArray[np.uint8]:
-            self._done += 1
-            self._progress(self._done, self._whole)
-            return read(window)
 
-        return counted
+def _write(found: Outlined, parts: Parts, rasters: RasterSet) -> None:
+    """One window of every raster; the extent is what the minimum mapping unit has left of it."""
+    excluded = (found.codes != 0) & (found.codes != HAZARD)
+    rasters.write("extent", np.where(excluded, np.uint8(NODATA), found.codes == HAZARD).astype(np.uint8), found.window)
+    rasters.write("exclusion", np.where(excluded, found.codes, 0).astype(np.uint8), found.window)
+    for name, codes in _beside(parts, found.window).items():
+        rasters.write(name, codes, found.window)
+    if "score" in rasters.names:
+        rasters.write("score", parts.score(found.window), found.window)
+
+
+def _counted(read: Callable[[Window], U8], progress: Callable[[int, int], None], whole: int) -> Callable[[Window], U8]:
+    """`read`, which says after each window how far both passes have come."""
+    done = 0
+
+    def counted(window: Window) -> U8:
+        nonlocal done
+        done += 1
+        progress(done, whole)
+        return read(window)
+
+    return counted
 
 
 def _event(run: Mapping[str, Any]) -> Event:

@@ -20,6 +20,8 @@ from aftermap.tiles import Window
 
 NOT_ANALYSED = 255
 """In likelihood, extent and agreement: not observed or excluded."""
+NOT_OBSERVED, REFERENCE_WATER, OUTSIDE_AOI = 1, 2, 7
+"""Codes of exclusion.tif that mapping itself gives; all of them with their labels stand in palette.EXCLUSION."""
 
 
 @dataclass(frozen=True)

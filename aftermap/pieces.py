@@ -9,9 +9,9 @@ from aftermap.errors import UnknownNameError
 
 PIECES: dict[str, dict[str, str]] = {
     "flood": {
-        "sar-drop": "aftermap.indices.sar:SarDrop",
         "sar-threshold": "aftermap.indices.sar:SarThreshold",
         "sar-darker": "aftermap.indices.sar:SarDarker",
+        "sar-drop": "aftermap.indices.sar:SarDrop",
         "mndwi": "aftermap.indices.optical:Mndwi",
         "ndwi": "aftermap.indices.optical:Ndwi",
     },

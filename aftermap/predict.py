@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from aftermap import raster, vector
 from aftermap.errors import AftermapError, UsageError
-from aftermap.hazardmap import NOT_ANALYSED
+from aftermap.hazardmap import NOT_ANALYSED, NOT_OBSERVED, OUTSIDE_AOI, REFERENCE_WATER
 from aftermap.journal import Journal
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands, Scorer
@@ -30,7 +30,6 @@ CORE_PX = 512
 """Pixels a tile adds to the last, along each axis."""
 BASE_MB, MOST_CORES = 350, 4
 """What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
-NOT_OBSERVED, REFERENCE_WATER, OUTSIDE_AOI = 1, 2, 7
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
 
 

@@ -34,8 +34,8 @@ _BURN_PX = 2048
 """Side of the fixed squares that polygons are burnt in."""
 _EDGE_PARTS = 128
 """Edges are cut to this part of the extent before reprojection, for a straight line in one CRS is a curve in another."""
-_BATCH = 20_000
-"""Rows that gather before a layer is opened and appended to."""
+_BATCH = 300_000
+"""Vertices and rows that gather in memory before a layer is opened and appended to."""
 _VERSION = "1.2"
 """GeoPackage version, which also the GDAL of older QGIS (3.22) reads without a warning."""
 _FIXED_TIME = "1970-01-01T00:00:00.000Z"
@@ -215,12 +215,12 @@ class GeoPackageWriter:
         waiting = self._waiting[layer]
         shapes = np.array([*geometries, None], dtype=object)[:-1]  # the None keeps numpy from looking into the geometries
         waiting.append((shapes, {name: _column(columns[name], kind) for name, kind in fields.items()}))
-        if sum(map(_rows, waiting)) >= _BATCH:
+        if sum(map(_weight, waiting)) >= _BATCH:
             self._flush(layer)
 
     def _flush(self, layer: str) -> None:
         waiting = self._waiting[layer]
-        if sum(map(_rows, waiting)):
+        if sum(map(_weight, waiting)):
             columns = {name: np.concatenate([some[name] for _, some in waiting]) for name in self._layers[layer].fields}
             self._append(self._layers[layer], np.concatenate([shapes for shapes, _ in waiting]), columns, exists=True)
         waiting.clear()
@@ -253,8 +253,10 @@ class GeoPackageWriter:
             self.close()
 
 
-def _rows(batch: tuple[Geometries, dict[str, npt.NDArray[Any]]]) -> int:
-    return len(next(iter(batch[1].values()))) if batch[1] else len(batch[0])
+def _weight(batch: tuple[Geometries, dict[str, npt.NDArray[Any]]]) -> int:
+    """Vertices and rows of a batch: few polygons may be heavy, and a table has rows alone."""
+    shapes, columns = batch
+    return int(shapely.get_num_coordinates(shapes).sum()) + max([len(column) for column in columns.values()], default=0)
 
 
 def _column(values: Values, kind: str) -> npt.NDArray[Any]:

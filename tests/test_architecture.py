@@ -25,13 +25,14 @@ FLOORS = (
     ),
     (),
     ("predict", "evaluate", "finish"),
-    ("figures", "markup", "report", "deliver", "demo", "cli"),
+    ("figures", "markup", "report", "deliver", "demo", "cli", "__main__"),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector"}, "shapely": {"vector"}, "sqlite3": {"vector"}, "pystac": {"products"},
-    "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"}, "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
+    "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"},
+    "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -35,7 +35,9 @@ def geodesic_area(grid: GeoBox, row: int, col: int, side: int) -> float:
     cols, rows = col + edge, row + np.roll(edge, side)
     x, y = a * cols + b * rows + c, d * cols + e * rows + f
     lon, lat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y)
-    return abs(crs.get_geod().polygon_area_perimeter(lon, lat)[0])
+    ellipsoid = crs.get_geod()
+    assert ellipsoid is not None
+    return float(abs(ellipsoid.polygon_area_perimeter(lon, lat)[0]))
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -68,7 +68,8 @@ def test_the_layers_hold_what_was_given(tmp_path: Path) -> None:
     assert first == {
         "event_type": "5-Flood", "obj_desc": "Open water, permanent water not separated", "det_method": "Automatic",
         "notation": "Flooded area", "dmg_src_id": "1", "area_ha": 1.56, "area_px": 156, "likelihood_mean": 89.81,
-        "likelihood_min": 60.0, "agreement": None, "sensor": "sentinel-1", "acq_before": None, "acq_after": "2024-05-01T05:30:12Z",
+        "likelihood_min": 60.0, "agreement": None, "sensor": "sentinel-1", "acq_before": None,
+        "acq_after": "2024-05-01T05:30:12Z",
     }  # fmt: skip
     assert second["area_px"] == 20
     assert table(path, "not_analysed") == [{"reason": "cloud", "area_ha": 0.7, "area_px": 70}]

@@ -53,7 +53,7 @@ def run(codes: U8, size: int, **options: Any) -> tuple[U8, list[outline.Outlines
 
 def rows(parts: Iterable[outline.Outlines]) -> list[tuple[Any, ...]]:
     """Every polygon with all that it carries, sorted, to compare runs whose order differs."""
-    found = []
+    found: list[tuple[Any, ...]] = []
     for part in parts:
         under = [column for s in part.under.values() for column in (s.mean, s.low, s.high)]
         columns = [[repr(float(v)) for v in column] for column in under]

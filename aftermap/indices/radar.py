@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from aftermap.indices.threshold import F32
 from aftermap.scorer import LayerBands
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 CROSS_POL, CO_POL = ("VH", "HV"), ("VV", "HH")
 SAMPLE_BLOCK_PX, SAMPLE_BLOCKS = 512, 128
 """A first pass reads at most this many square blocks, evenly spread: 34 Mpx, whatever the size of the scene."""
+
+STRIP_ROWS = 32
+"""Rows of 512 to 1024 px whose 5 x 5 neighbourhoods fit a processor's cache."""
 
 
 def median_filter(pixels: F32, size: int) -> F32:
@@ -32,11 +36,25 @@ def median_filter(pixels: F32, size: int) -> F32:
 
 
 def _median(image: F32, size: int) -> F32:
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(image, size // 2, constant_values=np.nan), (size, size))
-    ordered = np.sort(around.reshape(*image.shape, size * size), axis=-1)  # NaN go last
-    seen = np.maximum(size * size - np.isnan(ordered).sum(-1, keepdims=True), 1)
-    low, high = (np.take_along_axis(ordered, rank, -1)[..., 0] for rank in ((seen - 1) // 2, seen // 2))
-    return np.where(np.isnan(image), image, (low + high) / 2)
+    """Of one image (y, x), in strips: sorting needs all size x size neighbours of a pixel side by side."""
+    padded = np.pad(image, size // 2, constant_values=np.nan)
+    seen = np.maximum(_observed(padded, size), 1)
+    medians = np.empty_like(image)
+    for row in range(0, len(image), STRIP_ROWS):
+        around = np.lib.stride_tricks.sliding_window_view(padded[row : row + STRIP_ROWS + size - 1], (size, size))
+        ordered = np.sort(around.reshape(*around.shape[:2], size * size), axis=-1)  # NaN go last
+        count = seen[row : row + STRIP_ROWS, :, None]
+        low, high = (np.take_along_axis(ordered, rank, -1)[..., 0] for rank in ((count - 1) // 2, count // 2))
+        medians[row : row + STRIP_ROWS] = (low + high) / 2
+    return np.where(np.isnan(image), image, medians)
+
+
+def _observed(padded: F32, size: int) -> npt.NDArray[np.intp]:
+    """How many of the `size` x `size` pixels around each were observed, (y, x) without the padding."""
+    seen = (~np.isnan(padded)).astype(np.intp)
+    height, width = (length - size + 1 for length in padded.shape)
+    rows = np.sum([seen[k : k + height] for k in range(size)], axis=0)
+    return np.asarray(np.sum([rows[:, k : k + width] for k in range(size)], axis=0))
 
 
 def sample(scene: Scene, inputs: LayerBands, smooth_px: int) -> Iterator[F32]:

@@ -53,7 +53,7 @@ class RasterSet:
     """Scratch rasters of a map, written window by window; `finish` makes them Cloud Optimized GeoTIFFs in `stage`."""
 
     def __init__(self, names: Sequence[str], grid: GeoBox, scratch: Path, stage: Path, words: dict[str, str]):
-        self._scratch, self._stage = scratch, stage
+        self._scratch, self._stage, self.names = scratch, stage, tuple(names)
         self._writers = {
             n: raster.Writer(
                 scratch / f"scratch-{n}.tif", grid, dtype=RASTERS[n].dtype, nodata=RASTERS[n].nodata, palette=RASTERS[n].palette,

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.palette import EXCLUSION
 
-OUTSIDE_AOI = 7
+Bool = npt.NDArray[np.bool_]
+U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
 COLUMNS = ("quantity", "class", "reason", "value", "unit", "percent_of_aoi")
 
 
@@ -31,20 +34,15 @@ class Summary:
     def _amount(self, area: float) -> float:
         return area / 1e4 if self.unit == "ha" else area
 
-    def add_extent(
-        self, extent: npt.NDArray[np.uint8], area: npt.NDArray[np.float64], polygon_areas: npt.NDArray[np.float64]
-    ) -> None:
-        """Adds one window of the final extent (y, x), its pixel areas in m2 or px, and the polygons finished in it."""
-        self.affected += self._amount(float(area[extent == 1].sum()))
-        self.analysed += self._amount(float(area[extent != 255].sum()))
+    def add(self, hazard: Bool, codes: U8, area: F64, polygon_areas: F64) -> None:
+        """Adds a window: hazard and exclusion codes (y, x), pixel areas (y, x) in m2 or px, areas of polygons finished in it."""
+        by_code = np.bincount(codes.ravel(), weights=area.ravel(), minlength=1)
+        self.affected += self._amount(float(area[hazard].sum()))
+        self.analysed += self._amount(float(by_code[0]))
+        for code in np.flatnonzero(by_code[1:]) + 1:
+            self.excluded[int(code)] = self.excluded.get(int(code), 0.0) + self._amount(float(by_code[code]))
         self.polygons += len(polygon_areas)
         self.largest = max(self.largest, self._amount(float(polygon_areas.max(initial=0.0))))
-
-    def add_exclusion(self, codes: npt.NDArray[np.uint8], area: npt.NDArray[np.float64]) -> None:
-        """Adds one window of exclusion codes (y, x)."""
-        for code, amount in enumerate(np.bincount(codes.ravel(), weights=area.ravel(), minlength=1)):
-            if code and amount:
-                self.excluded[code] = self.excluded.get(code, 0.0) + self._amount(float(amount))
 
     @property
     def answer(self) -> str:

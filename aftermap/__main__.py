@@ -1,0 +1,5 @@
+"""`python -m aftermap`."""
+
+from aftermap.cli import main
+
+main()

@@ -144,9 +144,10 @@ class Reader:
 
     def thumbnail(self, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         """The whole grid (band, y, x) averaged down to `shape`, NaN where not observed."""
-        pixels = self._src.read(
-            self._bands, out_shape=(len(self._bands), *shape), out_dtype="float32", resampling=Resampling.average
-        )
+        with rasterio.Env():  # sends GDAL's remarks on foreign overviews to logging instead of the terminal
+            pixels = self._src.read(
+                self._bands, out_shape=(len(self._bands), *shape), out_dtype="float32", resampling=Resampling.average
+            )
         return self._observed(pixels)
 
     def _observed(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

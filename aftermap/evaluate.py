@@ -121,16 +121,21 @@ def _codes(stored: npt.NDArray[np.float32], truth: Path, hazard_code: int) -> np
 
 
 def write_scores(out: Path, results: Sequence[Evaluation]) -> Evaluation:
-    """Writes scores.json and scores.csv into `out`: a row per event and, with several, one pooled. Returns the pooled."""
+    """Writes scores.json and scores.csv into `out`: a row per event and, with several, one pooled, which is returned."""
     if not results:
         raise UsageError("no map to score", repair="give at least one folder")
-    pooled = Evaluation("pooled over pixels")
-    for result in results:
-        pooled += result
-    rows = [r.row() for r in ([*results, pooled] if len(results) > 1 else results)]
+    pooled = results[0] if len(results) == 1 else _pool(results)
+    rows = [r.row() for r in results] + ([pooled.row()] if len(results) > 1 else [])
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "scores.json", rows)
     _write_csv(out / "scores.csv", rows)
+    return pooled
+
+
+def _pool(results: Sequence[Evaluation]) -> Evaluation:
+    pooled = Evaluation("pooled over pixels")
+    for result in results:
+        pooled += result
     return pooled
 
 

@@ -1,0 +1,115 @@
+"""Every method in PIECES keeps the contract of the seam, tested by existing, on scenes read from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from aftermap import pieces
+from aftermap.predict import Tiling, score_window
+from aftermap.scene import Scene, open_scene
+from aftermap.scorer import F32, Method, Scorer
+from aftermap.tiles import Window, blocks
+from tests.conftest import flood_pair, grid, write
+
+SHAPE = (190, 270)
+METHODS = [(hazard, name) for hazard in pieces.HAZARDS for name in pieces.PIECES[hazard]]
+
+
+def optical_pair() -> list[npt.NDArray[np.uint16]]:
+    """Green, NIR, SWIR1 as stored by Sentinel-2 before and after: wet pixels are dark in the infrared."""
+    rng = np.random.default_rng(4)
+    wet = [p[1] < -22 for p in flood_pair(SHAPE)[:2]]
+    dry, water = np.array([700, 2800, 2200])[:, None, None], np.array([600, 250, 120])[:, None, None]
+    return [(np.where(w, water, dry) * rng.uniform(0.8, 1.2, (3, *SHAPE))).astype(np.uint16) for w in wet]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
+    folder = tmp_path_factory.mktemp("contract")
+    radar = flood_pair(SHAPE)[:2]
+    radar[1][:, 60:80, 100:140] = np.nan
+    blind = np.full((2, *SHAPE), np.nan, np.float32)
+
+    def scene(
+        name: str, pair: list[npt.NDArray[np.float32]] | list[npt.NDArray[np.uint16]], bands: tuple[str, ...], nodata: float
+    ) -> Scene:
+        unit = "dB" if bands[0] == "VV" else ""
+        before, after = (
+            write(folder / f"S2A_MSIL2A_{name}_{k}.tif", p, grid(SHAPE), bands, unit=unit, nodata=nodata)
+            for k, p in enumerate(pair)
+        )
+        return open_scene({"after": [after], "before": [before]}, hazard="flood")
+
+    return {
+        "radar": scene("radar", list(radar), ("VV", "VH"), float("nan")),
+        "optical": scene("optical", optical_pair(), ("B03", "B08", "B11"), 0),
+        "blind": scene("blind", [blind, blind], ("VV", "VH"), float("nan")),
+    }
+
+
+def able(scenes: dict[str, Scene], hazard: str, name: str) -> tuple[Scene, Scorer]:
+    """The scene that a method can run on, and its scorer."""
+    method: Method = pieces.load(hazard, name)()
+    assert isinstance(method, Method)
+    assert method.name == name
+    scene = next(s for s in scenes.values() if not method.why_not(s))
+    return scene, method.prepare(scene)
+
+
+def map_all(scene: Scene, scorer: Scorer, tiling: Tiling, size: int) -> F32:
+    out = np.empty(SHAPE, np.float32)
+
+    def read(window: Window) -> F32:
+        return np.concatenate([scene.read(i, window) for i in scorer.inputs])
+
+    for window in blocks(SHAPE, size):
+        out[window.slices] = score_window(scorer, read, window, SHAPE, tiling)[0]
+    return out
+
+
+@pytest.mark.parametrize(("hazard", "name"), METHODS)
+def test_scores_are_scores(scenes: dict[str, Scene], hazard: str, name: str) -> None:
+    scene, scorer = able(scenes, hazard, name)
+    assert isinstance(scorer, Scorer)
+    scores = map_all(scene, scorer, Tiling.of(scorer), 999)
+    seen = np.isfinite(np.concatenate([scene.read(i, Window(0, 0, *SHAPE)) for i in scorer.inputs])).all(axis=0)
+    np.testing.assert_array_equal(np.isnan(scores), ~seen)
+    assert scores.dtype == np.float32
+    assert np.nanmin(scores) >= 0
+    assert np.nanmax(scores) <= 1
+    assert 0.02 < (scores > 0.5).mean() < 0.5
+
+
+@pytest.mark.parametrize(("hazard", "name"), METHODS)
+def test_tiled_equals_whole(scenes: dict[str, Scene], hazard: str, name: str) -> None:
+    scene, scorer = able(scenes, hazard, name)
+    whole = map_all(scene, scorer, Tiling(999, scorer.halo_px, 0), 999)
+    for core, blend, size in ((40, 0, 64), (61, 9, 50), (97, 3, 200)):
+        tiled = map_all(scene, scorer, Tiling(core + 2 * scorer.halo_px + blend, scorer.halo_px, blend), size)
+        np.testing.assert_array_equal(tiled, whole)
+
+
+@pytest.mark.parametrize(("hazard", "name"), METHODS)
+def test_a_scorer_looks_no_farther_than_its_halo(scenes: dict[str, Scene], hazard: str, name: str) -> None:
+    scene, scorer = able(scenes, hazard, name)
+    pixels = np.concatenate([scene.read(i, Window(0, 0, *SHAPE)) for i in scorer.inputs])[None]
+    changed = pixels.copy()
+    changed[..., 100, 150] += 3
+    valid = np.isfinite(pixels).all(axis=1)
+    moved = np.argwhere(scorer(pixels, valid)[0, 0] != scorer(changed, valid)[0, 0])
+    moved = moved[valid[0][tuple(moved.T)]]
+    assert (np.abs(moved - [100, 150]).max(axis=1) <= scorer.halo_px).all()
+
+
+@pytest.mark.parametrize(("hazard", "name"), METHODS)
+def test_a_blind_scene_finds_nothing_and_does_not_fail(scenes: dict[str, Scene], hazard: str, name: str) -> None:
+    method: Method = pieces.load(hazard, name)()
+    if why := method.why_not(scenes["blind"]):
+        assert len(why) > 10
+        return
+    scorer = method.prepare(scenes["blind"])
+    assert np.isnan(map_all(scenes["blind"], scorer, Tiling.of(scorer), 999)).all()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     radar[1][:, 60:80, 100:140] = np.nan
     blind = np.full((2, *SHAPE), np.nan, np.float32)
 
-    def scene(
-        name: str, pair: list[npt.NDArray[np.float32]] | list[npt.NDArray[np.uint16]], bands: tuple[str, ...], nodata: float
-    ) -> Scene:
+    def scene(name: str, pair: Sequence[npt.NDArray[Any]], bands: tuple[str, ...], nodata: float) -> Scene:
         unit = "dB" if bands[0] == "VV" else ""
         before, after = (
             write(folder / f"S2A_MSIL2A_{name}_{k}.tif", p, grid(SHAPE), bands, unit=unit, nodata=nodata)

@@ -8,8 +8,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from aftermap.indices.median import median_filter
 from aftermap.indices.optical import Mndwi, Ndwi, normalised_difference
-from aftermap.indices.radar import median_filter
 from aftermap.indices.sar import DarkScorer, SarDarker, SarDrop, SarThreshold
 from aftermap.scorer import Method, Scorer
 from aftermap.tiles import Window

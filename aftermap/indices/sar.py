@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aftermap.indices.radar import CROSS_POL, common_bands, median_filter, sample, value_span, why_not
+from aftermap.indices.median import median_filter
+from aftermap.indices.radar import CROSS_POL, common_bands, sample, value_span, why_not
 from aftermap.indices.threshold import F32, Found, Gate, logistic, otsu, tiled_threshold
 from aftermap.scorer import Bool, LayerBands
 

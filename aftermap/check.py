@@ -46,8 +46,9 @@ def examine_layer(layer: Layer) -> Iterator[Finding]:
     where = ", ".join(dict.fromkeys(s.path.name for s in layer.sources))
     if layer.grid.crs is None:
         yield _warn(
-            "no-crs", "no CRS: mapped in pixel space, areas in pixels", where, "georeference the image, or give --gsd-m for areas"
-        )
+            "no-crs", "no CRS: mapped in pixel space; areas are in pixels unless --gsd-m is given", where,
+            "georeference the image (gdalwarp, where it carries ground control points)",
+        )  # fmt: skip
     if "nodata" in layer.reasons:
         yield _warn("nodata-undeclared", layer.reasons["nodata"], where, "declare the value with --nodata, or set it in the file")
     if layer.sensor.is_sar and layer.unit == "digital_number":
@@ -61,7 +62,18 @@ def examine_layer(layer: Layer) -> Iterator[Finding]:
             where,
             "subtract 1000 if the baseline is 04.00 or later",
         )
+    yield from _swapped(layer, where)
     yield from _constant(layer, where)
+
+
+def _swapped(layer: Layer, where: str) -> Iterator[Finding]:
+    """Land and water alike send back less in cross-polarisation."""
+    for co, cross in (("VV", "VH"), ("HH", "HV")):
+        places = layer.index(co), layer.index(cross)
+        if layer.sensor.is_sar and places[0] is not None and places[1] is not None:
+            one, other = (layer.sampled[k][np.isfinite(layer.sampled[k])] for k in places)
+            if one.size and other.size and np.median(other) > np.median(one):
+                yield _warn("bands-swapped", f"{cross} is brighter than {co} in {layer.name}: swapped?", where, "correct --bands")
 
 
 def _constant(layer: Layer, where: str) -> Iterator[Finding]:
@@ -78,6 +90,13 @@ def _constant(layer: Layer, where: str) -> Iterator[Finding]:
 
 def _pair(scene: Scene) -> Iterator[Finding]:
     after, before = scene.layers["after"], scene.layers.get("before")
+    for layer in scene.layers.values():
+        if after.grid.crs is not None and not layer.grid.extent.to_crs(after.grid.crs).geom.buffer(1e-9).covers(
+            after.grid.extent.geom
+        ):
+            yield _warn(
+                "part-covered", f"{layer.name} covers only part of after", layer.sources[0].path.name, "give images that cover it"
+            )
     if before is None:
         return
     if after.acquired and before.acquired and after.acquired[:10] < before.acquired[:10]:
@@ -91,12 +110,17 @@ def _pair(scene: Scene) -> Iterator[Finding]:
         yield _warn("same-image", "before and after are the same file", scene.name, "give two dates")
 
 
-def examine_files(paths: Sequence[Path]) -> list[Finding]:
-    """Findings on files one by one, refusals included; for `aftermap check`."""
+def examine_files(paths: Sequence[Path]) -> tuple[list[Finding], list[str]]:
+    """Findings on files one by one, refusals included, and what was understood of each, in words; for `aftermap check`."""
     found: list[Finding] = []
+    understood: list[str] = []
     for path in paths:
         try:
-            found.extend(examine_layer(open_layer("after", [path])))
+            layer = open_layer("after", [path])
+            found.extend(examine_layer(layer))
+            crs = f"EPSG:{layer.grid.crs.to_epsg()}" if layer.grid.crs is not None else "no CRS"
+            bands, date = " ".join(layer.bands), layer.acquired or "date not stated"
+            understood.append(f"{path.name}: {layer.sensor.name}, {bands}, {layer.unit} ({layer.reasons['unit']}), {date}, {crs}")
         except InputRefusedError as error:
             found.append(Finding(error.code, "refuse", error.what, path.name, error.repair))
-    return found
+    return found, understood

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap.errors import AftermapError, UsageError
+from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.pieces import HAZARDS, PIECES
 
 _NOT_ANALYSED_EXIT = 4
@@ -39,11 +39,18 @@ class _Group(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _stop)
         try:
             return super().invoke(ctx)
         except AftermapError as error:
             _fail(error, as_json=ctx.meta["aftermap.json"])
+        except KeyboardInterrupt:
+            _fail(JobInterruptedError("interrupted"), as_json=ctx.meta["aftermap.json"])
+
+
+def _stop(*_: object) -> NoReturn:
+    """SIGTERM ends a run as Ctrl-C does, also where a shell has told this process to ignore Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _fail(error: AftermapError, *, as_json: bool) -> NoReturn:
@@ -97,7 +104,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000, or 10 pixels without a scale]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres, for areas of a scene without CRS.")
 @click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
-@click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB.")
+@click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB; at least 420.")
 @click.option("--name", default="", help="Name of the scene.  [default: that of the first file]")
 @click.option("--overwrite", is_flag=True, help="Replace another run's products in the folder.")
 @_quiet
@@ -158,9 +165,12 @@ def _answer(run: dict[str, Any], rows: Sequence[dict[str, str]]) -> str:
         return "could not be analysed: no pixel was observed and left unexcluded"
     analysed = f"{float(of('analysed_area')['percent_of_aoi']):.1f} % of the area analysed"
     if run["answer"] == "nothing found":
-        return f"no hazard found ({run['maps']}); {analysed}"
+        noun, _, caveat = run["maps"].partition(", ")
+        return f"no {noun} found{f' ({caveat})' if caveat else ''}; {analysed}"
     area, polygons = of("affected_area"), float(of("polygons")["value"])
-    return f"{run['maps']}: {float(area['value']):,.1f} {area['unit']} in {polygons:,.0f} polygons; {analysed}"
+    return (
+        f"{run['maps']}: {float(area['value']):,.1f} {area['unit']} in {polygons:,.0f} polygon{'s' * (polygons != 1)}; {analysed}"
+    )
 
 
 @main.command(cls=_ManyFiles)
@@ -169,11 +179,11 @@ def _answer(run: dict[str, Any], rows: Sequence[dict[str, str]]) -> str:
     "--truth", multiple=True, type=_FILES, required=True, help="Raster or polygons, one for each map in the same order."
 )
 @click.option("--band", default=1, show_default=True, help="Band of the truth raster.")
-@click.option("--hazard-code", default=1, show_default=True, help="Code of the hazard in the truth raster.")
+@click.option("--hazard-code", type=int, help="Code of the hazard in the truth raster.  [default: 1]")
 @click.option("-o", "--out", type=_FILES, help="Folder for scores.json, scores.csv and scores.png.  [default: MAP/scores]")
 @_quiet
 def evaluate(
-    maps: Sequence[Path], truth: Sequence[Path], band: int, hazard_code: int, out: Path | None, quiet: bool, as_json: bool
+    maps: Sequence[Path], truth: Sequence[Path], band: int, hazard_code: int | None, out: Path | None, quiet: bool, as_json: bool
 ) -> None:
     """Score one or more MAPS against truth: one row per event and all pooled."""
     from aftermap.evaluate import evaluate as score
@@ -257,13 +267,15 @@ def check(files: Sequence[Path], as_json: bool) -> None:
     """The input doctor: what is wrong with these FILES, each finding with its repair."""
     from aftermap.check import examine_files
 
-    findings = examine_files(files)
+    findings, understood = examine_files(files)
     if as_json:
         click.echo(json.dumps([f.facts() for f in findings]))
     else:
         for f in findings:
             click.echo(f"{f.severity}: {f.what} ({f.where}); {f.repair} [{f.code}]")
-        click.echo(f"{len(files)} files, {len(findings)} findings")
+        for words in understood:
+            click.echo(words)
+        click.echo(f"files: {len(files)}, findings: {len(findings)}")
     if any(f.severity == "refuse" for f in findings):
         sys.exit(3)
 

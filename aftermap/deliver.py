@@ -31,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 
 MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
 """Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
+LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
 _LIBRARIES = ("numpy", "scipy", "rasterio", "odc-geo", "shapely", "pyogrio", "pyproj")
 
@@ -49,9 +50,11 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
-        for name, value in (("--gsd-m", self.gsd_m or 1.0), ("--min-area-m2", self.min_area_m2 or 0.0)):
-            if value < 0:
-                raise UsageError(f"{name} {value:g} is below zero", repair="give it in metres or square metres")
+        for name, value in (("--gsd-m", self.gsd_m), ("--min-area-m2", self.min_area_m2)):
+            if value is not None and not 0 <= value < 1e12:
+                raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
+        if self.memory_mb < LEAST_MEMORY_MB:
+            raise UsageError(f"--memory {self.memory_mb} MB is too little", repair=f"give at least {LEAST_MEMORY_MB} MB")
 
 
 def map(
@@ -87,6 +90,9 @@ def map(
         return job.run(started)
     except KeyboardInterrupt as error:
         raise JobInterruptedError(f"interrupted; finished windows are kept in {Path(out) / journal.WORK}") from error
+    except OSError as error:
+        repair = "free space or mend the disk, then run the same command to resume"
+        raise JobInterruptedError(f"{out} could not be written: {error}", repair=repair, code="disk") from error
 
 
 def _paths(files: Files) -> list[Path]:
@@ -134,9 +140,12 @@ class _Job:
         """Maps, or resumes, or finds it already delivered."""
         chosen = choose(self.scene, self.method)
         facts = self._facts(chosen)
-        log = journal.Journal(self.out, journal.digest(facts))
-        if log.open(overwrite=self.options.overwrite):
-            return HazardMap(self.out)
+        with journal.Journal(self.out, journal.digest(facts)) as log:
+            if not log.open(overwrite=self.options.overwrite):
+                self._make(log, chosen, facts, started)
+        return HazardMap(self.out)
+
+    def _make(self, log: journal.Journal, chosen: _Chosen, facts: dict[str, Any], started: float) -> None:
         self.progress("prepare", 0, len(chosen.methods))
         scorers: dict[str, Scorer] = {}
         for n, (key, method) in enumerate(chosen.methods.items()):
@@ -145,17 +154,18 @@ class _Job:
         plan = Plan(scorers, self.options.threshold, self.options.keep_scores, self.options.memory_mb)
         parts = predict(self.scene, plan, log, progress=lambda done, whole: self.progress("map", done, whole))
         mapped = time.time()
-        run = {"key": log.key, **facts, **self._outcome(scorers, chosen)}
+        run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen)}
         summary = finish(self.scene, parts, log, run, progress=lambda done, whole: self.progress("deliver", done, whole))
         self._write(log, {**run, "answer": summary.answer}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
-        return HazardMap(self.out)
 
     def _facts(self, chosen: _Chosen) -> dict[str, Any]:
         """What is known before the first score, and determines everything after."""
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
         least = self.options.min_area_m2
+        if self.options.gsd_m is not None and grid.crs is not None:
+            raise UsageError("--gsd-m is for images without CRS, and this one has one", repair="leave it out")
         if least is not None and size is None:
             raise UsageError(
                 "--min-area-m2 needs to know how large a pixel is", repair="give --gsd-m too, for the image has no CRS"
@@ -182,11 +192,15 @@ class _Job:
             "versions": {"python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES}},
         }  # fmt: skip
 
-    def _outcome(self, scorers: Mapping[str, Scorer], chosen: _Chosen) -> dict[str, Any]:
+    def _outcome(self, facts: Mapping[str, Any], scorers: Mapping[str, Scorer], chosen: _Chosen) -> dict[str, Any]:
         """What the methods found in the scene as a whole."""
         lead, scorer = next(iter(scorers.items()))
         separated = scorer.classes[0] != "water" or "reference_water" in self.scene.layers
+        cautions = [c for s in scorers.values() for c in getattr(s, "cautions", ())]
+        repair = "look at likelihood.tif before trusting the extent, or set the level with --threshold"
+        assumed = [check.Finding("threshold-assumed", "warn", c, self.scene.name, repair).facts() for c in cautions]
         return {
+            "warnings": [*facts["warnings"], *assumed],
             "classes": [self.scene.hazard if separated else scorer.classes[0]],
             "maps": self.scene.hazard if separated else "open water, permanent water not separated",
             "methods": {

@@ -21,7 +21,7 @@ def demo(out: Path, *, size: int, seed: int, progress: Callable[[str, int, int],
         scene / "before.tif",
         out=out / "map",
         hazard="flood",
-        name="demo",
+        name="demo, simulated imagery",
         options=options,
         progress=progress,
     )

@@ -71,11 +71,12 @@ class Evaluation:
         }  # fmt: skip
 
 
-def evaluate(hazard_map: HazardMap, truth: Path, *, band: int = 1, hazard_code: int = 1, event: str = "") -> Evaluation:
-    """Scores of one map against a raster (`hazard_code` hazard, 0 not; -1, 255 and nodata unknown) or polygons of the hazard.
+def evaluate(hazard_map: HazardMap, truth: Path, *, band: int = 1, hazard_code: int | None = None, event: str = "") -> Evaluation:
+    """Scores of one map against polygons of the hazard or a raster: `hazard_code` (1) hazard, 0 not, -1, 255, nodata unknown.
 
     A raster on another grid is read by nearest neighbour on the map's grid. Ranking and calibration use score.tif where the
-    run kept it, else the 101 levels of likelihood.tif, said in `ranked_on`. Raises InputRefusedError for other codes.
+    run kept it, else the 101 levels of likelihood.tif, said in `ranked_on`. Raises InputRefusedError for
+    other codes, for a mask of 0 and 255 alone (which of the two readings?), and where nothing is known of the map's place.
     """
     result = Evaluation(
         event or hazard_map.folder.name, ranked_on="score" if hazard_map.has_scores else "likelihood (101 levels)"
@@ -95,16 +96,32 @@ def evaluate(hazard_map: HazardMap, truth: Path, *, band: int = 1, hazard_code: 
     return result
 
 
-def _truth(hazard_map: HazardMap, truth: Path, band: int, hazard_code: int) -> Iterator[tuple[Window, npt.NDArray[np.int8]]]:
+def _truth(
+    hazard_map: HazardMap, truth: Path, band: int, hazard_code: int | None
+) -> Iterator[tuple[Window, npt.NDArray[np.int8]]]:
     windows = list(blocks(hazard_map.shape, WINDOW_PX))
     if truth.suffix.lower() not in _RASTERS:
         shapes = vector.read_polygons(truth, hazard_map.grid)
+        if not any(hazard_map.grid.extent.geom.intersects(s) for s in shapes):
+            return
         for window in windows:
             yield window, vector.rasterise(shapes, hazard_map.grid, window).astype(np.int8)
         return
+    known = raster.facts(truth)
+    if band not in known.indexes:
+        raise UsageError(f"{truth.name} has no band {band}; it has {', '.join(map(str, known.indexes))}", repair="correct --band")
     reader = raster.Reader(truth, hazard_map.grid, [band], classes=True)
+    codes_seen: set[float] = set()
     for window in windows:
-        yield window, _codes(reader.read(window)[0], truth, hazard_code)
+        stored = reader.read(window)[0]
+        codes_seen |= set(np.unique(stored[np.isfinite(stored)]).tolist())
+        yield window, _codes(stored, truth, 1 if hazard_code is None else hazard_code)
+    if hazard_code is None and codes_seen == {0, 255}:
+        raise InputRefusedError(
+            f"{truth.name} holds only 0 and 255: is 255 the hazard, or unknown?",
+            repair="say --hazard-code 255 or --hazard-code 1",
+            code="truth-ambiguous",
+        )
 
 
 def _codes(stored: npt.NDArray[np.float32], truth: Path, hazard_code: int) -> npt.NDArray[np.int8]:

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from aftermap.errors import InputRefusedError, UsageError
 
@@ -48,6 +49,7 @@ class Journal:
     def __init__(self, out: Path, key: str):
         self.out, self.key, self.work = out, key, out / WORK
         self.stage = self.work / "products"
+        self._held: IO[str] | None = None
         self._lines = self.work / "windows.jsonl"
 
     def open(self, *, overwrite: bool) -> bool:
@@ -55,6 +57,7 @@ class Journal:
 
         Raises UsageError when OUT holds another job, unless `overwrite`: then our files there, and only ours, are removed.
         """
+        self._take()
         if self._holds_other():
             if not overwrite:
                 raise UsageError(
@@ -63,6 +66,7 @@ class Journal:
                     code="other-run",
                 )
             remove_products(self.out)
+            self._take()
         if (self.out / SEAL).exists() and not verify(self.out):
             shutil.rmtree(self.work, ignore_errors=True)
             return True
@@ -70,6 +74,31 @@ class Journal:
         self.stage.mkdir(parents=True)
         write_json(self.work / "job.json", {"key": self.key})
         return False
+
+    def close(self) -> None:
+        """Lets other processes have the folder."""
+        if self._held is not None:
+            self._held.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take(self) -> None:
+        """Makes the work folder and keeps others out of it while this process lives."""
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            self.close()
+            self._held = (self.work / "lock").open("a+")
+            _lock(self._held)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another run is using {self.out}", repair="wait for it, or choose another -o", code="busy"
+            ) from error
+        except OSError as error:
+            raise UsageError(f"{self.out} cannot be written: {error}", repair="choose another -o", code="unwritable") from error
 
     def _holds_other(self) -> bool:
         keys = [_key(self.work / "job.json"), _key(self.out / "run.json")]
@@ -108,6 +137,21 @@ class Journal:
         shutil.rmtree(self.work)
 
 
+def _lock(stream: IO[str]) -> None:
+    """An exclusive lock that ends with the process, however that ends; BlockingIOError where another holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(str(error)) from error
+    else:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _key(path: Path) -> str | None:
     return json.loads(path.read_text()).get("key") if path.exists() else None
 
@@ -127,17 +171,24 @@ def verify(out: Path) -> list[str]:
     Raises InputRefusedError when the folder holds no delivered map.
     """
     if not (out / SEAL).exists():
-        raise InputRefusedError(
-            f"{out} holds no finished map", repair="run aftermap map again with the same arguments", code="no-map"
-        )
+        raise InputRefusedError(f"{out} holds no finished map", repair="give the folder that aftermap map wrote", code="no-map")
     wrong = []
-    for name, asset in sorted(json.loads((out / SEAL).read_text())["assets"].items()):
+    for name, asset in sorted(_assets(out).items()):
         path = out / asset["href"]
         if not path.exists():
             wrong.append(f"{name} is missing")
-        elif asset.get("file:checksum") != multihash(path):
+        elif asset["file:checksum"] != multihash(path):
             wrong.append(f"{name} has changed since it was delivered")
     return wrong
+
+
+def _assets(out: Path) -> dict[str, dict[str, Any]]:
+    """The sealed files of a delivered folder."""
+    try:
+        assets = json.loads((out / SEAL).read_text())["assets"]
+        return {str(name): {"href": str(a["href"]), "file:checksum": a["file:checksum"]} for name, a in assets.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputRefusedError(f"{out / SEAL} is damaged", repair="map again into another folder", code="damaged") from error
 
 
 def multihash(path: Path) -> str:
@@ -148,7 +199,7 @@ def multihash(path: Path) -> str:
 def remove_products(out: Path) -> None:
     """Removes a run's own files from OUT: what its seal lists, the seal, the log and the work folder; nothing else."""
     if (out / SEAL).exists():
-        for asset in json.loads((out / SEAL).read_text())["assets"].values():
+        for asset in _assets(out).values():
             (out / asset["href"]).unlink(missing_ok=True)
     for name in (SEAL, "run.json", *UNSEALED):
         (out / name).unlink(missing_ok=True)

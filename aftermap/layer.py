@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,11 @@ from aftermap.tiles import Window
 
 SAMPLE_PX, SAMPLE_SIDE = 96, 5
 """Facts that lie in the values are read from 5 x 5 windows of 96 px, corners included."""
-_NODATA_SUSPECTS = (0.0, -9999.0, -32768.0, -99.0, 255.0)
+_NODATA_SUSPECTS = (0.0, 255.0)
+_NODATA_SENTINELS = (-9999.0, -32768.0, -99.0, -999.0)
+"""No sensor measures these, so a corner of one band is enough; 0 and 255 must fill it in every band."""
+_LEAST_DB = -90.0
+"""Power is lifted to -100 dB at the least and noise floors lie above -40: below stand only undeclared sentinels."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,12 @@ class Declared:
     unit: str = ""
     nodata: float | None = None
     acquired: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            datetime.fromisoformat(self.acquired or "2000-01-01")
+        except ValueError as error:
+            raise UsageError(f"{self.acquired!r} is no date", repair="write 2024-05-13 or 2024-05-13T05:00:00Z") from error
 
 
 @dataclass(frozen=True)
@@ -79,10 +90,12 @@ def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = Non
     known = sensor(declared.sensor) if declared.sensor else naming.sensor_of(names, files)
     _refuse_strangers(names, known)
     grid = min((f.grid for f in files), key=lambda g: (pixel_size_m(g) or 1.0, -g.shape[0] * g.shape[1]))
-    places = [(f, i) for f in files for i in range(1, f.count + 1)]
+    places = [(f, k) for f in files for k in range(len(f.indexes))]
     layer = Layer(
         name=name, sensor=known, bands=tuple(names), unit="", grid=grid,
-        sources=tuple(BandSource(f.path, i, f.nodata[i - 1] if declared.nodata is None else declared.nodata) for f, i in places),
+        sources=tuple(
+            BandSource(f.path, f.indexes[k], f.nodata[k] if declared.nodata is None else declared.nodata) for f, k in places
+        ),
         acquired=declared.acquired or next((a for f in files if (a := naming.acquired(f))), None),
         reasons={"bands": names_from, "sensor": "declared" if declared.sensor else "band and file names"},
     )  # fmt: skip
@@ -91,7 +104,7 @@ def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = Non
 
 
 def _names(name: str, files: Sequence[raster.Facts], declared: Declared) -> tuple[list[str], str]:
-    count = sum(f.count for f in files)
+    count = sum(len(f.indexes) for f in files)
     if declared.bands:
         if len(declared.bands) != count:
             raise UsageError(
@@ -106,7 +119,7 @@ def _names(name: str, files: Sequence[raster.Facts], declared: Declared) -> tupl
         for f, (bands, _) in zip(files, found, strict=True):
             if not bands:
                 raise BandError(
-                    f"nothing in {f.path.name} says what its {f.count} bands are",
+                    f"nothing in {f.path.name} says what its {len(f.indexes)} bands are",
                     repair="declare them in file order, for example --bands VV,VH or --bands red,green,blue,nir",
                     code="bands-unknown",
                 )
@@ -135,16 +148,12 @@ def _refuse_strangers(names: Sequence[str], known: Sensor) -> None:
 
 
 def _with_samples(layer: Layer) -> Layer:
-    """Sampled values, and nodata that no tag declares: one suspect value that fills a corner in every band at once."""
+    """Sampled values, and nodata that no tag declares: a suspect value that fills a corner."""
     cubes = [_sample(s.path, s.index) for s in layer.sources]
     reasons, sources = dict(layer.reasons), layer.sources
-    if all(s.nodata is None for s in sources) and len({c.shape for c in cubes}) == 1:
-        stack = np.stack(cubes)  # (band, window, y, x)
-        for value in _NODATA_SUSPECTS:
-            if _fills_a_corner(stack, value):
-                sources = tuple(replace(s, nodata=value) for s in sources)
-                reasons["nodata"] = f"{value:g} fills a corner in every band and is taken as not observed"
-                break
+    if layer.name not in _SINGLE_BAND:
+        sources, words = _undeclared_nodata(layer, cubes)
+        reasons |= {"nodata": words} if words else {}
     flat = [
         np.where(c == s.nodata, np.nan, c).ravel() if s.nodata is not None else c.ravel()
         for c, s in zip(cubes, sources, strict=True)
@@ -154,14 +163,30 @@ def _with_samples(layer: Layer) -> Layer:
     return replace(layer, sources=sources, reasons=reasons, sampled=sampled)
 
 
+def _undeclared_nodata(layer: Layer, cubes: Sequence[npt.NDArray[np.float64]]) -> tuple[tuple[BandSource, ...], str]:
+    found: dict[int, float] = {}
+    for k, (source, cube) in enumerate(zip(layer.sources, cubes, strict=True)):
+        if source.nodata is None:
+            sentinel = next((v for v in _NODATA_SENTINELS if _fills_a_corner(cube[None], v)), None)
+            found |= {} if sentinel is None else {k: sentinel}
+    if not found and all(s.nodata is None for s in layer.sources) and len({c.shape for c in cubes}) == 1:
+        value = next((v for v in _NODATA_SUSPECTS if _fills_a_corner(np.stack(cubes), v)), None)
+        found = {} if value is None else dict.fromkeys(range(len(cubes)), value)
+    if not found:
+        return layer.sources, ""
+    bands = "every band" if len(found) == len(cubes) else f"band {', '.join(layer.bands[k] for k in found)}"
+    value = next(iter(found.values()))
+    sources = tuple(replace(s, nodata=found.get(k, s.nodata)) for k, s in enumerate(layer.sources))
+    return sources, f"{value:g} fills a corner in {bands} and is taken as not observed"
+
+
 def _sample(path: Path, index: int) -> npt.NDArray[np.float64]:
     """Values (window, y, x) of a lattice of windows that reaches into every corner."""
-    with raster.open_raster(path) as src:
-        height, width = min(SAMPLE_PX, src.height), min(SAMPLE_PX, src.width)
-        rows = np.unique(np.linspace(0, src.height - height, SAMPLE_SIDE).astype(int))
-        cols = np.unique(np.linspace(0, src.width - width, SAMPLE_SIDE).astype(int))
-        windows = [Window(int(r), int(c), height, width) for r in rows for c in cols]
-        return np.concatenate([raster.read_open(src, w, [index]) for w in windows]).astype(np.float64)
+    whole = raster.size_of(path)
+    height, width = min(SAMPLE_PX, whole[0]), min(SAMPLE_PX, whole[1])
+    rows = np.unique(np.linspace(0, whole[0] - height, SAMPLE_SIDE).astype(int))
+    cols = np.unique(np.linspace(0, whole[1] - width, SAMPLE_SIDE).astype(int))
+    return raster.sample(path, index, [Window(int(r), int(c), height, width) for r in rows for c in cols])
 
 
 def _fills_a_corner(stack: npt.NDArray[np.float64], value: float, patch: int = 8) -> bool:
@@ -207,8 +232,10 @@ def _refuse_impossible(unit: str, values: npt.NDArray[np.float32], layer: Layer)
     low, middle = float(values.min()), float(np.median(values))
     if unit in ("power", "amplitude") and low < 0:
         wrong = f"{unit} cannot be below zero and values reach {low:.3g}"
-    elif unit == "dB" and middle > 10:
-        wrong = f"a median of {middle:.3g} dB is brighter than any land"
+    elif unit == "dB" and (low >= 0 or middle > 10):
+        wrong = f"no land is that bright: values start at {low:.3g} and their median is {middle:.3g} dB"
+    elif unit == "dB" and low < _LEAST_DB:
+        wrong = f"{low:g} dB is no backscatter but a mark of pixels that were not observed; declare it with --nodata"
     elif unit in ("power", "amplitude") and middle > 10:
         wrong = f"a median {unit} of {middle:.3g} is brighter than any land: these are uncalibrated digital numbers"
     else:

@@ -48,7 +48,7 @@ def band_names(facts: Facts) -> tuple[tuple[str, ...], str]:
         return tagged, "tags"
     words = tokens(facts.path.stem)
     named = [canonical(w) for w in words if _is_band(w)] or [w for w in words[-1:] if w in _COMMON]
-    return (tuple(named), "file name") if len(named) == facts.count else ((), "")
+    return (tuple(named), "file name") if len(named) == len(facts.indexes) else ((), "")
 
 
 def sensor_of(names: Sequence[str], facts: Sequence[Facts]) -> Sensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import rasterio.shutil
 import rasterio.windows
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from aftermap.errors import RasterError
@@ -45,7 +47,8 @@ class Facts:
     driver: str
     grid: GeoBox
     dtype: str
-    count: int
+    indexes: tuple[int, ...]
+    """The bands that hold measurements, from 1; an alpha band is a mask."""
     nodata: tuple[float | None, ...]
     descriptions: tuple[str, ...]
     units: tuple[str, ...]
@@ -55,19 +58,24 @@ class Facts:
 
 def facts(path: Path) -> Facts:
     """The facts of one file. Raises RasterError when it is missing, unreadable or ends too early."""
-    with open_raster(path) as src:
-        _refuse_truncated(src, path)
+    with _overhearing() as said, open_raster(path) as src:
+        _refuse_truncated(src, path, said)
+        if src.dtypes[0].startswith("complex"):
+            raise RasterError(
+                f"{path.name} holds complex numbers", repair="detect amplitude or power and calibrate it first", code="complex"
+            )
+        indexes = tuple(i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c != ColorInterp.alpha)
         return Facts(
             path=path,
             driver=src.driver,
             grid=_grid(src),
             dtype=src.dtypes[0],
-            count=src.count,
-            nodata=tuple(src.nodatavals),
-            descriptions=tuple(d or "" for d in src.descriptions),
-            units=tuple(u or "" for u in src.units),
+            indexes=indexes,
+            nodata=tuple(src.nodatavals[i - 1] for i in indexes),
+            descriptions=tuple(src.descriptions[i - 1] or "" for i in indexes),
+            units=tuple(src.units[i - 1] or "" for i in indexes),
             tags=dict(src.tags()),
-            band_tags=tuple(dict(src.tags(i)) for i in src.indexes),
+            band_tags=tuple(dict(src.tags(i)) for i in indexes),
         )
 
 
@@ -75,6 +83,10 @@ def open_raster(path: Path) -> Any:
     """An open rasterio dataset; RasterError names the file and the reason."""
     if not path.exists():
         raise RasterError(f"there is no file {path}", repair="check the path", code="missing-file")
+    if path.is_dir():
+        raise RasterError(
+            f"{path} is a folder", repair="give the image files in it, bands stacked or one per file", code="folder"
+        )
     try:
         return rasterio.open(path)
     except rasterio.errors.RasterioError as error:
@@ -88,10 +100,35 @@ def _grid(src: Any) -> GeoBox:
     return GeoBox((src.height, src.width), src.transform if placed else PIXEL_SPACE, src.crs)
 
 
-def _refuse_truncated(src: Any, path: Path) -> None:
-    """Compares the byte range of every TIFF block with the file's size: header-only opens cannot see a missing tail."""
-    if src.driver != "GTiff":
-        return
+def _refuse_truncated(src: Any, path: Path, said: Sequence[str]) -> None:
+    """Compares the byte range of every TIFF block with the file's size, for a header does not show a missing tail; then reads
+    the last pixel, for a file cut in its directories hides even that; and heeds what GDAL said of tags it could not read."""
+    if src.driver == "GTiff":
+        _refuse_missing_bytes(src, path)
+    damage = next((words for words in said if "IO error" in words), "")
+    try:
+        src.read(window=_native(Window(src.height - 1, src.width - 1, 1, 1)))
+    except rasterio.errors.RasterioError as error:
+        damage = damage or f"its last pixels cannot be read ({error})"
+    if damage:
+        raise RasterError(f"{path.name} is truncated or damaged: {damage}", repair="copy or download it again", code="truncated")
+
+
+@contextmanager
+def _overhearing() -> Iterator[list[str]]:
+    """What GDAL says meanwhile, through rasterio's logger."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("rasterio._env")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
+def _refuse_missing_bytes(src: Any, path: Path) -> None:
     size = path.stat().st_size
     bands = src.indexes if src.interleaving != rasterio.enums.Interleaving.pixel else (1,)
     height, width = src.block_shapes[0]
@@ -111,49 +148,85 @@ def _refuse_truncated(src: Any, path: Path) -> None:
 class Reader:
     """Bands of one file on a given grid, read by window as float32 (band, y, x), NaN where not observed.
 
-    `nodata` overrides what the file declares. Where the grids differ pixels are warped on the fly: `resampling` is
-    "nearest" for classes, "bilinear" for measurements; "none" where the grids are the same.
+    `nodata` has a value per band; by default what the file declares. An internal mask or alpha band counts too. Where the
+    grids differ pixels are warped on the fly: `resampling` is "nearest" for classes, "bilinear" for measurements, "average"
+    where they shrink; "none" where the grids are the same.
     """
 
-    def __init__(self, path: Path, grid: GeoBox, bands: Sequence[int], *, nodata: float | None = None, classes: bool = False):
-        self._path, self._bands = path, list(bands)
+    def __init__(
+        self,
+        path: Path,
+        grid: GeoBox,
+        bands: Sequence[int],
+        *,
+        nodata: Sequence[float | None] | None = None,
+        classes: bool = False,
+    ):
         src = open_raster(path)
         own = _grid(src)
-        declared = nodata if nodata is not None else src.nodatavals[self._bands[0] - 1]
-        self._nodata = None if declared is None else float(declared)
+        self._path, self._bands = path, list(bands)
+        declared = nodata if nodata is not None else [src.nodatavals[b - 1] for b in bands]
+        self._nodata = [None if v is None or np.isnan(v) else float(v) for v in declared]
         self.resampling = "none" if own == grid else _resampling(own, grid, classes)
-        self._src: Any = src
-        if self.resampling != "none":
-            vrt = {"crs": grid.crs, "transform": grid.affine, "height": grid.shape[0], "width": grid.shape[1]}
-            if grid.crs is None:
-                raise RasterError(
-                    f"{path.name} and the after image differ in size and have no CRS to align them by",
-                    repair="georeference both, or cut them to the same pixels",
-                    code="no-common-grid",
-                )
-            self._src = WarpedVRT(
-                src, **vrt, src_nodata=self._nodata, nodata=np.nan, dtype="float32", resampling=Resampling[self.resampling],
-                warp_mem_limit=64,
-            )  # fmt: skip
-            self._nodata = None
+        self._mask: Any = None
+        if self.resampling == "none":
+            self._sources = dict.fromkeys(self._nodata, src)
+            self._mask = src if _is_masked(src) else None
+        else:
+            self._sources = {value: self._warped(src, grid, value) for value in self._nodata}
+
+    def _warped(self, src: Any, grid: GeoBox, nodata: float | None) -> Any:
+        if grid.crs is None:
+            raise RasterError(
+                f"{self._path.name} and the after image differ in size and have no CRS to align them by",
+                repair="georeference both, or cut them to the same pixels",
+                code="no-common-grid",
+            )
+        own_nodata = np.nan if nodata is None and "float" in src.dtypes[0] else nodata
+        return WarpedVRT(
+            src, crs=grid.crs, transform=grid.affine, height=grid.shape[0], width=grid.shape[1], src_nodata=own_nodata,
+            nodata=np.nan, dtype="float32", resampling=Resampling[self.resampling], warp_mem_limit=64, UNIFIED_SRC_NODATA="NO",
+        )  # fmt: skip
 
     def read(self, window: Window) -> npt.NDArray[np.float32]:
         """Pixels (band, y, x) of a window that lies within the grid; raises RasterError naming the file and window."""
-        pixels = read_open(self._src, window, self._bands, dtype="float32", name=self._path.name)
-        return self._observed(pixels)
+        return self._observed(
+            (window.height, window.width),
+            lambda src, bands: read_open(src, window, bands, dtype="float32", name=self._path.name),
+            lambda src: src.dataset_mask(window=_native(window)),
+        )
 
     def thumbnail(self, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         """The whole grid (band, y, x) averaged down to `shape`, NaN where not observed."""
         with rasterio.Env():  # sends GDAL's remarks on foreign overviews to logging instead of the terminal
-            pixels = self._src.read(
-                self._bands, out_shape=(len(self._bands), *shape), out_dtype="float32", resampling=Resampling.average
+            return self._observed(
+                shape,
+                lambda src, bands: src.read(
+                    bands, out_shape=(len(bands), *shape), out_dtype="float32", resampling=Resampling.average
+                ),
+                lambda src: src.dataset_mask(out_shape=shape),
             )
-        return self._observed(pixels)
 
-    def _observed(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if self._nodata is not None and not np.isnan(self._nodata):
-            pixels[pixels == np.float32(self._nodata)] = np.nan
-        return pixels
+    def _observed(
+        self,
+        shape: tuple[int, int],
+        read: Callable[[Any, list[int]], npt.NDArray[np.float32]],
+        read_mask: Callable[[Any], npt.NDArray[np.uint8]],
+    ) -> npt.NDArray[np.float32]:
+        out = np.empty((len(self._bands), *shape), np.float32)
+        for value, src in self._sources.items():
+            rows = [k for k, declared in enumerate(self._nodata) if declared == value]
+            out[rows] = read(src, [self._bands[k] for k in rows])
+            if self.resampling == "none" and value is not None:
+                out[rows] = np.where(out[rows] == np.float32(value), np.float32(np.nan), out[rows])
+        if self._mask is not None:
+            out[:, read_mask(self._mask) == 0] = np.nan
+        return out
+
+
+def _is_masked(src: Any) -> bool:
+    """True where a mask beside the pixels, or an alpha band, says what was observed."""
+    return any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums)
 
 
 def _resampling(own: GeoBox, grid: GeoBox, classes: bool) -> str:
@@ -198,12 +271,18 @@ class Writer:
         self._dst.update_tags(**(tags or {}))
 
     def write(self, pixels: npt.NDArray[Any], window: Window) -> None:
-        """Writes pixels (band, y, x) at a window."""
-        self._dst.write(pixels, window=_native(window))
+        """Writes pixels (band, y, x) at a window. Raises OSError when the disk does not take them."""
+        try:
+            self._dst.write(pixels, window=_native(window))
+        except rasterio.errors.RasterioError as error:
+            raise OSError(f"pixels could not be written: {error}") from error
 
     def close(self) -> None:
-        """Flushes everything to disk."""
-        self._dst.close()
+        """Flushes everything to disk. Raises OSError when the disk does not take it."""
+        try:
+            self._dst.close()
+        except rasterio.errors.RasterioError as error:
+            raise OSError(f"pixels could not be written: {error}") from error
 
     def __enter__(self) -> Writer:
         return self
@@ -215,6 +294,13 @@ class Writer:
 def finish_cog(scratch: Path, destination: Path, *, overview: str) -> None:
     """A Cloud Optimized GeoTIFF from a closed scratch file; overviews by "average" (measurements) or "nearest" (classes)."""
     predictor = {"predictor": "FLOATING_POINT"} if "float" in _dtype(scratch) else {}
+    try:
+        _copy_as_cog(scratch, destination, overview, predictor)
+    except rasterio.errors.RasterioError as error:
+        raise OSError(f"{destination.name} could not be written: {error}") from error
+
+
+def _copy_as_cog(scratch: Path, destination: Path, overview: str, predictor: Mapping[str, str]) -> None:
     rasterio.shutil.copy(
         scratch, destination, driver="COG", compress="DEFLATE", level=6, blocksize=BLOCK_PX, num_threads="ALL_CPUS",
         overview_resampling=overview.upper(), bigtiff="IF_SAFER", **predictor,
@@ -236,6 +322,21 @@ def thumbnail(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
     """Band 1 (y, x) of one of our own products by nearest neighbour, from its overviews."""
     with rasterio.open(path) as src:
         return np.asarray(src.read(1, out_shape=shape, resampling=Resampling.nearest))
+
+
+def sample(path: Path, index: int, windows: Sequence[Window]) -> npt.NDArray[np.float64]:
+    """Pixels (window, y, x) of one band in windows of one size; NaN where a mask or alpha band says not observed."""
+    with open_raster(path) as src:
+        found = np.concatenate([read_open(src, w, [index]) for w in windows]).astype(np.float64)
+        if _is_masked(src):
+            found[np.stack([src.dataset_mask(window=_native(w)) for w in windows]) == 0] = np.nan
+        return found
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width in pixels."""
+    with open_raster(path) as src:
+        return int(src.height), int(src.width)
 
 
 def read_open(src: Any, window: Window, bands: Sequence[int], *, dtype: str | None = None, name: str = "") -> npt.NDArray[Any]:

@@ -94,7 +94,9 @@ class Scene:
         if key not in self._readers:
             sources = [s for s in layer.sources if s.path == path]
             classes = layer.unit == "class"
-            self._readers[key] = Reader(path, self.grid, [s.index for s in sources], nodata=sources[0].nodata, classes=classes)
+            self._readers[key] = Reader(
+                path, self.grid, [s.index for s in sources], nodata=[s.nodata for s in sources], classes=classes
+            )
         return self._readers[key]
 
 
@@ -114,11 +116,22 @@ def open_scene(
     after = layers["after"]
     for layer in layers.values():
         _refuse_apart(after, layer)
-    aoi = tuple(vector.read_polygons(area_of_interest, after.grid)) if area_of_interest else ()
+    aoi = _area_of_interest(area_of_interest, after) if area_of_interest else ()
     return Scene(
         name=name or after.sources[0].path.stem, hazard=hazard, domain=after.sensor.name,
         grid=after.grid, layers=layers, area_of_interest=aoi,
     )  # fmt: skip
+
+
+def _area_of_interest(path: Path, after: Layer) -> tuple[Any, ...]:
+    polygons = tuple(vector.read_polygons(path, after.grid))
+    if not any(after.grid.extent.geom.intersects(p) for p in polygons):
+        raise InputRefusedError(
+            f"the area of interest {path.name} lies wholly beside after",
+            repair="give polygons that overlap the image",
+            code="aoi-outside",
+        )
+    return polygons
 
 
 def _refuse_apart(after: Layer, other: Layer) -> None:

@@ -131,7 +131,7 @@ def _reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> 
     if crs is None or grid.crs is None:
         lacking, holder = (name, "the scene") if crs is None else ("the scene", name)
         raise InputRefusedError(
-            f"{lacking} has no CRS and {holder} has one", repair=f"declare the CRS of {lacking}", code="vector-without-crs"
+            f"{lacking} has no CRS and {holder} has one", repair=f"georeference {lacking} first", code="vector-without-crs"
         )
     if pyproj.CRS(crs) == grid.crs.proj:
         return shapes

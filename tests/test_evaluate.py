@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import aftermap as am
 from aftermap.cli import main
-from aftermap.errors import InputRefusedError
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.evaluate import evaluate, write_scores
 from aftermap.hazardmap import HazardMap
 from aftermap.metrics import Counts
@@ -66,6 +66,8 @@ def test_polygons_are_truth_too(mapped: HazardMap, tmp_path: Path) -> None:
 def test_a_hazard_code_of_its_own(mapped: HazardMap, tmp_path: Path) -> None:
     truth = np.where(flood_pair(SHAPE)[2], 255, 0).astype(np.uint8)[None]
     path = write(tmp_path / "mask.tif", truth, grid(SHAPE), ("mask",))
+    with pytest.raises(InputRefusedError, match="only 0 and 255"):
+        evaluate(mapped, path)
     assert evaluate(mapped, path, hazard_code=255).counts.iou == pytest.approx(0.85, abs=0.15)
     strange = write(tmp_path / "strange.tif", truth // 255 * 7, grid(SHAPE), ("mask",))
     with pytest.raises(InputRefusedError, match="code 7"):
@@ -76,6 +78,13 @@ def test_truth_elsewhere_is_refused(mapped: HazardMap, tmp_path: Path) -> None:
     path = write(tmp_path / "far.tif", np.zeros((1, 9, 9), np.uint8), grid((9, 9), origin=(900000, 5350000)), ("t",))
     with pytest.raises(InputRefusedError, match="knows the truth of no pixel"):
         evaluate(mapped, path)
+    with pytest.raises(UsageError, match="no band 7"):
+        evaluate(mapped, path, band=7)
+    ring = [[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]
+    far = tmp_path / "far.geojson"
+    far.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}))
+    with pytest.raises(InputRefusedError, match="knows the truth of no pixel"):
+        evaluate(mapped, far)
 
 
 def test_events_pool_and_files_are_written(mapped: HazardMap, tmp_path: Path) -> None:

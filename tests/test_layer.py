@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,6 +113,8 @@ def test_a_band_the_sensor_does_not_have(tmp_path: Path) -> None:
     [
         (db(), "power", "unit-impossible"),
         (np.abs(db()) * 20, "dB", "unit-impossible"),
+        (convert(db(), "dB", "power"), "dB", "unit-impossible"),
+        (np.where(np.arange(SHAPE[1]) == 40, -9999, db()).astype(np.float32), "dB", "unit-impossible"),
         (np.full((2, *SHAPE), 340, np.float32), "", "unit-unknown"),
         (np.abs(db()) * 30, "amplitude", "unit-impossible"),
     ],
@@ -136,6 +139,81 @@ def test_an_undeclared_collar_is_not_observed(tmp_path: Path, value: float, dtyp
     found = layer(tmp_path / "a.tif", pixels, ("VV", "VH"), unit="dB")
     assert {s.nodata for s in found.sources} == {value}
     assert "not observed" in found.reasons["nodata"]
+
+
+def read_all(path: Path, declared: Declared | None = None, on: Path | None = None) -> npt.NDArray[np.float32]:
+    files = {"after": [on or path]} | ({"before": [path]} if on else {})
+    scene = open_scene(files, hazard="flood", declared=dict.fromkeys(files, declared) if declared else None)
+    layer = scene.layers["before" if on else "after"]
+    return scene.read(LayerBands(layer.name, layer.bands, "digital_number"), Window(0, 0, *scene.shape))
+
+
+def test_nodata_goes_by_band(tmp_path: Path) -> None:
+    pixels = db()
+    pixels[1, :, :20] = -9999
+    path = write(tmp_path / "a.tif", pixels, grid(SHAPE), ("VV", "VH"), unit="dB")
+    assert [s.nodata for s in layer(tmp_path / "b.tif", pixels, ("VV", "VH"), unit="dB").sources] == [None, -9999]
+    got = read_all(path)
+    assert np.isnan(got[1, :, :20]).all()
+    assert np.isfinite(got[0]).all()
+    fine = write(tmp_path / "fine.tif", db(seed=3), grid(SHAPE, origin=(420003, 5349996)), ("VV", "VH"), unit="dB")
+    warped = read_all(path, on=fine)
+    assert np.isnan(warped[1, 5:60, :19]).all()
+    assert np.nanmin(warped[1]) > -60
+    assert np.isfinite(warped[0, 5:60, 5:80]).all()
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+@pytest.mark.parametrize("warped", [False, True])
+def test_masks_say_what_was_observed(tmp_path: Path, kind: str, warped: bool) -> None:
+    pixels = np.random.default_rng(0).integers(200, 3000, (3, *SHAPE)).astype(np.uint16)
+    seen = np.ones(SHAPE, bool)
+    seen[:, 50:] = False
+    path, bands = tmp_path / "a.tif", ("B03", "B08", "B11")
+    facts = {"driver": "GTiff", "height": SHAPE[0], "width": SHAPE[1], "crs": "EPSG:32633", "transform": grid(SHAPE).affine}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        count = 4 if kind == "alpha" else 3
+        with rasterio.open(path, "w", dtype="uint16", count=count, **facts) as dst:
+            for k in range(3):
+                dst.write(pixels[k], k + 1)
+                dst.set_band_description(k + 1, bands[k])
+            if kind == "alpha":
+                dst.colorinterp = [*[rasterio.enums.ColorInterp.undefined] * 3, rasterio.enums.ColorInterp.alpha]
+                dst.write(np.where(seen, 65535, 0).astype(np.uint16), 4)
+            else:
+                dst.write_mask(seen)
+    other = grid(SHAPE, origin=(420000 - 50, 5350000 + 30)) if warped else grid(SHAPE)
+    after = write(tmp_path / "b.tif", pixels, other, bands)
+    got = read_all(path, Declared(sensor="sentinel-2-l2a"), on=after)
+    expected = np.zeros(SHAPE, bool)
+    expected[:, :50] = True
+    if warped:
+        expected = np.zeros(SHAPE, bool)
+        expected[3:, 5:55] = True
+    np.testing.assert_array_equal(np.isfinite(got).all(axis=0), expected)
+
+
+def test_complex_pixels_and_folders_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "slc.tif", (db() + 1j * db(seed=1)).astype(np.complex64), grid(SHAPE), ("VV", "VH"))
+    with pytest.raises(RasterError) as refused:
+        open_layer("after", [tmp_path / "slc.tif"])
+    assert refused.value.code == "complex"
+    with pytest.raises(RasterError, match="folder"):
+        open_layer("after", [tmp_path])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("compress", [None, "deflate"])
+def test_a_cut_file_is_truncated(tmp_path: Path, share: float, compress: str | None) -> None:
+    path = tmp_path / "a.tif"
+    facts = {"driver": "GTiff", "height": SHAPE[0], "width": SHAPE[1], "crs": "EPSG:32633", "transform": grid(SHAPE).affine}
+    with rasterio.open(path, "w", dtype="float32", count=2, compress=compress, **facts) as dst:
+        dst.write(db())
+        dst.descriptions = ("VV", "VH")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(RasterError) as refused:
+        open_layer("after", [path])
+    assert refused.value.code in ("truncated", "unreadable")
 
 
 def test_dark_pixels_inside_are_no_collar(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_nothing_found_is_an_answer(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{k}.tif", dry, grid(SHAPE), ("VV", "VH"), unit="dB") for k in ("before", "after")]
     result = run("map", "--after", paths[1], "--before", paths[0], "--hazard", "flood", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "no hazard found" in result.output
+    assert "no flood found" in result.output
     assert am.HazardMap(tmp_path / "out").answer == "nothing found"
 
 
@@ -266,6 +266,15 @@ def test_wrong_use(pair: Pair, tmp_path: Path) -> None:
         am.map(after, out=tmp_path / "out", method="sar-drop")
     with pytest.raises(UsageError, match="memory"):
         am.map(after, out=tmp_path / "out", options=am.Options(memory_mb=10))
+    with pytest.raises(UsageError):
+        am.Options(min_area_m2=float("nan"))
+    with pytest.raises(UsageError):
+        am.Options(gsd_m=-1.0)
+    with pytest.raises(UsageError, match="no date"):
+        am.Declared(acquired="yesterday")
+    with pytest.raises(UsageError, match="gsd-m"):
+        am.map(after, out=tmp_path / "out", options=am.Options(gsd_m=10))
+    assert not (tmp_path / "out").exists()
     assert run("map", "--after", after, "--hazard", "flood").exit_code == 2
 
 
@@ -319,6 +328,71 @@ def test_many_files_after_one_option(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["answer"] == "found"
 
 
+def test_two_runs_do_not_share_a_folder(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    seen: list[str] = []
+
+    def intrude(stage: str, done: int, whole: int) -> None:
+        if stage == "map" and not seen:
+            seen.append(stage)
+            with pytest.raises(UsageError, match="another run is using"):
+                am.map(after, before, out=tmp_path / "out")
+
+    am.map(after, before, out=tmp_path / "out", progress=intrude)
+    assert seen
+    assert am.verify(tmp_path / "out") == []
+
+
+def test_outputs_that_cannot_be_written(pair: Pair, tmp_path: Path) -> None:
+    _, after = pair()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="cannot be written"):
+        am.map(after, out=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", '{"assets": []}', '{"assets": {"a": {}}}'])
+def test_a_damaged_seal_is_said(pair: Pair, tmp_path: Path, damage: str) -> None:
+    _, after = pair()
+    am.map(after, out=tmp_path / "out")
+    (tmp_path / "out" / journal.SEAL).write_text(damage)
+    result = run("verify", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "[damaged]" in result.output
+
+
+def test_an_assumed_threshold_is_a_warning(tmp_path: Path) -> None:
+    dry = np.random.default_rng(1).normal([[[-10]], [[-16]]], 1, (2, *SHAPE)).astype(np.float32)
+    path = write(tmp_path / "a.tif", dry, grid(SHAPE), ("VV", "VH"), unit="dB")
+    mapped = am.map(path, out=tmp_path / "out")
+    assert mapped.answer == "nothing found"
+    assert "threshold-assumed" in {w["code"] for w in mapped.made_by["warnings"]}
+
+
+def test_swapped_bands_are_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", flood_pair(SHAPE)[1], grid(SHAPE), ("VH", "VV"), unit="dB")
+    mapped = am.map(path, out=tmp_path / "out")
+    assert "bands-swapped" in {w["code"] for w in mapped.made_by["warnings"]}
+
+
+def test_a_far_area_of_interest_is_refused(pair: Pair, tmp_path: Path) -> None:
+    _, after = pair()
+    ring = [[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]
+    aoi = tmp_path / "aoi.geojson"
+    aoi.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}))
+    with pytest.raises(InputRefusedError, match="beside"):
+        am.map(after, out=tmp_path / "out", aoi=aoi)
+
+
+def test_a_footprint_over_the_antimeridian_is_split(tmp_path: Path) -> None:
+    on = grid(SHAPE, crs="EPSG:32701", origin=(164000, 7900000), gsd=300)
+    path = write(tmp_path / "a.tif", flood_pair(SHAPE)[1], on, ("VV", "VH"), unit="dB")
+    item = json.loads((am.map(path, out=tmp_path / "out").folder / "item.json").read_text())
+    west, _, east, _ = item["bbox"]
+    assert item["geometry"]["type"] == "MultiPolygon"
+    assert west > 0 > east
+
+
 def test_check_reports_findings(pair: Pair, tmp_path: Path) -> None:
     _, after = pair(crs=None)
     (tmp_path / "bad.tif").write_text("no image")
@@ -326,4 +400,6 @@ def test_check_reports_findings(pair: Pair, tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert "[no-crs]" in result.output
     assert "[unreadable]" in result.output
-    assert run("check", after).exit_code == 0
+    good = run("check", after)
+    assert good.exit_code == 0
+    assert "sentinel-1, VV VH, dB (tags)" in good.output

@@ -121,11 +121,11 @@ def test_a_damaged_window_is_made_again(scene: Path, tmp_path: Path) -> None:
 
 
 def test_a_torn_journal_line_is_ignored(tmp_path: Path) -> None:
-    log = Journal(tmp_path / "out", "key")
-    log.open(overwrite=False)
-    part = log.part("part.partial")
-    part.write_bytes(b"pixels")
-    log.finish("one", {"one.tif": part})
+    with Journal(tmp_path / "out", "key") as log:
+        log.open(overwrite=False)
+        part = log.part("part.partial")
+        part.write_bytes(b"pixels")
+        log.finish("one", {"one.tif": part})
     with (log.work / "windows.jsonl").open("a") as stream:
         stream.write('{"window": "two", "fil')
     assert log.done() == {"one"}
@@ -144,8 +144,8 @@ def test_a_window_that_cannot_be_read_stops_the_run_and_delivers_nothing(tmp_pat
     _, after, _ = flood_pair(SHAPE)
     path = write(tmp_path / "after.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB")
     whole = path.read_bytes()
-    middle = len(whole) // 2
-    path.write_bytes(whole[:middle] + bytes(4000) + whole[middle + 4000 :])
+    place = len(whole) // 4
+    path.write_bytes(whole[:place] + bytes(4000) + whole[place + 4000 :])
     monkeypatch.setattr("aftermap.layer.SAMPLE_SIDE", 1)
     with pytest.raises(RasterError, match=r"after\.tif cannot be read at row"):
         deliver.map(path, out=tmp_path / "out")

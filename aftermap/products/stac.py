@@ -30,11 +30,11 @@ def write_item(stage: Path, grid: GeoBox, run: Mapping[str, Any]) -> None:
     import pystac
 
     after = run["inputs"]["after"]
-    geometry = None if grid.crs is None else grid.extent.to_crs("EPSG:4326", resolution=_densify(grid)).json
+    geometry, bbox = _footprint(grid)
     item = pystac.Item(
         id=run["name"],
         geometry=geometry,
-        bbox=None if grid.crs is None else [round(v, 9) for v in grid.extent.to_crs("EPSG:4326").boundingbox],
+        bbox=bbox,
         datetime=parsed(after["acquired"]),
         start_datetime=None if after["acquired"] else _UNKNOWN_TIME[0],
         end_datetime=None if after["acquired"] else _UNKNOWN_TIME[1],
@@ -47,6 +47,18 @@ def write_item(stage: Path, grid: GeoBox, run: Mapping[str, Any]) -> None:
         asset.extra_fields = {"file:checksum": multihash(path), "file:size": path.stat().st_size}
         item.add_asset(href, asset)
     write_json(stage / SEAL, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _footprint(grid: GeoBox) -> tuple[dict[str, Any] | None, list[float] | None]:
+    """GeoJSON and bbox in degrees, split at the antimeridian (RFC 7946: there west is greater than east); null without CRS."""
+    if grid.crs is None:
+        return None, None
+    shape = grid.extent.to_crs("EPSG:4326", resolution=_densify(grid), wrapdateline=True)
+    west, south, east, north = shape.boundingbox
+    if east - west > 180 and shape.is_multi:
+        parts = [p.boundingbox for p in shape.geoms]
+        west, east = min(b.left for b in parts if b.left > 0), max(b.right for b in parts if b.right < 0)
+    return shape.json, [round(v, 9) for v in (west, south, east, north)]
 
 
 def parsed(acquired: str | None) -> datetime | None:

@@ -86,6 +86,8 @@ def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = Non
     """The layer that these files hold, bands stacked or one per file. Raises RasterError, BandError or UsageError."""
     declared = declared or Declared()
     files = [raster.facts(p) for p in paths]
+    if declared.bands and len(declared.bands) == sum(len(f.indexes) + f.alpha for f in files):
+        files = [raster.facts(p, alpha_is_band=True) for p in paths]
     names, names_from = _names(name, files, declared)
     known = sensor(declared.sensor) if declared.sensor else naming.sensor_of(names, files)
     _refuse_strangers(names, known)
@@ -149,7 +151,8 @@ def _refuse_strangers(names: Sequence[str], known: Sensor) -> None:
 
 def _with_samples(layer: Layer) -> Layer:
     """Sampled values, and nodata that no tag declares: a suspect value that fills a corner."""
-    cubes = [_sample(s.path, s.index) for s in layer.sources]
+    measured = {s.path: [t.index for t in layer.sources if t.path == s.path] for s in layer.sources}
+    cubes = [_sample(s.path, s.index, measured[s.path]) for s in layer.sources]
     reasons, sources = dict(layer.reasons), layer.sources
     if layer.name not in _SINGLE_BAND:
         sources, words = _undeclared_nodata(layer, cubes)
@@ -180,13 +183,14 @@ def _undeclared_nodata(layer: Layer, cubes: Sequence[npt.NDArray[np.float64]]) -
     return sources, f"{value:g} fills a corner in {bands} and is taken as not observed"
 
 
-def _sample(path: Path, index: int) -> npt.NDArray[np.float64]:
+def _sample(path: Path, index: int, measured: Sequence[int]) -> npt.NDArray[np.float64]:
     """Values (window, y, x) of a lattice of windows that reaches into every corner."""
     whole = raster.size_of(path)
     height, width = min(SAMPLE_PX, whole[0]), min(SAMPLE_PX, whole[1])
     rows = np.unique(np.linspace(0, whole[0] - height, SAMPLE_SIDE).astype(int))
     cols = np.unique(np.linspace(0, whole[1] - width, SAMPLE_SIDE).astype(int))
-    return raster.sample(path, index, [Window(int(r), int(c), height, width) for r in rows for c in cols])
+    windows = [Window(int(r), int(c), height, width) for r in rows for c in cols]
+    return raster.sample(path, index, windows, measured=measured)
 
 
 def _fills_a_corner(stack: npt.NDArray[np.float64], value: float, patch: int = 8) -> bool:

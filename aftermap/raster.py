@@ -48,7 +48,9 @@ class Facts:
     grid: GeoBox
     dtype: str
     indexes: tuple[int, ...]
-    """The bands that hold measurements, from 1; an alpha band is a mask."""
+    """The bands that hold measurements, from 1; an alpha band without a description is a mask."""
+    alpha: int
+    """How many bands are left out as masks."""
     nodata: tuple[float | None, ...]
     descriptions: tuple[str, ...]
     units: tuple[str, ...]
@@ -56,21 +58,25 @@ class Facts:
     band_tags: tuple[Mapping[str, str], ...]
 
 
-def facts(path: Path) -> Facts:
-    """The facts of one file. Raises RasterError when it is missing, unreadable or ends too early."""
+def facts(path: Path, *, alpha_is_band: bool = False) -> Facts:
+    """The facts of one file. Raises RasterError when it is missing, unreadable or ends too early.
+
+    `alpha_is_band` takes alpha bands for measurements: writers mark a fourth band as alpha that is infrared in truth.
+    """
     with _overhearing() as said, open_raster(path) as src:
         _refuse_truncated(src, path, said)
         if src.dtypes[0].startswith("complex"):
             raise RasterError(
                 f"{path.name} holds complex numbers", repair="detect amplitude or power and calibrate it first", code="complex"
             )
-        indexes = tuple(i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c != ColorInterp.alpha)
+        indexes = tuple(i for i in src.indexes if alpha_is_band or not _is_alpha(src, i))
         return Facts(
             path=path,
             driver=src.driver,
             grid=_grid(src),
             dtype=src.dtypes[0],
             indexes=indexes,
+            alpha=src.count - len(indexes),
             nodata=tuple(src.nodatavals[i - 1] for i in indexes),
             descriptions=tuple(src.descriptions[i - 1] or "" for i in indexes),
             units=tuple(src.units[i - 1] or "" for i in indexes),
@@ -171,7 +177,7 @@ class Reader:
         self._mask: Any = None
         if self.resampling == "none":
             self._sources = dict.fromkeys(self._nodata, src)
-            self._mask = src if _is_masked(src) else None
+            self._mask = src if _is_masked(src, self._bands) else None
         else:
             self._sources = {value: self._warped(src, grid, value) for value in self._nodata}
 
@@ -181,6 +187,12 @@ class Reader:
                 f"{self._path.name} and the after image differ in size and have no CRS to align them by",
                 repair="georeference both, or cut them to the same pixels",
                 code="no-common-grid",
+            )
+        if any(src.colorinterp[b - 1] == ColorInterp.alpha for b in self._bands):
+            raise RasterError(
+                f"band {src.count} of {self._path.name} is marked as alpha and would weight the others when warped",
+                repair="rewrite it with gdal_translate -colorinterp undefined",
+                code="alpha-as-band",
             )
         own_nodata = np.nan if nodata is None and "float" in src.dtypes[0] else nodata
         return WarpedVRT(
@@ -224,8 +236,14 @@ class Reader:
         return out
 
 
-def _is_masked(src: Any) -> bool:
-    """True where a mask beside the pixels, or an alpha band, says what was observed."""
+def _is_alpha(src: Any, band: int) -> bool:
+    return bool(src.colorinterp[band - 1] == ColorInterp.alpha and not src.descriptions[band - 1])
+
+
+def _is_masked(src: Any, measured: Sequence[int]) -> bool:
+    """True where a mask beside the pixels, or an alpha band that is not among those `measured`, says what was observed."""
+    if any(MaskFlags.alpha in flags for flags in src.mask_flag_enums):
+        return all(src.colorinterp[b - 1] != ColorInterp.alpha for b in measured)
     return any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums)
 
 
@@ -324,11 +342,12 @@ def thumbnail(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
         return np.asarray(src.read(1, out_shape=shape, resampling=Resampling.nearest))
 
 
-def sample(path: Path, index: int, windows: Sequence[Window]) -> npt.NDArray[np.float64]:
-    """Pixels (window, y, x) of one band in windows of one size; NaN where a mask or alpha band says not observed."""
+def sample(path: Path, index: int, windows: Sequence[Window], *, measured: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Pixels (window, y, x) of one band in windows of one size; NaN where a mask, or an alpha band that is not among those
+    `measured`, says not observed."""
     with open_raster(path) as src:
         found = np.concatenate([read_open(src, w, [index]) for w in windows]).astype(np.float64)
-        if _is_masked(src):
+        if _is_masked(src, measured):
             found[np.stack([src.dataset_mask(window=_native(w)) for w in windows]) == 0] = np.nan
         return found
 

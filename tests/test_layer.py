@@ -193,6 +193,21 @@ def test_masks_say_what_was_observed(tmp_path: Path, kind: str, warped: bool) ->
     np.testing.assert_array_equal(np.isfinite(got).all(axis=0), expected)
 
 
+def test_infrared_marked_as_alpha_is_a_band_when_declared(tmp_path: Path) -> None:
+    """GDAL marks the fourth of four 8-bit bands as alpha by default."""
+    pixels = np.random.default_rng(0).integers(1, 250, (4, *SHAPE)).astype(np.uint8)
+    path = tmp_path / "a.tif"
+    facts = {"driver": "GTiff", "height": SHAPE[0], "width": SHAPE[1], "crs": "EPSG:32633", "transform": grid(SHAPE).affine}
+    with rasterio.open(path, "w", dtype="uint8", count=4, photometric="rgb", alpha="yes", **facts) as dst:
+        dst.write(pixels)
+    with rasterio.open(path) as src:
+        assert src.colorinterp[3] == rasterio.enums.ColorInterp.alpha
+    found = open_layer("after", [path], Declared(bands=("red", "green", "blue", "nir")))
+    assert [s.index for s in found.sources] == [1, 2, 3, 4]
+    got = read_all(path, Declared(bands=("red", "green", "blue", "nir")))
+    np.testing.assert_array_equal(got, pixels)
+
+
 def test_complex_pixels_and_folders_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "slc.tif", (db() + 1j * db(seed=1)).astype(np.complex64), grid(SHAPE), ("VV", "VH"))
     with pytest.raises(RasterError) as refused:

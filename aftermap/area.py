@@ -1,4 +1,4 @@
-"""The area of each pixel on the ellipsoid, whatever the CRS: never in degrees, never in Web Mercator."""
+"""The area and the sides of each pixel on the ellipsoid, whatever the CRS: never in degrees, never in Web Mercator."""
 
 from __future__ import annotations
 
@@ -49,6 +49,49 @@ def pixel_size_m(grid: GeoBox) -> float | None:
     if grid.crs is None:
         return None
     return math.sqrt(_centre_area(grid) if plane is None else plane)
+
+
+def pixel_spacing_m(grid: GeoBox, window: Window, *, gsd_m: float | None = None) -> tuple[F64, F64]:
+    """Width and height (y, x) in m of each pixel along the ellipsoid of the grid's CRS, the same bits whatever the window.
+
+    Without CRS both are `gsd_m`, and 1.0 where that is None: lengths are then in pixels. NaN where the CRS is not defined.
+    """
+    if _plane_area(grid, gsd_m) is not None:
+        a, b, _, d, e, _ = grid.affine[:6]
+        unit = (gsd_m or 1.0) if grid.crs is None else grid.crs.proj.axis_info[0].unit_conversion_factor
+        return np.full(window[2:], math.hypot(a, d) * unit), np.full(window[2:], math.hypot(b, e) * unit)
+    step = _step_px(grid)
+    rows = _nodes(window.row, window.stop_row, grid.shape[0], step)
+    cols = _nodes(window.col, window.stop_col, grid.shape[1], step)
+    sides = []
+    for lengths in _sides_at(grid, rows, cols):
+        lengths = _between(lengths, rows, np.arange(window.row, window.stop_row))
+        sides.append(np.ascontiguousarray(_between(lengths.T, cols, np.arange(window.col, window.stop_col)).T))
+    return sides[0], sides[1]
+
+
+def _sides_at(grid: GeoBox, rows: I64, cols: I64) -> tuple[F64, F64]:
+    """Geodesics (row, col) in m across single pixels and down them, through their centres."""
+    assert grid.crs is not None
+    to_degrees, geod = _geographic(grid), grid.crs.proj.get_geod()
+    assert geod is not None
+    y, x = np.meshgrid(rows + 0.5, cols + 0.5, indexing="ij")
+
+    def between(dy: float, dx: float) -> F64:
+        ends = [to_degrees.transform(*_place(grid, x + side * dx, y + side * dy)) for side in (-1, 1)]
+        lengths = np.asarray(geod.inv(*ends[0], *ends[1])[2], np.float64)
+        return np.where(lengths > 0, lengths, np.nan)
+
+    return between(0, 0.5), between(0.5, 0)
+
+
+@lru_cache(maxsize=16)
+def _geographic(grid: GeoBox) -> pyproj.Transformer:
+    """From the grid's CRS to longitude and latitude of its own datum."""
+    assert grid.crs is not None
+    crs = grid.crs.proj
+    assert crs.geodetic_crs is not None
+    return pyproj.Transformer.from_crs(crs, crs.geodetic_crs.to_2d(), always_xy=True)
 
 
 def _plane_area(grid: GeoBox, gsd_m: float | None) -> float | None:
@@ -120,7 +163,7 @@ def _equal_area(grid: GeoBox) -> pyproj.Transformer:
     datum = crs.geodetic_crs.to_2d()
     height, width = grid.shape
     centre = _place(grid, np.float64(width / 2), np.float64(height / 2))
-    lon, lat = pyproj.Transformer.from_crs(crs, datum, always_xy=True).transform(*centre)
+    lon, lat = _geographic(grid).transform(*centre)
     lon, lat = (lon, lat) if math.isfinite(lon + lat) else (0.0, 0.0)
     conversion = LambertAzimuthalEqualAreaConversion(latitude_natural_origin=lat, longitude_natural_origin=lon)
     return pyproj.Transformer.from_crs(crs, ProjectedCRS(conversion, geodetic_crs=datum), always_xy=True)

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from aftermap import clouds
 from aftermap.errors import InputRefusedError
-from aftermap.layer import Layer, open_layer
+from aftermap.layer import SAMPLE_PX, SAMPLE_SIDE, Layer, open_layer
 from aftermap.scene import Scene
+from aftermap.scorer import LayerBands
+from aftermap.tiles import Window
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def _warn(code: str, what: str, where: str, repair: str) -> Finding:
 
 def examine(scene: Scene) -> list[Finding]:
     """Warnings about a scene that could be opened, in the order of its layers."""
-    return [f for layer in scene.layers.values() for f in examine_layer(layer)] + list(_pair(scene))
+    return [f for layer in scene.layers.values() for f in examine_layer(layer)] + list(_clouds(scene)) + list(_pair(scene))
 
 
 def examine_layer(layer: Layer) -> Iterator[Finding]:
@@ -86,6 +89,33 @@ def _constant(layer: Layer, where: str) -> Iterator[Finding]:
                 where,
                 "check the export",
             )
+
+
+def _clouds(scene: Scene) -> Iterator[Finding]:
+    """Optical images that come without a cloud mask, and how much of them a spectral test takes for cloud."""
+    for key in ("after", "before"):
+        layer = scene.layers.get(key)
+        if layer is None or clouds.class_band(layer) is not None or not (bands := clouds.testable(layer)):
+            continue
+        wanted = LayerBands(key, bands, "reflectance")
+        cubes = [scene.read(wanted, window).reshape(len(bands), -1) for window in _lattice(scene.shape)]
+        pixels = np.concatenate(cubes, axis=1)  # (band, n)
+        seen = np.isfinite(pixels).all(axis=0)
+        share = 100 * float(clouds.spectral(dict(zip(bands, pixels[:, seen], strict=True))).mean()) if seen.any() else 0.0
+        yield _warn(
+            "cloud-mask-missing",
+            f"{key} has no cloud mask, and no cloud is excluded; a spectral test, right on 3 of 4 pixels, finds {share:.1f} %",
+            ", ".join(dict.fromkeys(s.path.name for s in layer.sources)),
+            f"give one of the bands {', '.join(clouds.CLASS_BANDS)} with the image",
+        )
+
+
+def _lattice(shape: tuple[int, int]) -> list[Window]:
+    """The windows that an image is sampled in, spread evenly and into every corner."""
+    height, width = min(SAMPLE_PX, shape[0]), min(SAMPLE_PX, shape[1])
+    rows = np.unique(np.linspace(0, shape[0] - height, SAMPLE_SIDE).astype(int))
+    cols = np.unique(np.linspace(0, shape[1] - width, SAMPLE_SIDE).astype(int))
+    return [Window(int(r), int(c), height, width) for r in rows for c in cols]
 
 
 def _pair(scene: Scene) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from aftermap.pieces import HAZARDS, PIECES
 
 _NOT_ANALYSED_EXIT = 4
 _FILES = click.Path(path_type=Path)
+_METHODS = "; ".join(f"{hazard}: {', '.join(PIECES[hazard])}" for hazard in HAZARDS)
 _MANY = {"--after", "--before", "--dem", "--reference-water", "--truth"}
 
 
@@ -86,7 +87,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event, warped to the grid of --after.")
 @click.option("--hazard", required=True, help=f"What to map: {', '.join(HAZARDS)}.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the products; resumes what it holds unfinished.")
-@click.option("--method", default="auto", show_default=True, help=f"Or one of {', '.join(PIECES['flood'])}.")
+@click.option("--method", default="auto", show_default=True, help=f"Or one of {_METHODS}.")
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
 @click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format.")
@@ -231,16 +232,24 @@ def _say_scores(result: Any) -> None:
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for before.tif, after.tif, truth.tif and dem.tif.")
 @click.option("--size", default=2048, show_default=True, help="Pixels along each side.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another scene.")
-@click.option("--looks", default=4.9, show_default=True, help="Equivalent number of looks of the speckle.")
+@click.option("--sensor", help="flood, landslide: sentinel-1, sentinel-2 or rgb.  [default: sentinel-1; sentinel-2]")
+@click.option("--terrain", help="flood: plain, hills, alps or andes; landslide: alps or andes.  [default: plain; andes]")
+@click.option("--looks", type=float, help="Equivalent number of looks of the speckle.  [default: 4.9]")
+@click.option("--gsd-m", type=float, help="Pixel size in metres.  [default: that of the sensor]")
+@click.option("--coherence", is_flag=True, default=None, help="sentinel-1: also coherence.tif, before and across the event.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def simulate(kind: str, out: Path, size: int, seed: int, looks: float, quiet: bool) -> None:
+def simulate(kind: str, out: Path, size: int, seed: int, quiet: bool, **given: Any) -> None:
     """Write a georeferenced scene with known truth."""
+    from inspect import signature
+
     from aftermap import pieces
 
+    make = pieces.load("simulate", kind)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name in chosen.keys() - signature(make).parameters.keys():
+        raise UsageError(f"{kind} has no --{name.replace('_', '-')}", repair="leave it out")
     with _Progress(quiet) as progress:
-        pieces.load("simulate", kind)(
-            out, size=size, seed=seed, looks=looks, progress=lambda done, whole: progress("simulate", done, whole)
-        )
+        make(out, size=size, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
     click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}")
 
 

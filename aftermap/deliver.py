@@ -12,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from aftermap import check, journal, palette, pieces, raster, report
+from aftermap import check, clouds, exclude, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
+from aftermap.drainage import coarsening
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
@@ -33,6 +34,14 @@ MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
 """Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
 LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
+_UNSEPARATED = {
+    "water": "open water, permanent water not separated",
+    "bare soil": "bare soil, old and new not separated",
+    "bright surface": "bright surface, buildings not told from other ground",
+    "rough surface": "rough surface, buildings not told from other ground",
+    "change": "change, buildings not told from other ground",
+}
+"""What a map shows, in words, where a scorer's class is not the hazard itself: a noun, and after the comma its caveat."""
 _LIBRARIES = ("numpy", "scipy", "rasterio", "odc-geo", "shapely", "pyogrio", "pyproj")
 
 
@@ -152,7 +161,9 @@ class _Job:
             scorers[key] = method.prepare(self.scene)
             self.progress("prepare", n + 1, len(chosen.methods))
         plan = Plan(scorers, self.options.threshold, self.options.keep_scores, self.options.memory_mb)
-        parts = predict(self.scene, plan, log, progress=lambda done, whole: self.progress("map", done, whole))
+        images = [i.layer for i in next(iter(scorers.values())).inputs]
+        exclusions = exclude.prepare(self.scene, images, gsd_m=self.options.gsd_m)
+        parts = predict(self.scene, plan, exclusions, log, progress=lambda done, whole: self.progress("map", done, whole))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen)}
         summary = finish(self.scene, parts, log, run, progress=lambda done, whole: self.progress("deliver", done, whole))
@@ -163,7 +174,7 @@ class _Job:
         """What is known before the first score, and determines everything after."""
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
-        least = self.options.min_area_m2
+        least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
         if self.options.gsd_m is not None and grid.crs is not None:
             raise UsageError("--gsd-m is for images without CRS, and this one has one", repair="leave it out")
         if least is not None and size is None:
@@ -183,26 +194,28 @@ class _Job:
             },
             "parameters": {
                 "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
-                "gsd_m": self.options.gsd_m,
+                "gsd_m": self.options.gsd_m, "exclusion": asdict(limits) if limits else None,
                 **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },
             "area_unit": "ha" if size else "px",
             "warnings": [f.facts() for f in check.examine(scene)],
-            "assumptions": _assumptions(scene),
+            "assumptions": _assumptions(scene, limits),
             "versions": {"python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES}},
         }  # fmt: skip
 
     def _outcome(self, facts: Mapping[str, Any], scorers: Mapping[str, Scorer], chosen: _Chosen) -> dict[str, Any]:
         """What the methods found in the scene as a whole."""
         lead, scorer = next(iter(scorers.items()))
-        separated = scorer.classes[0] != "water" or "reference_water" in self.scene.layers
+        found = scorer.classes[0]
+        if found == "water" and "reference_water" in self.scene.layers:
+            found = self.scene.hazard
         cautions = [c for s in scorers.values() for c in getattr(s, "cautions", ())]
         repair = "look at likelihood.tif before trusting the extent, or set the level with --threshold"
         assumed = [check.Finding("threshold-assumed", "warn", c, self.scene.name, repair).facts() for c in cautions]
         return {
             "warnings": [*facts["warnings"], *assumed],
-            "classes": [self.scene.hazard if separated else scorer.classes[0]],
-            "maps": self.scene.hazard if separated else "open water, permanent water not separated",
+            "classes": [found],
+            "maps": _UNSEPARATED.get(found, found),
             "methods": {
                 "lead": lead, "why": chosen.why, "ran": {n: _numbers(s) for n, s in scorers.items()}, "skipped": chosen.skipped,
             },
@@ -251,15 +264,36 @@ def _numbers(scorer: Scorer) -> dict[str, Any]:
     return {k: v for k, v in asdict(scorer).items() if v is None or isinstance(v, int | float | str)}  # type: ignore[call-overload]
 
 
-def _assumptions(scene: Scene) -> list[str]:
+def _assumptions(scene: Scene, limits: exclude.Limits | None) -> list[str]:
     """What was taken from where, in words."""
     said = [f"{layer.name}: {what} from {why}" for layer in scene.layers.values() for what, why in layer.reasons.items()]
     warped = [f"{k} was resampled to the grid of after: {way}" for k in scene.layers if (way := scene.resampling(k)) != "none"]
     dates = [
         f"{k} states no date of acquisition" for k in ("after", "before") if k in scene.layers and not scene.layers[k].acquired
     ]
-    unused = ["no method that ran uses the elevation model"] if "dem" in scene.layers else []
-    return said + warped + dates + unused
+    return said + warped + dates + _excluded_by(scene, limits)
+
+
+def _excluded_by(scene: Scene, limits: exclude.Limits | None) -> list[str]:
+    """What excludes ground from the analysis, and what could not, in words."""
+    images = [k for k in ("after", "before") if k in scene.layers]
+    said = [
+        f"cloud and cloud shadow of {k} are excluded by its own band {band} where the leading method looks at {k}"
+        for k in images if (band := clouds.class_band(scene.layers[k]))
+    ]  # fmt: skip
+    if any(scene.layers[k].sensor.is_sar for k in images):
+        said.append("radar shadow and layover are not excluded: no file gives the angle of incidence")
+    if limits is not None:
+        factor = coarsening(scene.shape)
+        said += [
+            f"ground steeper than {limits.slope_deg:g} degrees and not within {limits.low_m:g} m above the nearest drainage, and "
+            f"ground more than {limits.high_m:g} m above it, is excluded",
+            f"drainage (catchments from {limits.channel_km2:g} km2) is routed on the elevation model within the image"
+            + (f", coarsened {factor} times" if factor > 1 else ""),
+        ]
+    elif "dem" in scene.layers:
+        said.append("nothing is excluded by the elevation model")
+    return said
 
 
 def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:

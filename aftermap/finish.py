@@ -30,8 +30,10 @@ WINDOW_PX = 1024
 """Fixed, for the order of polygons follows from it."""
 HAZARD = 100
 """The hazard among the codes that are outlined: those of exclusion.tif are below."""
-_EVENT_TYPES = {"flood": "5-Flood"}
-"""EM-DAT type as Copernicus EMS writes it."""
+_EVENT_TYPES = {"flood": "5-Flood", "landslide": "6-Mass movement", "fracture": "Other", "building": "Other"}
+"""EM-DAT type as Copernicus EMS writes it (field.md 2.1); it has none for ice, nor for damage of unknown cause."""
+_DESCRIPTIONS = {"flood": "Flooded area", "fracture": "Glacier fracture"}
+"""What Copernicus EMS calls what is mapped, where that is not the word of the map."""
 _PHASES = {"after": "Post-event", "before": "Pre-event"}
 
 
@@ -103,7 +105,7 @@ def _event(run: Mapping[str, Any]) -> Event:
     inputs = run["inputs"]
     return Event(
         event_type=_EVENT_TYPES[run["hazard"]],
-        obj_desc="Flooded area" if run["maps"] == "flood" else "Open water, permanent water not separated",
+        obj_desc=_DESCRIPTIONS.get(run["maps"], run["maps"].capitalize()),
         notation=f"{run['methods']['lead']}, likelihood {run['calibration']}",
         dmg_src_id="after",
         sensor=inputs["after"]["sensor"],

@@ -73,6 +73,11 @@ class Layer:
     sampled: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32), repr=False, compare=False)
     """Sampled values as stored, (band, n), NaN where not observed; what the doctor looks at."""
 
+    def is_class(self, index: int) -> bool:
+        """True where the band at that position holds codes, which are never averaged or interpolated."""
+        band = self.sensor.band(self.bands[index])
+        return self.unit == "class" or (band is not None and band.unit == "class")
+
     def index(self, band: str) -> int | None:
         """Position of a band by its own or its common name; None when the layer has no such band."""
         keys = [canonical(b) for b in self.bands]

@@ -24,11 +24,11 @@ _SENSOR_PATTERNS = (
 
 def tokens(text: str) -> list[str]:
     """The upper-case words of a name: "S1A_VV-db" -> ["S1A", "VV", "DB"]."""
-    return [t for t in re.split(r"[^A-Za-z0-9]+", text.upper()) if t]
+    return [t for t in re.split(r"[^A-Z0-9]+", text.upper().replace("QA_PIXEL", "QAPIXEL")) if t]
 
 
 def _is_band(token: str) -> bool:
-    return token in POLARISATIONS or token in ("SCL", "FMASK") or bool(re.fullmatch(r"B\d{1,2}A?", token))
+    return token in POLARISATIONS or token in ("SCL", "FMASK", "QAPIXEL") or bool(re.fullmatch(r"B\d{1,2}A?", token))
 
 
 def _from_text(text: str) -> str:

@@ -43,6 +43,7 @@ EXCLUSION: dict[int, tuple[str, Colour]] = {
     5: ("cloud", (206, 212, 218, 255)),
     6: ("low sensitivity", (214, 170, 60, 255)),
     7: ("outside AOI", (70, 76, 84, 255)),
+    8: ("high above drainage", (134, 142, 84, 255)),
     255: ("no data", (0, 0, 0, 0)),
 }
 """Code of exclusion.tif -> label and colour. Code 255 is the raster's nodata."""

@@ -15,14 +15,34 @@ PIECES: dict[str, dict[str, str]] = {
         "mndwi": "aftermap.indices.optical:Mndwi",
         "ndwi": "aftermap.indices.optical:Ndwi",
     },
+    "landslide": {
+        "rdndvi": "aftermap.indices.landslide:RdNdvi",
+        "ndvi-change": "aftermap.indices.landslide:NdviChange",
+        "log-ratio": "aftermap.indices.soil:LogRatio",
+        "bare-soil": "aftermap.indices.soil:BareSoil",
+    },
+    "fracture": {
+        "gabor": "aftermap.indices.fracture:Gabor",
+        "contrast": "aftermap.indices.fracture:Contrast",
+        "radon": "aftermap.indices.radon:Radon",
+        "saturation": "aftermap.indices.radon:Saturation",
+    },
+    "building": {
+        "building-change": "aftermap.indices.building:BuildingChange",
+        "brightness": "aftermap.indices.building:Brightness",
+        "texture": "aftermap.indices.building:Texture",
+    },
     "simulate": {
         "flood": "aftermap.simulate.flood:simulate",
+        "landslide": "aftermap.simulate.landslide:simulate",
+        "fracture": "aftermap.simulate.fracture:simulate",
+        "building": "aftermap.simulate.building:simulate",
     },
 }
 """kind -> name -> "module:object". Under a hazard stand its methods, the one that leads by default first."""
 
 
-HAZARDS = ("flood",)
+HAZARDS = ("flood", "landslide", "fracture", "building")
 """Hazards that can be mapped."""
 
 

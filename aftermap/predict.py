@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import raster, vector
+from aftermap import raster
 from aftermap.errors import AftermapError, UsageError
-from aftermap.hazardmap import NOT_ANALYSED, NOT_OBSERVED, OUTSIDE_AOI, REFERENCE_WATER
+from aftermap.exclude import Exclusions, settle
+from aftermap.hazardmap import NOT_ANALYSED
 from aftermap.journal import Journal
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands, Scorer
@@ -176,8 +177,8 @@ class Plan:
         return room * 1e6 / per_px
 
 
-def predict(scene: Scene, plan: Plan, journal: Journal, *, progress: Callable[[int, int], None]) -> Parts:
-    """Scores every block that the journal does not hold yet; `progress(done, all)` is called after each.
+def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, *, progress: Callable[[int, int], None]) -> Parts:
+    """Scores every block that the journal does not hold yet, less what is excluded; `progress(done, all)` is called after each.
 
     Raises RasterError when a window cannot be read; what was finished stays in the journal.
     """
@@ -187,12 +188,12 @@ def predict(scene: Scene, plan: Plan, journal: Journal, *, progress: Callable[[i
     todo = [b for b in grid_blocks if part_name(b) not in finished]
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        ahead = reader.submit(_read_block, scene, plan, todo[0]) if todo else None
+        ahead = reader.submit(_read_block, scene, plan, exclusions, todo[0]) if todo else None
         writing: Future[None] | None = None
         for n, block in enumerate(todo):
             assert ahead is not None
             cube = ahead.result()
-            ahead = reader.submit(_read_block, scene, plan, todo[n + 1]) if n + 1 < len(todo) else None
+            ahead = reader.submit(_read_block, scene, plan, exclusions, todo[n + 1]) if n + 1 < len(todo) else None
             planes, score = _map_block(scene, plan, block, cube, pool)
             if writing:
                 writing.result()
@@ -205,36 +206,27 @@ def predict(scene: Scene, plan: Plan, journal: Journal, *, progress: Callable[[i
 
 @dataclass(frozen=True)
 class _Cube:
-    """What one block needs, read in one go: `region` and its pixels (band, y, x); masks (y, x) of the block itself."""
+    """What one block needs, read in one go: `region` and its pixels (band, y, x); codes (y, x) of what the block excludes."""
 
     region: Window
     pixels: F32
-    reference_water: npt.NDArray[np.bool_] | None
-    outside: npt.NDArray[np.bool_] | None
+    excluded: U8
 
 
-def _read_block(scene: Scene, plan: Plan, block: Window) -> _Cube:
+def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window) -> _Cube:
     region = _reach(block, scene.shape, plan.tiling)
     pixels = np.empty((len(plan.bands), region.height, region.width), np.float32)
     for layer, unit in dict.fromkeys((lay, u) for lay, _, u in plan.bands):
         names = [b for lay, b, u in plan.bands if (lay, u) == (layer, unit)]
         pixels[[plan.bands[layer, b, unit] for b in names]] = scene.read(LayerBands(layer, tuple(names), unit), region)
-    water = (
-        scene.read(LayerBands("reference_water", ("mask",), "class"), block)[0] > 0 if "reference_water" in scene.layers else None
-    )
-    outside = ~vector.rasterise(scene.area_of_interest, scene.grid, block) if scene.area_of_interest else None
-    return _Cube(region, pixels, water, outside)
+    return _Cube(region, pixels, exclusions.codes(block))
 
 
 def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> tuple[U8, F32]:
     """Planes (likelihood, extent, exclusion, agreement) and the leading scores (y, x) of a block."""
     scores = [score_window(s, _from(cube, plan, s), block, scene.shape, plan.tiling, pool)[0] for s in plan.scorers.values()]
     lead = scores[0]
-    exclusion = np.where(np.isnan(lead), NOT_OBSERVED, 0).astype(np.uint8)
-    if cube.reference_water is not None:
-        exclusion[cube.reference_water & (exclusion == 0)] = REFERENCE_WATER
-    if cube.outside is not None:
-        exclusion[cube.outside] = OUTSIDE_AOI
+    exclusion = settle(cube.excluded, ~np.isnan(lead))
     analysed = exclusion == 0
     lead = np.where(analysed, lead, np.float32(np.nan))
     filled = np.where(analysed, lead, np.float32(0))

@@ -37,6 +37,12 @@ _QUANTITIES = {
     "affected_area": "Affected", "analysed_area": "Analysed", "not_analysed_area": "Not analysed",
     "area_of_interest": "Area of interest", "polygons": "Polygons", "largest_polygon": "Largest polygon",
 }  # fmt: skip
+_COUNT_TOO = {
+    "open water": "rivers and lakes count", "bare soil": "fields, roads and river beds count",
+    "bright surface": "roads, bare ground and cloud count", "rough surface": "trees and rocks count",
+    "change": "trees, ground and shadows count",
+}  # fmt: skip
+"""By what is mapped: what else the map takes for the hazard."""
 _FILES = {
     "map.gpkg": "polygons with their attributes and styles, for QGIS",
     "likelihood.tif": "likelihood in percent", "extent.tif": "the mapped extent",
@@ -95,7 +101,7 @@ def _lede(run: Mapping[str, Any], numbers: _Numbers) -> list[object]:
         words = f"Not one pixel could be analysed: this map says neither that there is {noun} nor that there is none. "
         return [words, tag('a href="#excluded"', "Why it failed"), "."]
     count, largest, left = (numbers.value(q) for q in ("polygons", "largest_polygon", "not_analysed_area"))
-    words = f"What is mapped is {noun}, {caveat}: rivers and lakes count too. " if caveat else ""
+    words = f"What is mapped is {noun}, {caveat}: {_COUNT_TOO.get(noun, 'other ground may count')} too. " if caveat else ""
     if run["answer"] == "found" and count and largest is not None:
         many = f"In {count:,.0f} polygons, the largest {amount(largest, run['area_unit'])}. "
         words += many if count > 1 else "In one polygon. "

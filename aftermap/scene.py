@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import vector
+from aftermap import clouds, vector
 from aftermap.errors import BandError, InputRefusedError
 from aftermap.layer import Declared, Layer, open_layer
 from aftermap.raster import Reader
@@ -35,7 +35,7 @@ class Scene:
     grid: GeoBox
     layers: Mapping[str, Layer]
     area_of_interest: tuple[Any, ...] = ()
-    _readers: dict[tuple[str, Path], Reader] = field(default_factory=dict, repr=False, compare=False)
+    _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,10 +55,21 @@ class Scene:
         return ""
 
     def read(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
-        """Pixels (band, y, x) in the unit asked for ("digital_number": as the layer has them), NaN where not observed."""
+        """Pixels (band, y, x) in the unit asked for ("digital_number": as the layer has them), NaN where not observed.
+
+        Where the layer's own class band says cloud or cloud shadow, the ground was not observed either.
+        """
         if why := self.missing(wanted):
             raise BandError(why, repair="give the image that has it", code="band-missing")
-        return self._gather(wanted, (window.height, window.width), lambda reader: reader.read(window))
+        pixels = self._gather(wanted, (window.height, window.width), lambda reader: reader.read(window))
+        layer = self.layers[wanted.layer]
+        if (band := clouds.class_band(layer)) is not None:
+            codes = self._codes(layer.name, band, window)
+            unseen = clouds.hidden(codes, band) | clouds.fill(codes, band)
+            for k, name in enumerate(wanted.bands):
+                if (i := layer.index(name)) is not None and not layer.is_class(i):
+                    pixels[k][unseen] = np.nan
+        return pixels
 
     def thumbnail(self, layer: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         """All bands (band, y, x) of a layer averaged down to `shape`, in the layer's own unit."""
@@ -69,35 +80,47 @@ class Scene:
         self, wanted: LayerBands, shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         layer = self.layers[wanted.layer]
-        places = [layer.sources[i] for b in wanted.bands if (i := layer.index(b)) is not None]
+        places = [i for b in wanted.bands if (i := layer.index(b)) is not None]
+        files = [(layer.sources[i].path, layer.is_class(i)) for i in places]
         pixels = np.empty((len(places), *shape), np.float32)
-        for path in dict.fromkeys(s.path for s in places):
-            rows = [k for k, s in enumerate(places) if s.path == path]
-            stored = read(self._reader(layer, path))
-            for k in rows:
-                source = places[k]
-                pixels[k] = stored[self._band_rows(layer, path).index(source.index)]
+        for path, classes in dict.fromkeys(files):
+            stored = read(self._reader(layer, path, classes))
+            held = [layer.sources[i].index for i in _bands_of(layer, path, classes)]
+            for k in (k for k, file in enumerate(files) if file == (path, classes)):
+                source = layer.sources[places[k]]
+                pixels[k] = stored[held.index(source.index)]
                 if (source.scale, source.offset) != (1.0, 0.0):
                     pixels[k] = pixels[k] * np.float32(source.scale) + np.float32(source.offset)
         return convert(pixels, layer.unit, wanted.unit)
 
+    def clouded(self, layer: str, window: Window) -> npt.NDArray[np.bool_] | None:
+        """True (y, x) where the layer's own class band says cloud or cloud shadow; None where it has no such band."""
+        band = clouds.class_band(self.layers[layer])
+        return None if band is None else clouds.hidden(self._codes(layer, band, window), band)
+
+    def _codes(self, layer: str, band: str, window: Window) -> npt.NDArray[np.float32]:
+        wanted = LayerBands(layer, (band,), "digital_number")
+        return np.asarray(self._gather(wanted, (window.height, window.width), lambda reader: reader.read(window))[0])
+
     def resampling(self, layer: str) -> str:
         """How a layer reaches the scene's grid: "none", or the resampling of each of its files."""
-        ways = {self._reader(self.layers[layer], s.path).resampling for s in self.layers[layer].sources}
+        found = self.layers[layer]
+        ways = {self._reader(found, s.path, found.is_class(i)).resampling for i, s in enumerate(found.sources)}
         return ", ".join(sorted(ways))
 
-    def _band_rows(self, layer: Layer, path: Path) -> list[int]:
-        return [s.index for s in layer.sources if s.path == path]
-
-    def _reader(self, layer: Layer, path: Path) -> Reader:
-        key = (layer.name, path)
+    def _reader(self, layer: Layer, path: Path, classes: bool) -> Reader:
+        key = (layer.name, path, classes)
         if key not in self._readers:
-            sources = [s for s in layer.sources if s.path == path]
-            classes = layer.unit == "class"
+            sources = [layer.sources[i] for i in _bands_of(layer, path, classes)]
             self._readers[key] = Reader(
                 path, self.grid, [s.index for s in sources], nodata=[s.nodata for s in sources], classes=classes
             )
         return self._readers[key]
+
+
+def _bands_of(layer: Layer, path: Path, classes: bool) -> list[int]:
+    """Positions of the bands that one reader of a file gives: codes and measurements are warped in different ways."""
+    return [i for i, s in enumerate(layer.sources) if s.path == path and layer.is_class(i) == classes]
 
 
 def open_scene(

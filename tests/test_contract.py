@@ -28,6 +28,23 @@ def optical_pair() -> list[npt.NDArray[np.uint16]]:
     return [(np.where(w, water, dry) * rng.uniform(0.8, 1.2, (3, *SHAPE))).astype(np.uint16) for w in wet]
 
 
+def slide_pair() -> list[npt.NDArray[np.uint16]]:
+    """Blue, green, red, NIR, SWIR1 as stored by Sentinel-2 before and after: forest, and a strip of it laid bare."""
+    rng, (y, x) = np.random.default_rng(5), np.mgrid[: SHAPE[0], : SHAPE[1]]
+    bare = np.abs(y - 60 - 0.3 * x) < 12
+    forest, soil = (np.array(v)[:, None, None] for v in ([300, 500, 350, 3500, 1600], [900, 1200, 1800, 2200, 2800]))
+    return [(np.where(m, soil, forest) * rng.uniform(0.9, 1.1, (5, *SHAPE))).astype(np.uint16) for m in (bare & False, bare)]
+
+
+def fractured() -> npt.NDArray[np.uint16]:
+    """Grey ice (1, y, x) with parallel bright fractures that saturate, and a corner that was not observed."""
+    rng, (y, x) = np.random.default_rng(6), np.mgrid[: SHAPE[0], : SHAPE[1]]
+    ice = rng.normal(30_000, 4_000, SHAPE)
+    ice[(x + y // 2) % 50 < 4] += 40_000
+    ice[:30, :50] = 0
+    return np.clip(ice, 0, 65_535).astype(np.uint16)[None]
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     folder = tmp_path_factory.mktemp("contract")
@@ -35,17 +52,26 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     radar[1][:, 60:80, 100:140] = np.nan
     blind = np.full((2, *SHAPE), np.nan, np.float32)
 
-    def scene(name: str, pair: Sequence[npt.NDArray[Any]], bands: tuple[str, ...], nodata: float) -> Scene:
+    def scene(name: str, pair: Sequence[npt.NDArray[Any]], bands: tuple[str, ...], nodata: float, hazard: str = "flood") -> Scene:
         unit = "dB" if bands[0] == "VV" else ""
         before, after = (
-            write(folder / f"S2A_MSIL2A_{name}_{k}.tif", p, grid(SHAPE), bands, unit=unit, nodata=nodata)
+            write(
+                folder / f"{'' if bands == ('grey',) else 'S2A_MSIL2A_'}{name}_{k}.tif",
+                p,
+                grid(SHAPE),
+                bands,
+                unit=unit,
+                nodata=nodata,
+            )
             for k, p in enumerate(pair)
         )
-        return open_scene({"after": [after], "before": [before]}, hazard="flood")
+        return open_scene({"after": [after], "before": [before]}, hazard=hazard)
 
     return {
         "radar": scene("radar", list(radar), ("VV", "VH"), float("nan")),
         "optical": scene("optical", optical_pair(), ("B03", "B08", "B11"), 0),
+        "slide": scene("slide", slide_pair(), ("B02", "B03", "B04", "B08", "B11"), 0, "landslide"),
+        "ice": scene("ice", [fractured()] * 2, ("grey",), 0, "fracture"),
         "blind": scene("blind", [blind, blind], ("VV", "VH"), float("nan")),
     }
 
@@ -55,7 +81,7 @@ def able(scenes: dict[str, Scene], hazard: str, name: str) -> tuple[Scene, Score
     method: Method = pieces.load(hazard, name)()
     assert isinstance(method, Method)
     assert method.name == name
-    scene = next(s for s in scenes.values() if not method.why_not(s))
+    scene = next(s for s in sorted(scenes.values(), key=lambda s: s.hazard != hazard) if not method.why_not(s))
     return scene, method.prepare(scene)
 
 

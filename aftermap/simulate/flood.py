@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
-from odc.geo.geobox import GeoBox
 
-from aftermap.errors import UsageError
-from aftermap.raster import BLOCK_PX, Writer
-from aftermap.simulate.sar import POLARISATIONS, Surface, backscatter, incidence, speckled, texture
-from aftermap.simulate.terrain import Cover, Field, Ground, Land, Terrain, land, noise, smoothstep, terrain, uniform
-from aftermap.tiles import blocks
+from aftermap.raster import BLOCK_PX
+from aftermap.simulate import optical
+from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, check_scene, truth, write_scene
+from aftermap.simulate.mountain import RANGES, mountain, mountain_land
+from aftermap.simulate.relief import Sun, slope_light
+from aftermap.simulate.sar import (
+    COHERENCE_PAIRS,
+    POLARISATIONS,
+    Surface,
+    backscatter,
+    coherent,
+    estimated,
+    incidence,
+    speckled,
+    texture,
+)  # fmt: skip
+from aftermap.simulate.terrain import LOWLANDS, Cover, Field, Ground, Land, Terrain, land, noise, smoothstep, uniform
+from aftermap.simulate.terrain import terrain as lowland
 
-CRS = "EPSG:32633"
-ORIGIN_M = (420_000.0, 5_350_000.0)
-"""Easting and northing of the scenes' north-west corner: the Danube's plain east of Linz."""
+PLACE = Place("EPSG:32633", 420_000, 5_350_000)
+"""The Danube's plain east of Linz."""
 DATES = {"before": "2024-05-01T05:00:00Z", "after": "2024-05-13T05:00:00Z"}
+SKIES = {
+    "before": optical.Sky(Sun(155, 52), haze=1.0, ripe=0.2, clouds=0.03, name="before"),
+    "after": optical.Sky(Sun(154, 55), haze=1.6, ripe=0.3, clouds=0.12, name="after"),
+}
+REGIONS = (*LOWLANDS, *RANGES)
 SWATH_EDGE_M = {"before": 400.0, "after": 460.0}
 """Where the swath's edge meets the north border; no pass repeats another's edge exactly."""
 SWATH_LEAN = 0.21
 """Metres west per metre south: the ground track of a descending pass at mid latitudes."""
-LEAST_PX = 64
-UNKNOWN = 255
-"""Truth where nobody knows; a simulation knows everywhere, so it is declared and never written."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One window of a scene: `before`, `after` (band, y, x) in dB, `truth` (2, y, x) uint8, `dem` (1, y, x) in metres."""
+    """One window of a scene: `before`, `after` (band, y, x) in dB or as stored, `truth` (2, y, x) uint8, `dem` (1, y, x) in
+    metres, `coherence` (2, y, x) in [0, 1] where it was asked for."""
 
-    before: Field
-    after: Field
+    before: npt.NDArray[Any]
+    after: npt.NDArray[Any]
     truth: npt.NDArray[np.uint8]
     dem: Field
-
-
-Make = Callable[[int, int], Block]
-"""Block row and column to block."""
-Progress = Callable[[int, int], None]
-"""Hears blocks done and blocks in all."""
+    coherence: Field | None = None
 
 
 def simulate(
@@ -54,79 +60,95 @@ def simulate(
     *,
     size: int = 2048,
     seed: int = 0,
+    sensor: str = "sentinel-1",
+    terrain: str = "plain",
     looks: float = 4.9,
     gsd_m: float = 10.0,
     stage_m: float = 2.5,
+    coherence: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Writes before.tif, after.tif (VV, VH in dB), truth.tif (flood, permanent_water) and dem.tif (m) of size x size pixels.
+    """Writes before.tif, after.tif, truth.tif (flood, permanent_water) and dem.tif (m) of size x size pixels.
 
-    A seed is one world: a smaller scene is the north-west corner of a larger one.
+    `sensor` is "sentinel-1" (VV, VH in dB), to which `coherence` adds coherence.tif, "sentinel-2" (12 bands, reflectance
+    x 10,000) or "rgb" (8 bits). A seed is one world: a smaller scene is the north-west corner of a larger one.
     """
-    _check(size, seed, looks, gsd_m, stage_m)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write into {out}: {error.strerror}", repair="name a folder that can be created") from error
-    scratch = {name: out / f".{name}.tif.part" for name in ("before", "after", "truth", "dem")}
-    try:
-        made_by = f"aftermap flood seed={seed} looks={looks} stage_m={stage_m}"
-        _write(scratch, size, gsd_m, made_by, partial(block, seed, looks=looks, gsd_m=gsd_m, stage_m=stage_m), progress)
-        for name, path in scratch.items():
-            os.replace(path, out / f"{name}.tif")
-    finally:
-        for path in scratch.values():
-            path.unlink(missing_ok=True)
+    check_choice("sensor", sensor, ("sentinel-1", "sentinel-2", "rgb"), "no such picture of floods is made")
+    check_choice("terrain", terrain, REGIONS, "there is no such terrain")
+    check_scene(size, seed, gsd_m)
+    check_ranges(looks=(looks, 0.5, 1e6), stage_m=(stage_m, 0.1, 20))
+    layers = {
+        name: Layer(POLARISATIONS, unit="dB", acquired=date) if sensor == "sentinel-1" else optical.layer(sensor, date)
+        for name, date in DATES.items()
+    }
+    layers |= {"truth": truth("flood", "permanent_water"), "dem": DEM}
+    if coherence:
+        check_choice("sensor", sensor, ("sentinel-1",), "coherence needs radar")
+        layers["coherence"] = COHERENCE_PAIRS
+
+    def make(row: int, col: int) -> Mapping[str, npt.NDArray[Any]]:
+        made = block(
+            seed, row, col, looks=looks, gsd_m=gsd_m, stage_m=stage_m, sensor=sensor, terrain=terrain, coherence=coherence
+        )
+        return vars(made)
+
+    made_by = f"aftermap flood seed={seed} looks={looks} stage_m={stage_m} sensor={sensor} terrain={terrain}"
+    write_scene(out, layers, make, place=PLACE, size=size, gsd_m=gsd_m, made_by=made_by, progress=progress)
 
 
-def _check(size: int, seed: int, looks: float, gsd_m: float, stage_m: float) -> None:
-    """Raises UsageError for the first argument outside its range."""
-    ranges = {
-        "size": (size, LEAST_PX, 100_000), "seed": (seed, 0, 2**32 - 1), "looks": (looks, 0.5, 1e6),
-        "gsd_m": (gsd_m, 2, 60), "stage_m": (stage_m, 0.1, 20),
-    }  # fmt: skip
-    for name, (given, least, most) in ranges.items():
-        if not least <= given <= most:
-            raise UsageError(f"{name} is {given}", repair=f"give a {name} from {least:,} to {most:,}", code="bad-value")
-
-
-def _write(scratch: dict[str, Path], size: int, gsd_m: float, made_by: str, make: Make, progress: Progress | None) -> None:
-    """Every block of the scene into its four scratch files, north-west first."""
-    grid = GeoBox((size, size), Affine(gsd_m, 0, ORIGIN_M[0], 0, -gsd_m, ORIGIN_M[1]), CRS)
-    windows = list(blocks((size, size), BLOCK_PX))
-    with ExitStack() as stack:
-        writers = {name: stack.enter_context(_writer(name, path, grid, made_by)) for name, path in scratch.items()}
-        for done, window in enumerate(windows, start=1):
-            made = make(window.row // BLOCK_PX, window.col // BLOCK_PX)
-            for name, writer in writers.items():
-                writer.write(getattr(made, name)[:, : window.height, : window.width], window)
-            if progress is not None:
-                progress(done, len(windows))
-
-
-def _writer(name: str, path: Path, grid: GeoBox, made_by: str) -> Writer:
-    """An open file of the right type; the caller closes it."""
-    tags = {"SIMULATED": made_by}
-    if name == "truth":
-        names = ("flood", "permanent_water")
-        return Writer(path, grid, dtype="uint8", descriptions=names, nodata=UNKNOWN, unit="class", tags=tags)
-    if name == "dem":
-        return Writer(path, grid, dtype="float32", descriptions=("elevation",), nodata=np.nan, unit="metres", tags=tags)
-    tags["ACQUISITION_DATETIME"] = DATES[name]
-    return Writer(path, grid, dtype="float32", descriptions=POLARISATIONS, nodata=np.nan, unit="dB", tags=tags)
-
-
-def block(seed: int, row: int, col: int, *, looks: float, gsd_m: float, stage_m: float) -> Block:
+def block(
+    seed: int, row: int, col: int, *, looks: float, gsd_m: float, stage_m: float, sensor: str = "sentinel-1",
+    terrain: str = "plain", coherence: bool = False,
+) -> Block:  # fmt: skip
     """The whole 512 px block at block position (row, col): no other block, and no scene size, has a say in it."""
     ground = Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m)
-    ter = terrain(ground)
-    use = land(ground, ter)
+    ter, use = _country(ground, terrain)
     depth = _depth(ground, ter, stage_m)
-    truth = np.stack([depth > 0, ter.water]).astype(np.uint8)
+    # stalks and ridges stand out of the first 40 cm
+    flooded = smoothstep(-0.1, 0.4, depth) * (depth > 0)
+    codes = np.stack([depth > 0, ter.water]).astype(np.uint8)
+    pairs = _coherence(ground, use, flooded, (row, col)) if coherence else None
+    radar = sensor == "sentinel-1"
+    before, after = (
+        _radar(ground, ter, use, flooded, looks, (row, col)) if radar else _optical(ground, ter, use, flooded, sensor, (row, col))
+    )
+    return Block(before, after, codes, ter.elevation[None], pairs)
+
+
+def _country(ground: Ground, terrain: str) -> tuple[Terrain, Land]:
+    """Terrain and land of the region of that name."""
+    if terrain in LOWLANDS:
+        ter = lowland(ground, LOWLANDS[terrain])
+        return ter, land(ground, ter)
+    ter = mountain(ground, RANGES[terrain])
+    return ter, mountain_land(ground, ter, RANGES[terrain])
+
+
+def _radar(ground: Ground, ter: Terrain, use: Land, flooded: Field, looks: float, at: tuple[int, int]) -> list[Field]:
+    """Both pictures in dB."""
     shared = texture(ground, use.cover, use.parcel)
-    states = {"before": _before(ground, use, shared), "after": _after(ground, use, shared, depth)}
-    before, after = (_image(ground, surface, ter.rise_east, date, looks, (row, col)) for date, surface in states.items())
-    return Block(before, after, truth, ter.elevation[None])
+    states = {"before": _before(ground, use, shared), "after": _after(ground, use, shared, flooded)}
+    return [_image(ground, surface, ter.rise_east, date, looks, at) for date, surface in states.items()]
+
+
+def _optical(ground: Ground, ter: Terrain, use: Land, flooded: Field, sensor: str, at: tuple[int, int]) -> list[npt.NDArray[Any]]:
+    """Both pictures as stored numbers; the flood is muddy and shows between the crowns of woods by half."""
+    seen = flooded * np.where(use.cover == Cover.FOREST, np.float32(0.45), np.float32(1))
+    pictures = []
+    for date, sky in SKIES.items():
+        flat = optical.surface(ground, use.cover, use.parcel, sky.ripe)
+        flat = optical.flooded(flat, seen) if date == "after" else flat
+        pictures.append(optical.picture(ground, flat, slope_light(ter, sky.sun), sky, sensor, at)[0])
+    return pictures
+
+
+def _coherence(ground: Ground, use: Land, flooded: Field, at: tuple[int, int]) -> Field:
+    """Sample coherence (2, y, x) of a pair before the flood and of the pair across it; walls keep some above the water."""
+    lost = flooded * np.where(use.cover == Cover.URBAN, np.float32(0.55), np.float32(0.95))
+    kept = {"pre": np.ones_like(lost), "co": 1 - lost}
+    return np.stack([
+        estimated(coherent(ground, use.cover, share), ground.seed, f"coherence/{pair}", at) for pair, share in kept.items()
+    ])  # fmt: skip
 
 
 def _image(ground: Ground, surface: Surface, rise_east: Field, date: str, looks: float, at: tuple[int, int]) -> Field:
@@ -148,10 +170,8 @@ def _before(ground: Ground, use: Land, shared: Field) -> Surface:
     return Surface(use.cover, np.zeros_like(shared), shared, _waves(ground, "before"))
 
 
-def _after(ground: Ground, use: Land, shared: Field, depth: Field) -> Surface:
+def _after(ground: Ground, use: Land, shared: Field, flooded: Field) -> Surface:
     """Twelve days and a storm later: wetter soil, some lots harvested or grazed, and water over what lay low."""
-    # stalks and ridges stand out of the first 40 cm
-    flooded = smoothstep(-0.1, 0.4, depth) * (depth > 0)
     change = 0.6 + 0.5 * noise(ground, "moisture", 1500) + 0.45 * noise(ground, "season", 60)
     change -= np.float32(3) * (uniform(use.parcel, "harvest") < 0.05)
     change[use.cover == Cover.WATER] = 0

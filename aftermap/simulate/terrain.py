@@ -61,20 +61,36 @@ class Cover(IntEnum):
     BARE = 3
     FOREST = 4
     URBAN = 5
+    ROCK = 6
+    SNOW = 7
 
 
 @dataclass(frozen=True)
 class Terrain:
     """Fields (y, x): elevation, height above the nearest drainage and distance to the main valley's axis in metres.
 
-    `rise_east` is the elevation's derivative eastward (m/m); `water` is True on rivers and lakes at their normal level.
+    `rise_east` and `rise_south` are the elevation's derivatives (m/m); `water` is True on rivers and lakes at their normal level.
     """
 
     elevation: Field
     rise_east: Field
+    rise_south: Field
     hand: Field
     valley: Field
     water: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Lowland:
+    """A lowland region: half width (m) of the flat plain, how much it varies, its least, and height (m) of the hills beside it."""
+
+    plain_m: float
+    plain_varies_m: float
+    plain_least_m: float
+    hills_m: float
+
+
+LOWLANDS = {"plain": Lowland(295, 110, 160, 45), "hills": Lowland(190, 60, 100, 150)}
 
 
 @dataclass(frozen=True)
@@ -134,29 +150,35 @@ def fractal(ground: Ground, layer: str, scale_m: float, octaves: int, gain: floa
     return np.asarray(total / np.float32(np.sqrt(sum(gain ** (2 * k) for k in range(octaves)))))
 
 
+def rises(ground: Ground, field: Field) -> tuple[Field, Field]:
+    """Derivatives (y, x) of a field southward and eastward, per metre; one-sided on the window's rim."""
+    down, right = np.gradient(field, np.float32(ground.gsd_m))
+    return np.asarray(down), np.asarray(right)
+
+
 def smoothstep(low: float, high: float, x: Field) -> Field:
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
-def terrain(ground: Ground) -> Terrain:
-    """Terrain of a window; the same to the last bit for the same window, to rounding where windows overlap."""
+def terrain(ground: Ground, region: Lowland = LOWLANDS["plain"]) -> Terrain:
+    """Lowland terrain of a window; the same to the last bit for the same window, to rounding where windows overlap."""
     wide = ground.grown(HALO_PX)
     heading = 0.9 * (float(uniform(hashed(ground.seed, "heading"), "heading")[0]) - 0.5)
     along = (np.cos(heading) * wide.east_m - np.sin(heading) * wide.south_m).astype(np.float32)
     across = (np.sin(heading) * wide.east_m + np.cos(heading) * wide.south_m).astype(np.float32)
     valley, channel, scroll = _main(wide, across)
-    hand, bed, stream = _valleys(wide, along, valley, channel, scroll)
+    hand, bed, stream = _valleys(wide, region, along, valley, channel, scroll)
     lake = noise(wide, "lake", 650) + 0.15 * noise(wide, "shore", 120)
     basin = smoothstep(2.2, 3.0, lake) * smoothstep(3.0, 6.0, hand)
     # the plane falls 0.5 m per km along the main rivers, tributaries 4 m per km
     elevation = 260 - 0.0005 * along + bed + hand - 4 * basin
-    rise = np.gradient(elevation, np.float32(ground.gsd_m), axis=1)
+    down, rise = rises(ground, np.asarray(elevation))
     water = stream | (basin > 0.1)
     inner = (slice(HALO_PX, -HALO_PX), slice(HALO_PX, -HALO_PX))
-    elevation, rise, hand, valley = (field[inner].astype(np.float32) for field in (elevation, rise, hand, valley))
-    return Terrain(elevation, rise, hand, valley, water[inner])
+    elevation, rise, down, hand, valley = (field[inner].astype(np.float32) for field in (elevation, rise, down, hand, valley))
+    return Terrain(elevation, rise, down, hand, valley, water[inner])
 
 
 def _main(ground: Ground, across: Field) -> tuple[Field, Field, Field]:
@@ -181,7 +203,7 @@ def _distance(course: Field, spacing: float, ground: Ground) -> Field:
 
 
 def _valleys(
-    ground: Ground, along: Field, valley: Field, channel: Field, scroll: Field
+    ground: Ground, region: Lowland, along: Field, valley: Field, channel: Field, scroll: Field
 ) -> tuple[Field, Field, npt.NDArray[np.bool_]]:
     """Height above drainage and height of the nearest drainage's bed above the main river (m), and where the rivers are."""
     # those of the left and right bank are staggered; the jump lies in the river's middle and where none has grown
@@ -196,18 +218,18 @@ def _valleys(
     banks = smoothstep(0, 110, channel) * (1 - grown * (1 - smoothstep(0, 60, brook)))
     # a loop that leaves the plain has made its own
     reach = np.minimum(valley, 220 + 1.5 * np.maximum(channel, 0) + np.maximum(valley - 900, 0))
-    relief = _relief(ground, reach, carved) + _swales(ground, scroll, valley)
+    relief = _relief(ground, region, reach, carved) + _swales(ground, scroll, valley)
     hand = np.maximum(relief, np.float32(0.3)) * banks
     bed = 0.004 * valley * valley / (valley + 600)
     return hand, bed, (channel < 0) | ((brook < 0) & (grown > 0.05))
 
 
-def _relief(ground: Ground, valley: Field, carved: Field) -> Field:
+def _relief(ground: Ground, region: Lowland, valley: Field, carved: Field) -> Field:
     """Metres above the drainage: a plain that is nearly flat for some hundred metres, then fractal slopes."""
-    plain_m = np.clip(295 + 110 * noise(ground, "plain", 3000), 160, 800)
+    plain_m = np.clip(region.plain_m + region.plain_varies_m * noise(ground, "plain", 3000), region.plain_least_m, 800)
     edge = valley / plain_m
     hills = smoothstep(0.7, 7, edge) * np.clip(1 + 0.5 * fractal(ground, "hills", 1800, 6), 0.12, 3)
-    return np.asarray((1.1 + 1.1 * edge * edge / (1 + 0.2 * edge) + 45 * hills) * (0.12 + 0.88 * carved))
+    return np.asarray((1.1 + 1.1 * edge * edge / (1 + 0.2 * edge) + region.hills_m * hills) * (0.12 + 0.88 * carved))
 
 
 def _swales(ground: Ground, scroll: Field, valley: Field) -> Field:
@@ -217,7 +239,13 @@ def _swales(ground: Ground, scroll: Field, valley: Field) -> Field:
 
 
 def land(ground: Ground, ter: Terrain) -> Land:
-    """Cover and parcels of a window whose terrain is given: towns, woods, and fields in bent strips of uneven lots."""
+    """Cover and parcels of a window of plain or hills whose terrain is given: towns, woods and fields."""
+    parcel = parcels(ground)
+    return Land(_cover(ground, ter, uniform(parcel, "use")), parcel)
+
+
+def parcels(ground: Ground) -> Hash:
+    """One hash (y, x) per lot: bent strips of uneven lots, turned from commune to commune."""
     east = ground.east_m + 300 * noise(ground, "lots-east", 2600)
     south = ground.south_m + 300 * noise(ground, "lots-south", 2600)
     turn = 3 * uniform(hashed(ground.seed, "turn"), "turn") + np.where(noise(ground, "commune", 2200) > 0, 0, 0.65).astype(
@@ -228,8 +256,7 @@ def land(ground: Ground, ter: Terrain) -> Land:
     of_strip = hashed(ground.seed, "strip", strip)
     lot_m = 120 + 380 * uniform(of_strip, "lot")
     lot = np.floor((east + 500 * uniform(of_strip, "shift")) / lot_m).astype(np.int32)
-    parcel = hashed(ground.seed, "parcel", strip, lot)
-    return Land(_cover(ground, ter, uniform(parcel, "use")), parcel)
+    return hashed(ground.seed, "parcel", strip, lot)
 
 
 def _cover(ground: Ground, ter: Terrain, use: Field) -> npt.NDArray[np.uint8]:

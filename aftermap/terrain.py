@@ -1,0 +1,80 @@
+"""The shape of the ground: slope, aspect and curvature of a window, in metres on the ground whatever the CRS.
+
+Height above drainage stands in drainage.py. Radar shadow and layover are not here: they need the angle of incidence at each
+pixel, which none of the layers of a scene holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap.area import pixel_spacing_m
+from aftermap.drainage import ELEVATION
+from aftermap.scene import Scene
+from aftermap.tiles import Window
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Elevation (y + 2, x + 2) in m of a window with a rim of one pixel, and the pixels' spacing (y, x) in m."""
+
+    rimmed: F64
+    across_m: F64
+    down_m: F64
+
+    @property
+    def elevation(self) -> F32:
+        """Elevation (y, x) in m of the window itself, NaN where not known."""
+        return self.rimmed[1:-1, 1:-1].astype(np.float32)
+
+    @property
+    def slope_deg(self) -> F32:
+        """Slope (y, x) in degrees (Horn 1981); NaN where a neighbour's elevation is not known."""
+        return np.degrees(np.arctan(np.hypot(*self._gradient()))).astype(np.float32)
+
+    @property
+    def aspect_deg(self) -> F32:
+        """Where the slope faces (y, x): degrees clockwise from the image's upward direction; NaN where flat or not known."""
+        right, up = self._gradient()
+        facing = np.degrees(np.arctan2(-right, -up)) % 360
+        return np.where((right == 0) & (up == 0), np.nan, facing).astype(np.float32)
+
+    @property
+    def curvature(self) -> F32:
+        """Minus the Laplacian (y, x) in 1/m (Zevenbergen and Thorne 1987): above 0 on ridges, below 0 in hollows."""
+        z = self.rimmed
+        centre = z[1:-1, 1:-1]
+        right = (z[1:-1, 2:] + z[1:-1, :-2] - 2 * centre) / self.across_m**2
+        down = (z[2:, 1:-1] + z[:-2, 1:-1] - 2 * centre) / self.down_m**2
+        return np.asarray(-(right + down), np.float32)
+
+    def _gradient(self) -> tuple[F64, F64]:
+        """Rise (y, x) in m/m to the right and upward in the image, from all eight neighbours, the nearer ones twice."""
+        z = self.rimmed
+        down = z[:-2] + 2 * z[1:-1] + z[2:]  # (y, x + 2)
+        across = z[:, :-2] + 2 * z[:, 1:-1] + z[:, 2:]  # (y + 2, x)
+        centre = 0 * z[1:-1, 1:-1]  # Horn leaves the centre out; a void has no slope
+        return (down[:, 2:] - down[:, :-2]) / (8 * self.across_m) + centre, (across[:-2] - across[2:]) / (
+            8 * self.down_m
+        ) + centre
+
+
+def read_ground(scene: Scene, window: Window, *, gsd_m: float | None = None) -> Ground:
+    """The ground of a window from the scene's `dem`; the same bits whatever the window.
+
+    Beyond the image's edge the ground goes on as it came. `gsd_m` is the pixel size of a scene without CRS.
+    """
+    wide = window.pad(1, scene.shape)
+    z = scene.read(ELEVATION, wide)[0].astype(np.float64)
+    rim = [
+        (int(window.row == 0), int(window.stop_row == scene.shape[0])),
+        (int(window.col == 0), int(window.stop_col == scene.shape[1])),
+    ]
+    straight = np.pad(z, rim, mode="reflect", reflect_type="odd") if min(z.shape) > 1 else np.pad(z, rim, mode="edge")
+    return Ground(straight, *pixel_spacing_m(scene.grid, window, gsd_m=gsd_m))

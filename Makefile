@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Tests run side by side: threads of one would only wait for the others.
+test test-full: export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: demo test test-full lint clean
 

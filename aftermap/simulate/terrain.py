@@ -82,7 +82,7 @@ class Terrain:
 
 @dataclass(frozen=True)
 class Lowland:
-    """A lowland region: half width (m) of the flat plain, how much it varies, its least, and height (m) of the hills beside it."""
+    """A lowland region: half width (m) of the flat plain, how much it varies, its least, and height (m) of its hills."""
 
     plain_m: float
     plain_varies_m: float

@@ -188,7 +188,7 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
                 ],
             ),
             "",
-            "Without a date before, these maps show open water. Cloud and mountain shadow are not excluded yet.",
+            "Without a date before, these maps show open water. Cloud is excluded where a band of the image says so (Bolzano).",
             "",
         ]
     )

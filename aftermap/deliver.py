@@ -209,9 +209,9 @@ class _Job:
         found = scorer.classes[0]
         if found == "water" and "reference_water" in self.scene.layers:
             found = self.scene.hazard
-        cautions = [c for s in scorers.values() for c in getattr(s, "cautions", ())]
-        repair = "look at likelihood.tif before trusting the extent, or set the level with --threshold"
-        assumed = [check.Finding("threshold-assumed", "warn", c, self.scene.name, repair).facts() for c in cautions]
+        cautions = [w for k, w in _numbers(scorer).items() if k.endswith("source") and "no threshold found" in str(w)]
+        repair = "look at likelihood.tif before trusting the extent, or map with another method"
+        assumed = [check.Finding("threshold-assumed", "warn", f"{lead}: {c}", self.scene.name, repair).facts() for c in cautions]
         return {
             "warnings": [*facts["warnings"], *assumed],
             "classes": [found],

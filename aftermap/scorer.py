@@ -35,8 +35,8 @@ class Scorer(Protocol):
     The band axis holds the bands of all `inputs` one after the other. Pixels are NaN where they were not observed, and
     `valid` is True where every band was. What a scorer returns where `valid` is False is not used. `halo_px` is how far
     a score looks (0 for a pixelwise scorer); height and width are multiples of `multiple_of`. A scorer is a frozen
-    dataclass of plain numbers, so that every number it uses is recorded in run.json. One that had to assume a number says
-    so in `cautions`, a tuple of words that become warnings of the map; it may leave the attribute out.
+    dataclass of plain numbers, so that every number it uses is recorded in run.json. Where a number comes from stands in
+    words in a field whose name ends in `source`; "no threshold found" there becomes a warning of the map.
     """
 
     @property

@@ -78,12 +78,6 @@ class DarkScorer:
     multiple_of = 1
 
     @property
-    def cautions(self) -> tuple[str, ...]:
-        """Words for each threshold that was assumed, not found."""
-        sources = {"after": self.after_source, "before": self.before_source}
-        return tuple(f"{layer}: {words}" for layer, words in sources.items() if words.endswith("assumed"))
-
-    @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The after band, and the before band of a pair."""
         layers = ("after",) if self.before_db is None else ("after", "before")

@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests run side by side: threads of one would only wait for the others.
 test test-full: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: demo test test-full lint clean
+.PHONY: demo docs test test-full lint clean
 
 demo: $(VENV)/base
 	$(BIN)/aftermap demo -o aftermap-demo
@@ -18,13 +18,20 @@ test: $(VENV)/dev lint
 test-full: $(VENV)/dev lint
 	$(BIN)/python -m pytest -n auto
 
+docs: $(VENV)/docs
+	$(BIN)/python -m mkdocs build --quiet --strict --clean
+	! grep -rnE '<(script|img|link|iframe)[^>]+(src|href)="?(https?:)?//' site --include=*.html
+
+# NO_MKDOCS_2_WARNING keeps the theme from advertising in every build.
+docs: export NO_MKDOCS_2_WARNING = 1
+
 lint: $(VENV)/dev
-	$(BIN)/ruff check aftermap tests benchmarks
-	$(BIN)/ruff format --check aftermap tests benchmarks
+	$(BIN)/ruff check aftermap tests benchmarks docs
+	$(BIN)/ruff format --check aftermap tests benchmarks docs
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) aftermap-demo build *.egg-info
+	rm -rf $(VENV) aftermap-demo build site *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,3 +43,7 @@ $(VENV)/base: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/base
+
+$(VENV)/docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@

@@ -46,7 +46,7 @@ def examine(scene: Scene) -> list[Finding]:
 
 def examine_layer(layer: Layer) -> Iterator[Finding]:
     """Warnings about one layer."""
-    where = ", ".join(dict.fromkeys(s.path.name for s in layer.sources))
+    where = ", ".join(p.name for p in layer.paths)
     if layer.grid.crs is None:
         yield _warn(
             "no-crs", "no CRS: mapped in pixel space; areas are in pixels unless --gsd-m is given", where,
@@ -105,7 +105,7 @@ def _clouds(scene: Scene) -> Iterator[Finding]:
         yield _warn(
             "cloud-mask-missing",
             f"{key} has no cloud mask, and no cloud is excluded; a spectral test, right on 3 of 4 pixels, finds {share:.1f} %",
-            ", ".join(dict.fromkeys(s.path.name for s in layer.sources)),
+            ", ".join(p.name for p in layer.paths),
             f"give one of the bands {', '.join(clouds.CLASS_BANDS)} with the image",
         )
 
@@ -136,7 +136,7 @@ def _pair(scene: Scene) -> Iterator[Finding]:
             scene.name,
             "swap --before and --after",
         )
-    if [s.path for s in after.sources] == [s.path for s in before.sources]:
+    if after.paths == before.paths:
         yield _warn("same-image", "before and after are the same file", scene.name, "give two dates")
 
 

@@ -251,9 +251,8 @@ class _Job:
 
 
 def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
-    paths = list(dict.fromkeys(s.path for s in layer.sources))
     return {
-        "files": [{"name": p.name, "sha256": journal.sha256(p), "bytes": p.stat().st_size} for p in paths],
+        "files": [{"name": p.name, "sha256": journal.sha256(p), "bytes": p.stat().st_size} for p in layer.paths],
         "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
         "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
     }  # fmt: skip

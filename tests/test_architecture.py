@@ -20,7 +20,7 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "naming", "layer", "clouds", "scene", "check", "drainage",
+        "scorer", "palette", "raster", "area", "vector", "naming", "mosaic", "layer", "clouds", "scene", "check", "drainage",
         "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products",
     ),
     (),

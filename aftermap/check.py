@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aftermap import clouds
+from aftermap import clouds, coregister
 from aftermap.errors import InputRefusedError
 from aftermap.layer import SAMPLE_PX, SAMPLE_SIDE, Layer, open_layer
 from aftermap.scene import Scene
@@ -138,6 +138,22 @@ def _pair(scene: Scene) -> Iterator[Finding]:
         )
     if after.paths == before.paths:
         yield _warn("same-image", "before and after are the same file", scene.name, "give two dates")
+    if after.orbit and before.orbit and after.orbit != before.orbit:
+        yield _warn(
+            "orbit-differs", f"before is from {'an' if before.orbit[0] == 'a' else 'a'} {before.orbit} orbit and after from "
+            f"{'an' if after.orbit[0] == 'a' else 'a'} {after.orbit} one: slopes look different", scene.name,
+            "give a pair of one orbit direction; trust changes on slopes less",
+        )  # fmt: skip
+    yield from _shifted(scene)
+
+
+def _shifted(scene: Scene) -> Iterator[Finding]:
+    """Before and after that do not lie on each other."""
+    shift = coregister.shift_of(scene)
+    if shift is not None and shift.length > coregister.TELLING_PX:
+        repair = "give --coregister to take the shift out" if scene.grid.crs is not None else "align the images first"
+        words = f"before lies {shift.dx:+.2f} px right of and {shift.dy:+.2f} px below after"
+        yield _warn("pair-shifted", f"{words} (median of {shift.clear} of {shift.windows} windows)", scene.name, repair)
 
 
 def examine_files(paths: Sequence[Path]) -> tuple[list[Finding], list[str]]:

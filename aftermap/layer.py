@@ -69,6 +69,8 @@ class Layer:
     sources: tuple[BandSource, ...]
     grid: GeoBox
     acquired: str | None
+    orbit: str | None = None
+    """"ascending" or "descending"; None where nothing says."""
     reasons: dict[str, str] = field(default_factory=dict)
     sampled: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32), repr=False, compare=False)
     """Sampled values as stored, (band, n), NaN where not observed; what the doctor looks at."""
@@ -135,6 +137,7 @@ def _open_image(
             BandSource(f.path, f.indexes[k], f.nodata[k] if declared.nodata is None else declared.nodata) for f, k in places
         ),
         acquired=declared.acquired or next((a for f in files if (a := naming.acquired(f))), None),
+        orbit=next((o for f in files if (o := naming.orbit(f))), None),
         reasons=reasons | {"sensor": "declared" if declared.sensor else "band and file names"},
     )  # fmt: skip
     layer = _with_samples(layer)

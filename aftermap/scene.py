@@ -35,6 +35,8 @@ class Scene:
     grid: GeoBox
     layers: Mapping[str, Layer]
     area_of_interest: tuple[Any, ...] = ()
+    shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Pixels (x, y) that a layer lies to the right of and below its place by its georeference; taken out on reading."""
     _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -128,8 +130,13 @@ class Scene:
         key = (layer.name, path, classes)
         if key not in self._readers:
             sources = [layer.sources[i] for i in _bands_of(layer, path, classes)]
+            affine = self.grid.affine @ self.grid.affine.translation(*self.shifts.get(layer.name, (0.0, 0.0)))
             self._readers[key] = Reader(
-                path, self.grid, [s.index for s in sources], nodata=[s.nodata for s in sources], classes=classes
+                path,
+                GeoBox(self.shape, affine, self.grid.crs),
+                [s.index for s in sources],
+                nodata=[s.nodata for s in sources],
+                classes=classes,
             )
         return self._readers[key]
 

@@ -20,7 +20,8 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "naming", "mosaic", "layer", "clouds", "scene", "check", "drainage",
+        "scorer", "palette", "raster", "area", "vector", "naming", "mosaic", "layer", "clouds", "scene", "coregister", "check",
+        "drainage",
         "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products",
     ),
     (),

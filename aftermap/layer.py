@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import mosaic, naming, raster
+from aftermap import mosaic, naming, raster, safe
 from aftermap.area import pixel_size_m
 from aftermap.errors import BandError, UsageError
 from aftermap.sensors import S2_OFFSET, SAR_UNITS, UNITS, Sensor, canonical, convert, sensor
@@ -107,6 +107,7 @@ def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = Non
     Raises RasterError, BandError or UsageError.
     """
     declared = declared or Declared()
+    paths = [file for path in paths for file in safe.expand(path)]
     files = [raster.facts(p) for p in paths]
     if _fits(declared.bands, [len(f.indexes) + f.alpha for f in files]):
         files = [raster.facts(p, alpha_is_band=True) for p in paths]

@@ -109,5 +109,6 @@ def s2_baseline(facts: Facts) -> float | None:
     """Sentinel-2 processing baseline, for example 4.0 or 5.09, from the tags or the product name."""
     if tag := facts.tags.get("PROCESSING_BASELINE"):
         return float(tag)
-    m = re.search(r"_N(\d\d)(\d\d)_", facts.path.stem)
+    product = next((p.stem for p in facts.path.parents if p.suffix.upper() == ".SAFE"), facts.path.stem)
+    m = re.search(r"_N(\d\d)(\d\d)_", product)
     return float(f"{m[1]}.{m[2]}") if m else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aftermap import clouds
+from aftermap import clouds, coregister
 from aftermap.errors import InputRefusedError
 from aftermap.layer import SAMPLE_PX, SAMPLE_SIDE, Layer, open_layer
 from aftermap.scene import Scene
@@ -46,7 +46,7 @@ def examine(scene: Scene) -> list[Finding]:
 
 def examine_layer(layer: Layer) -> Iterator[Finding]:
     """Warnings about one layer."""
-    where = ", ".join(dict.fromkeys(s.path.name for s in layer.sources))
+    where = ", ".join(p.name for p in layer.paths)
     if layer.grid.crs is None:
         yield _warn(
             "no-crs", "no CRS: mapped in pixel space; areas are in pixels unless --gsd-m is given", where,
@@ -105,7 +105,7 @@ def _clouds(scene: Scene) -> Iterator[Finding]:
         yield _warn(
             "cloud-mask-missing",
             f"{key} has no cloud mask, and no cloud is excluded; a spectral test, right on 3 of 4 pixels, finds {share:.1f} %",
-            ", ".join(dict.fromkeys(s.path.name for s in layer.sources)),
+            ", ".join(p.name for p in layer.paths),
             f"give one of the bands {', '.join(clouds.CLASS_BANDS)} with the image",
         )
 
@@ -136,8 +136,24 @@ def _pair(scene: Scene) -> Iterator[Finding]:
             scene.name,
             "swap --before and --after",
         )
-    if [s.path for s in after.sources] == [s.path for s in before.sources]:
+    if after.paths == before.paths:
         yield _warn("same-image", "before and after are the same file", scene.name, "give two dates")
+    if after.orbit and before.orbit and after.orbit != before.orbit:
+        yield _warn(
+            "orbit-differs", f"before is from {'an' if before.orbit[0] == 'a' else 'a'} {before.orbit} orbit and after from "
+            f"{'an' if after.orbit[0] == 'a' else 'a'} {after.orbit} one: slopes look different", scene.name,
+            "give a pair of one orbit direction; trust changes on slopes less",
+        )  # fmt: skip
+    yield from _shifted(scene)
+
+
+def _shifted(scene: Scene) -> Iterator[Finding]:
+    """Before and after that do not lie on each other."""
+    shift = coregister.shift_of(scene)
+    if shift is not None and shift.length > coregister.TELLING_PX:
+        repair = "give --coregister to take the shift out" if scene.grid.crs is not None else "align the images first"
+        words = f"before lies {shift.dx:+.2f} px right of and {shift.dy:+.2f} px below after"
+        yield _warn("pair-shifted", f"{words} (median of {shift.clear} of {shift.windows} windows)", scene.name, repair)
 
 
 def examine_files(paths: Sequence[Path]) -> tuple[list[Finding], list[str]]:

@@ -105,6 +105,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000, or 10 pixels without a scale]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres, for areas of a scene without CRS.")
 @click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
+@click.option("--coregister", is_flag=True, help="Measure how --before lies beside --after, and take the shift out.")
 @click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB; at least 420.")
 @click.option("--name", default="", help="Name of the scene.  [default: that of the first file]")
 @click.option("--overwrite", is_flag=True, help="Replace another run's products in the folder.")
@@ -114,7 +115,7 @@ def map_command(**given: Any) -> None:
     from aftermap import deliver
 
     options = deliver.Options(
-        **{k: given[k] for k in ("threshold", "min_area_m2", "gsd_m", "keep_scores", "memory_mb", "overwrite")}
+        **{k: given[k] for k in ("threshold", "min_area_m2", "gsd_m", "keep_scores", "coregister", "memory_mb", "overwrite")}
     )
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(

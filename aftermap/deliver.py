@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from aftermap import check, clouds, exclude, journal, palette, pieces, raster, report
+from aftermap import check, clouds, coregister, exclude, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
 from aftermap.drainage import coarsening
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
@@ -53,6 +53,7 @@ class Options:
     min_area_m2: float | None = None
     gsd_m: float | None = None
     keep_scores: bool = False
+    coregister: bool = False
     memory_mb: int = 1000
     overwrite: bool = False
 
@@ -94,6 +95,8 @@ def map(
     started = time.time()
     files = {"after": _paths(after), "before": _paths(before), "dem": _paths(dem), "reference_water": _paths(reference_water)}
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
+    if options is not None and options.coregister:
+        scene = _coregistered(scene)
     job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None))
     try:
         return job.run(started)
@@ -102,6 +105,13 @@ def map(
     except OSError as error:
         repair = "free space or mend the disk, then run the same command to resume"
         raise JobInterruptedError(f"{out} could not be written: {error}", repair=repair, code="disk") from error
+
+
+def _coregistered(scene: Scene) -> Scene:
+    """The scene with before laid on after, which needs a pair with a CRS."""
+    if "before" not in scene.layers or scene.grid.crs is None:
+        raise UsageError("--coregister needs an image before and a CRS", repair="leave it out, or give what is missing")
+    return coregister.aligned(scene)[0]
 
 
 def _paths(files: Files) -> list[Path]:
@@ -195,6 +205,8 @@ class _Job:
             "parameters": {
                 "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
                 "gsd_m": self.options.gsd_m, "exclusion": asdict(limits) if limits else None,
+                "coregister": self.options.coregister,
+                "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
                 **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },
             "area_unit": "ha" if size else "px",
@@ -251,9 +263,8 @@ class _Job:
 
 
 def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
-    paths = list(dict.fromkeys(s.path for s in layer.sources))
     return {
-        "files": [{"name": p.name, "sha256": journal.sha256(p), "bytes": p.stat().st_size} for p in paths],
+        "files": [{"name": p.name, "sha256": journal.sha256(p), "bytes": p.stat().st_size} for p in layer.paths],
         "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
         "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
     }  # fmt: skip
@@ -271,6 +282,7 @@ def _assumptions(scene: Scene, limits: exclude.Limits | None) -> list[str]:
     dates = [
         f"{k} states no date of acquisition" for k in ("after", "before") if k in scene.layers and not scene.layers[k].acquired
     ]
+    warped += [f"{k} was read {x:+.2f} px right of and {y:+.2f} px below its place" for k, (x, y) in scene.shifts.items()]
     return said + warped + dates + _excluded_by(scene, limits)
 
 

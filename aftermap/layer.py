@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import naming, raster
+from aftermap import mosaic, naming, raster, safe
 from aftermap.area import pixel_size_m
 from aftermap.errors import BandError, UsageError
-from aftermap.sensors import S2_OFFSET, SAR_UNITS, UNITS, Sensor, canonical, sensor
+from aftermap.sensors import S2_OFFSET, SAR_UNITS, UNITS, Sensor, canonical, convert, sensor
 from aftermap.tiles import Window
 
 SAMPLE_PX, SAMPLE_SIDE = 96, 5
@@ -69,9 +69,23 @@ class Layer:
     sources: tuple[BandSource, ...]
     grid: GeoBox
     acquired: str | None
+    orbit: str | None = None
+    """"ascending" or "descending"; None where nothing says."""
     reasons: dict[str, str] = field(default_factory=dict)
     sampled: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32), repr=False, compare=False)
     """Sampled values as stored, (band, n), NaN where not observed; what the doctor looks at."""
+    beneath: tuple[Layer, ...] = ()
+    """Further images of the same date and bands: each fills, in this order, what those before it did not observe."""
+
+    @property
+    def images(self) -> tuple[Layer, ...]:
+        """This image and those beneath it."""
+        return (self, *self.beneath)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of every image, once."""
+        return tuple(dict.fromkeys(s.path for image in self.images for s in image.sources))
 
     def is_class(self, index: int) -> bool:
         """True where the band at that position holds codes, which are never averaged or interpolated."""
@@ -88,12 +102,32 @@ class Layer:
 
 
 def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = None) -> Layer:
-    """The layer that these files hold, bands stacked or one per file. Raises RasterError, BandError or UsageError."""
+    """The layer that these files hold, bands stacked or one per file; images that hold the same bands become one mosaic.
+
+    Raises RasterError, BandError or UsageError.
+    """
     declared = declared or Declared()
+    paths = [file for path in paths for file in safe.expand(path)]
     files = [raster.facts(p) for p in paths]
-    if declared.bands and len(declared.bands) == sum(len(f.indexes) + f.alpha for f in files):
+    if _fits(declared.bands, [len(f.indexes) + f.alpha for f in files]):
         files = [raster.facts(p, alpha_is_band=True) for p in paths]
     names, names_from = _names(name, files, declared)
+    groups = mosaic.images(name, files, names, dated=name not in _SINGLE_BAND)
+    images = [
+        _open_image(name, [files[k] for k in group], [n for k in group for n in names[k]], declared, {"bands": names_from})
+        for group in groups
+    ]
+    return images[0] if len(images) == 1 else _joined(images)
+
+
+def _fits(bands: Sequence[str], counts: Sequence[int]) -> bool:
+    """True where the declared bands are those of all the files together, or of each of them."""
+    return bool(bands) and (len(bands) == sum(counts) or set(counts) == {len(bands)})
+
+
+def _open_image(
+    name: str, files: Sequence[raster.Facts], names: Sequence[str], declared: Declared, reasons: dict[str, str]
+) -> Layer:
     known = sensor(declared.sensor) if declared.sensor else naming.sensor_of(names, files)
     _refuse_strangers(names, known)
     grid = min((f.grid for f in files), key=lambda g: (pixel_size_m(g) or 1.0, -g.shape[0] * g.shape[1]))
@@ -104,41 +138,67 @@ def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = Non
             BandSource(f.path, f.indexes[k], f.nodata[k] if declared.nodata is None else declared.nodata) for f, k in places
         ),
         acquired=declared.acquired or next((a for f in files if (a := naming.acquired(f))), None),
-        reasons={"bands": names_from, "sensor": "declared" if declared.sensor else "band and file names"},
+        orbit=next((o for f in files if (o := naming.orbit(f))), None),
+        reasons=reasons | {"sensor": "declared" if declared.sensor else "band and file names"},
     )  # fmt: skip
     layer = _with_samples(layer)
     return _with_sar_unit(layer, files, declared) if known.is_sar else _with_optical_unit(layer, files, declared)
 
 
-def _names(name: str, files: Sequence[raster.Facts], declared: Declared) -> tuple[list[str], str]:
-    count = sum(len(f.indexes) for f in files)
+def _joined(images: Sequence[Layer]) -> Layer:
+    """One layer of several images of a date: the grid of the finest over all of them, and the bands in the first one's order."""
+    first, seen = images[0], [i for i in images if np.isfinite(i.sampled).any()]
+    unit = (seen or [first])[0].unit
+    if {i.sensor.name for i in images} != {first.sensor.name} or not ({i.unit for i in images} <= {unit} | set(SAR_UNITS)):
+        said = "; ".join(f"{i.sources[0].path.name} is {i.sensor.name} in {i.unit}" for i in images)
+        raise BandError(f"the images of {first.name} are not of one kind: {said}", repair="give one kind", code="mosaic-mixed")
+    images = [_with_scene_class_fill(i) for i in images]
+    sampled = [
+        (i.sampled if i.unit == unit else convert(i.sampled, i.unit, unit))[[i.bands.index(b) for b in first.bands]]
+        for i in images
+    ]
+    said = f"of {len(images)} images; where they overlap the one given first wins"
+    return replace(
+        images[0], grid=mosaic.union([i.grid for i in images]), unit=unit, sampled=np.concatenate(sampled, axis=1),
+        reasons={**{k: v for i in reversed(images) for k, v in i.reasons.items()}, "mosaic": said}, beneath=tuple(images[1:]),
+    )  # fmt: skip
+
+
+def _with_scene_class_fill(image: Layer) -> Layer:
+    # Scene class 0 is no data, which no tag says; as a code it would keep the next image from filling it.
+    zero = {k for k, b in enumerate(image.bands) if b == "SCL"}
+    sources = (replace(s, nodata=0.0) if k in zero and s.nodata is None else s for k, s in enumerate(image.sources))
+    return replace(image, sources=tuple(sources))
+
+
+def _names(name: str, files: Sequence[raster.Facts], declared: Declared) -> tuple[list[tuple[str, ...]], str]:
+    """The bands of each file, and what says so."""
+    counts = [len(f.indexes) for f in files]
     if declared.bands:
-        if len(declared.bands) != count:
-            raise UsageError(
-                f"{len(declared.bands)} bands are declared for {name} and its files hold {count}",
-                repair=f"name all {count} in file order, for example --bands VV,VH",
+        return _declared_names(name, counts, declared.bands), "declared"
+    if set(counts) == {1} and name in _SINGLE_BAND:
+        return [(_SINGLE_BAND[name],)] * len(files), "layer"
+    found = [naming.band_names(f) for f in files]
+    for f, (bands, _) in zip(files, found, strict=True):
+        if not bands:
+            raise BandError(
+                f"nothing in {f.path.name} says what its {len(f.indexes)} bands are",
+                repair="declare them in file order, for example --bands VV,VH or --bands red,green,blue,nir",
+                code="bands-unknown",
             )
-        names, reason = list(declared.bands), "declared"
-    elif count == 1 and name in _SINGLE_BAND:
-        names, reason = [_SINGLE_BAND[name]], "layer"
-    else:
-        found = [naming.band_names(f) for f in files]
-        for f, (bands, _) in zip(files, found, strict=True):
-            if not bands:
-                raise BandError(
-                    f"nothing in {f.path.name} says what its {len(f.indexes)} bands are",
-                    repair="declare them in file order, for example --bands VV,VH or --bands red,green,blue,nir",
-                    code="bands-unknown",
-                )
-        names, reason = [b for bands, _ in found for b in bands], found[0][1]
-    twice = {n for n in names if names.count(n) > 1}
-    if twice:
-        raise BandError(
-            f"{name} holds the band {', '.join(sorted(twice))} more than once",
-            repair="give each band once; mosaic neighbouring images first",
-            code="band-twice",
+    return [bands for bands, _ in found], found[0][1]
+
+
+def _declared_names(name: str, counts: Sequence[int], bands: Sequence[str]) -> list[tuple[str, ...]]:
+    if not _fits(bands, counts):
+        raise UsageError(
+            f"{len(bands)} bands are declared for {name} and its files hold {sum(counts)}",
+            repair=f"name all {sum(counts)} in file order, for example --bands VV,VH",
         )
-    return names, reason
+    if len(bands) != sum(counts):
+        return [tuple(bands)] * len(counts)
+    ends = np.cumsum(counts).tolist()
+    return [tuple(bands[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
 
 _SINGLE_BAND = {"dem": "elevation", "reference_water": "mask"}

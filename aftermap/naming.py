@@ -97,9 +97,18 @@ def acquired(facts: Facts) -> str | None:
     return "{}-{}-{}".format(*m.groups()) if m else None
 
 
+def orbit(facts: Facts) -> str | None:
+    """The word ascending or descending from a tag (ORBIT_DIRECTION, SAT:ORBIT_STATE, PASS) or the file name; else None."""
+    tagged = [v for k, v in facts.tags.items() if re.search(r"ORBIT_?(STATE|DIRECTION)|^PASS(_DIRECTION)?$", k.upper())]
+    words = {w for text in (*tagged, facts.path.stem) for w in tokens(text)}
+    found = [long for long, short in (("ascending", "ASC"), ("descending", "DESC")) if words & {long.upper(), short}]
+    return found[0] if len(found) == 1 else None
+
+
 def s2_baseline(facts: Facts) -> float | None:
     """Sentinel-2 processing baseline, for example 4.0 or 5.09, from the tags or the product name."""
     if tag := facts.tags.get("PROCESSING_BASELINE"):
         return float(tag)
-    m = re.search(r"_N(\d\d)(\d\d)_", facts.path.stem)
+    product = next((p.stem for p in facts.path.parents if p.suffix.upper() == ".SAFE"), facts.path.stem)
+    m = re.search(r"_N(\d\d)(\d\d)_", product)
     return float(f"{m[1]}.{m[2]}") if m else None

@@ -35,6 +35,8 @@ class Scene:
     grid: GeoBox
     layers: Mapping[str, Layer]
     area_of_interest: tuple[Any, ...] = ()
+    shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Pixels (x, y) that a layer lies to the right of and below its place by its georeference; taken out on reading."""
     _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -80,18 +82,30 @@ class Scene:
         self, wanted: LayerBands, shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         layer = self.layers[wanted.layer]
-        places = [i for b in wanted.bands if (i := layer.index(b)) is not None]
-        files = [(layer.sources[i].path, layer.is_class(i)) for i in places]
+        names = [layer.bands[i] for b in wanted.bands if (i := layer.index(b)) is not None]
+        pixels = np.full((len(names), *shape), np.nan, np.float32)
+        for image in layer.images:
+            if (unseen := np.isnan(pixels)).any():
+                found = self._gather_image(image, names, shape, read)
+                np.copyto(pixels, found if image.unit == layer.unit else convert(found, image.unit, layer.unit), where=unseen)
+        return convert(pixels, layer.unit, wanted.unit)
+
+    def _gather_image(
+        self, image: Layer, names: Sequence[str], shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        """Bands (band, y, x) of one image of a layer, in that image's unit."""
+        places = [image.bands.index(b) for b in names]
+        files = [(image.sources[i].path, image.is_class(i)) for i in places]
         pixels = np.empty((len(places), *shape), np.float32)
         for path, classes in dict.fromkeys(files):
-            stored = read(self._reader(layer, path, classes))
-            held = [layer.sources[i].index for i in _bands_of(layer, path, classes)]
+            stored = read(self._reader(image, path, classes))
+            held = [image.sources[i].index for i in _bands_of(image, path, classes)]
             for k in (k for k, file in enumerate(files) if file == (path, classes)):
-                source = layer.sources[places[k]]
+                source = image.sources[places[k]]
                 pixels[k] = stored[held.index(source.index)]
                 if (source.scale, source.offset) != (1.0, 0.0):
                     pixels[k] = pixels[k] * np.float32(source.scale) + np.float32(source.offset)
-        return convert(pixels, layer.unit, wanted.unit)
+        return pixels
 
     def clouded(self, layer: str, window: Window) -> npt.NDArray[np.bool_] | None:
         """True (y, x) where the layer's own class band says cloud or cloud shadow; None where it has no such band."""
@@ -105,15 +119,24 @@ class Scene:
     def resampling(self, layer: str) -> str:
         """How a layer reaches the scene's grid: "none", or the resampling of each of its files."""
         found = self.layers[layer]
-        ways = {self._reader(found, s.path, found.is_class(i)).resampling for i, s in enumerate(found.sources)}
+        ways = {
+            self._reader(image, s.path, image.is_class(i)).resampling
+            for image in found.images
+            for i, s in enumerate(image.sources)
+        }
         return ", ".join(sorted(ways))
 
     def _reader(self, layer: Layer, path: Path, classes: bool) -> Reader:
         key = (layer.name, path, classes)
         if key not in self._readers:
             sources = [layer.sources[i] for i in _bands_of(layer, path, classes)]
+            affine = self.grid.affine @ self.grid.affine.translation(*self.shifts.get(layer.name, (0.0, 0.0)))
             self._readers[key] = Reader(
-                path, self.grid, [s.index for s in sources], nodata=[s.nodata for s in sources], classes=classes
+                path,
+                GeoBox(self.shape, affine, self.grid.crs),
+                [s.index for s in sources],
+                nodata=[s.nodata for s in sources],
+                classes=classes,
             )
         return self._readers[key]
 

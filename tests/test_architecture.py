@@ -20,8 +20,8 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "naming", "layer", "clouds", "scene", "check", "drainage",
-        "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products",
+        "scorer", "palette", "raster", "area", "vector", "naming", "mosaic", "safe", "layer", "clouds", "scene", "coregister",
+        "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products",
     ),
     (),
     ("predict", "evaluate", "finish"),

@@ -6,7 +6,6 @@ AftermapError                 exit 1
 |- InputRefusedError          exit 3   the doctor refuses these files; carries its findings
 |  |- RasterError             exit 3   a raster that cannot be read or written
 |  `- BandError               exit 3   bands or units that are missing, ambiguous or impossible
-|- NothingAnalysedError       exit 4   not one pixel could be analysed
 `- JobInterruptedError        exit 5   stopped halfway; the same command resumes
 """
 

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from odc.geo.geobox import GeoBox
+
 from aftermap import check, clouds, exclude, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
 from aftermap.drainage import coarsening
@@ -21,6 +23,7 @@ from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared, Layer
 from aftermap.predict import Plan, predict
 from aftermap.products.cog import RASTERS
+from aftermap.products.density import Cells
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.scene import Scene, open_scene
@@ -52,6 +55,8 @@ class Options:
     threshold: float = 0.5
     min_area_m2: float | None = None
     gsd_m: float | None = None
+    density_m: float | None = None
+    """Side in metres of the cells of density.tif; None for no density."""
     keep_scores: bool = False
     memory_mb: int = 1000
     overwrite: bool = False
@@ -59,7 +64,7 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
-        for name, value in (("--gsd-m", self.gsd_m), ("--min-area-m2", self.min_area_m2)):
+        for name, value in (("--gsd-m", self.gsd_m), ("--min-area-m2", self.min_area_m2), ("--density-m", self.density_m)):
             if value is not None and not 0 <= value < 1e12:
                 raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
         if self.memory_mb < LEAST_MEMORY_MB:
@@ -194,7 +199,8 @@ class _Job:
             },
             "parameters": {
                 "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
-                "gsd_m": self.options.gsd_m, "exclusion": asdict(limits) if limits else None,
+                "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
+                "exclusion": asdict(limits) if limits else None,
                 **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },
             "area_unit": "ha" if size else "px",
@@ -248,6 +254,14 @@ class _Job:
             "exclusion": palette.paint_exclusion(codes["exclusion"]),
             "agreement": palette.paint_agreement(codes["agreement"], len(run["methods"]["ran"])),
         }
+
+
+def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
+    """The cells of density.tif in pixels (rows, columns), beside what was asked for."""
+    if options.density_m is None:
+        return None
+    cells = Cells.nearest(grid, options.density_m, gsd_m=options.gsd_m)
+    return {"asked_m": options.density_m, "cell_px": [cells.rows, cells.cols]}
 
 
 def _input(scene: Scene, layer: Layer) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _FILES = {
     "map.gpkg": "polygons with their attributes and styles, for QGIS",
     "likelihood.tif": "likelihood in percent", "extent.tif": "the mapped extent",
     "exclusion.tif": "why a pixel was not analysed", "agreement.tif": "how many methods agree",
+    "density.tif": "share of hazard per cell",
     "summary.csv": "the numbers above", "item.json": "STAC item", "run.json": "all that determines this result",
 }  # fmt: skip
 
@@ -148,7 +149,7 @@ def _sections(run: Mapping[str, Any], numbers: _Numbers, pictures: Mapping[str, 
         _section("warnings", "Warnings and assumptions", *_warnings(run)),
         _section("made", "How it was made", *_made(run)),
         _section("limits", "Limits of this map", bullets("plain", _limits(run))),
-        _section("files", "Files beside this page", _files(pictures)),
+        _section("files", "Files beside this page", _files(run, pictures)),
     ]
 
 
@@ -243,8 +244,9 @@ def _limits(run: Mapping[str, Any]) -> list[object]:
     return limits
 
 
-def _files(pictures: Mapping[str, U8]) -> Html:
-    present = {name: words for name, words in _FILES.items() if name != "agreement.tif" or "agreement" in pictures}
+def _files(run: Mapping[str, Any], pictures: Mapping[str, U8]) -> Html:
+    absent = {"agreement.tif": "agreement" not in pictures, "density.tif": not run["parameters"].get("density")}
+    present = {name: words for name, words in _FILES.items() if not absent.get(name)}
     return pairs({tag(f'a href="{name}"', name): words for name, words in present.items()})
 
 

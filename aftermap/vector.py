@@ -80,6 +80,20 @@ def rectangle(grid: GeoBox) -> Any:
     return place(np.array([shapely.box(0, 0, width, height)]), grid.affine)[0]
 
 
+def boxes(first: npt.NDArray[Any], last: npt.NDArray[Any], affine: Affine) -> Geometries:
+    """Rectangles (n,) in world coordinates between pixel corners (n, 2) of (column, row)."""
+    return place(np.asarray(shapely.box(*first.T, *last.T), dtype=object), affine)
+
+
+def lowest_pixels(geometries: Geometries, affine: Affine) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row and column (n,) of the first pixel in the last row of each polygon whose corners are pixel corners."""
+    xy, of = shapely.get_coordinates(place(geometries, ~affine), return_index=True)
+    corner = np.rint(xy).astype(np.int64)
+    order = np.lexsort((corner[:, 0], -corner[:, 1], of))
+    first = order[np.searchsorted(of[order], np.arange(len(geometries)))]
+    return corner[first, 1] - 1, corner[first, 0]
+
+
 def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     """Valid polygons of a file's one polygon layer, in the grid's CRS (pixel space where the grid has none).
 

@@ -91,6 +91,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
 @click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format.")
+@click.option("--assets", type=_FILES, help="Points, lines or polygons to count as affected or not, in any vector format.")
 @click.option(
     "--bands", help="Names of the bands of --after (and --before) in file order, for example VV,VH or red,green,blue,nir."
 )
@@ -120,8 +121,8 @@ def map_command(**given: Any) -> None:
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
-            aoi=given["aoi"], declared=_declared(given), name=given["name"], hazard=given["hazard"], method=given["method"],
-            options=options, progress=progress,
+            aoi=given["aoi"], assets=given["assets"], declared=_declared(given), name=given["name"], hazard=given["hazard"],
+            method=given["method"], options=options, progress=progress,
         )  # fmt: skip
     _say_map(mapped, given["as_json"])
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from aftermap import check, clouds, exclude, journal, palette, pieces, raster, report
+from aftermap import check, clouds, exclude, features, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
 from aftermap.drainage import coarsening
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
@@ -79,6 +79,7 @@ def map(
     dem: Files = (),
     reference_water: Files = (),
     aoi: str | os.PathLike[str] | None = None,
+    assets: str | os.PathLike[str] | None = None,
     declared: Mapping[str, Declared] | None = None,
     name: str = "",
     hazard: str = "flood",
@@ -88,7 +89,8 @@ def map(
 ) -> HazardMap:
     """The delivered map of a hazard on the grid of `after`; see products.md of the documentation for the files in `out`.
 
-    `declared` says of a layer what its files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
+    `assets` are points, lines and polygons that the summary counts as affected or not. `declared` says of a layer what its
+    files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
     when `out` holds this very job unfinished, and returns at once when it is finished. Raises UsageError,
     InputRefusedError, JobInterruptedError.
     """
@@ -99,7 +101,7 @@ def map(
     started = time.time()
     files = {"after": _paths(after), "before": _paths(before), "dem": _paths(dem), "reference_water": _paths(reference_water)}
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
-    job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None))
+    job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None), Path(assets) if assets else None)
     try:
         return job.run(started)
     except KeyboardInterrupt as error:
@@ -149,6 +151,7 @@ class _Job:
     options: Options
     out: Path
     progress: Progress
+    assets: Path | None = None
 
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
@@ -171,7 +174,8 @@ class _Job:
         parts = predict(self.scene, plan, exclusions, log, progress=lambda done, whole: self.progress("map", done, whole))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen)}
-        summary = finish(self.scene, parts, log, run, progress=lambda done, whole: self.progress("deliver", done, whole))
+        delivered: Callable[[int, int], None] = lambda done, whole: self.progress("deliver", done, whole)  # noqa: E731
+        summary = finish(self.scene, parts, log, run, assets=self.assets, progress=delivered)
         self._write(log, {**run, "answer": summary.answer}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
@@ -192,6 +196,7 @@ class _Job:
             "hazard": scene.hazard,
             "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
             "area_of_interest": len(scene.area_of_interest),
+            "assets": _assets(self.assets),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
@@ -264,10 +269,22 @@ def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
     return {"asked_m": options.density_m, "cell_px": [cells.rows, cells.cols]}
 
 
+def _assets(path: Path | None) -> list[dict[str, Any]]:
+    """The files that hold the assets: a shapefile keeps its parts in several."""
+    if path is None:
+        return []
+    features.layer_of(path)
+    return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "sha256": journal.sha256(path), "bytes": path.stat().st_size}
+
+
 def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
     paths = list(dict.fromkeys(s.path for s in layer.sources))
     return {
-        "files": [{"name": p.name, "sha256": journal.sha256(p), "bytes": p.stat().st_size} for p in paths],
+        "files": [_file(p) for p in paths],
         "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
         "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
     }  # fmt: skip

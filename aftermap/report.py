@@ -37,6 +37,9 @@ _QUANTITIES = {
     "affected_area": "Affected", "analysed_area": "Analysed", "not_analysed_area": "Not analysed",
     "area_of_interest": "Area of interest", "polygons": "Polygons", "largest_polygon": "Largest polygon",
 }  # fmt: skip
+_ASSETS = {
+    "assets_total": "Assets in the area", "assets_affected": "Assets affected", "assets_not_analysed": "Assets not analysed",
+}  # fmt: skip
 _COUNT_TOO = {
     "open water": "rivers and lakes count", "bare soil": "fields, roads and river beds count",
     "bright surface": "roads, bare ground and cloud count", "rough surface": "trees and rocks count",
@@ -134,7 +137,7 @@ def _facts(run: Mapping[str, Any], numbers: _Numbers) -> Html:
 
 def _unknowable(run: Mapping[str, Any], quantity: str) -> bool:
     """True where a zero of the summary would read as "none" although nothing was looked at."""
-    return run["answer"] == "not analysed" and quantity in ("affected_area", "polygons", "largest_polygon")
+    return run["answer"] == "not analysed" and quantity in ("affected_area", "polygons", "largest_polygon", "assets_affected")
 
 
 def _section(ident: str, title: str, *parts: object) -> Html:
@@ -158,7 +161,7 @@ def _consequences(run: Mapping[str, Any], numbers: _Numbers) -> Html:
     for row in numbers.rows:
         name, number = row["quantity"], amount(float(row["value"]), row["unit"])
         cells = ("not known", "") if _unknowable(run, name) else (number, percent(row["percent_of_aoi"]))
-        rows.append((_QUANTITIES.get(name, name), row["class"], *cells))
+        rows.append(((_QUANTITIES | _ASSETS).get(name, name), row["class"], *cells))
     return table(("Quantity", "Class", "Amount", "Share of area"), rows, numeric=(2, 3))
 
 

@@ -20,7 +20,7 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "naming", "layer", "clouds", "scene", "check", "drainage",
+        "scorer", "palette", "raster", "area", "vector", "features", "naming", "layer", "clouds", "scene", "check", "drainage",
         "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products",
     ),
     (),
@@ -30,7 +30,8 @@ FLOORS = (
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
-    "rasterio": {"raster"}, "pyogrio": {"vector"}, "shapely": {"vector"}, "sqlite3": {"vector"}, "pystac": {"products"},
+    "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
+    "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"},
     "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip

@@ -106,6 +106,8 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000, or 10 pixels without a scale]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres, for areas of a scene without CRS.")
 @click.option("--density-m", type=float, help="Also write density.tif and priority cells: share of hazard per cell of this side.")
+@click.option("--profile", help="unosat: map.gpkg also has a layer with the field names of UNOSAT (floods).")
+@click.option("--event-code", help="UNOSAT's code of the event, for --profile unosat.")
 @click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
 @click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB; at least 420.")
 @click.option("--name", default="", help="Name of the scene.  [default: that of the first file]")
@@ -116,7 +118,20 @@ def map_command(**given: Any) -> None:
     from aftermap import deliver
 
     options = deliver.Options(
-        **{k: given[k] for k in ("threshold", "min_area_m2", "gsd_m", "density_m", "keep_scores", "memory_mb", "overwrite")}
+        **{
+            k: given[k]
+            for k in (
+                "threshold",
+                "min_area_m2",
+                "gsd_m",
+                "density_m",
+                "profile",
+                "event_code",
+                "keep_scores",
+                "memory_mb",
+                "overwrite",
+            )
+        }
     )
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(

@@ -35,6 +35,7 @@ Progress = Callable[[str, int, int], None]
 
 MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
 """Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
+PROFILES = ("unosat",)
 LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
 _UNSEPARATED = {
@@ -57,6 +58,10 @@ class Options:
     gsd_m: float | None = None
     density_m: float | None = None
     """Side in metres of the cells of density.tif; None for no density."""
+    profile: str | None = None
+    """"unosat": map.gpkg also has a layer with the field names of UNOSAT."""
+    event_code: str | None = None
+    """UNOSAT's code of the event, for example FL20220808PAK."""
     keep_scores: bool = False
     memory_mb: int = 1000
     overwrite: bool = False
@@ -64,6 +69,10 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
+        if self.profile is not None and self.profile not in PROFILES:
+            raise UnknownNameError("profile", self.profile, PROFILES)
+        if self.event_code and self.profile != "unosat":
+            raise UsageError("--event-code is a field of the UNOSAT profile", repair="give --profile unosat too")
         for name, value in (("--gsd-m", self.gsd_m), ("--min-area-m2", self.min_area_m2), ("--density-m", self.density_m)):
             if value is not None and not 0 <= value < 1e12:
                 raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
@@ -184,6 +193,8 @@ class _Job:
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
         least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
+        if self.options.profile == "unosat" and scene.hazard != "flood":
+            raise UsageError(f"the UNOSAT profile is for floods, not for {scene.hazard}", repair="leave --profile out")
         if self.options.gsd_m is not None and grid.crs is not None:
             raise UsageError("--gsd-m is for images without CRS, and this one has one", repair="leave it out")
         if least is not None and size is None:
@@ -205,6 +216,7 @@ class _Job:
             "parameters": {
                 "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
                 "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
+                "profile": self.options.profile, "event_code": self.options.event_code,
                 "exclusion": asdict(limits) if limits else None,
                 **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },

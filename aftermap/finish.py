@@ -22,7 +22,7 @@ from aftermap.products import exposure as exposed
 from aftermap.products.cog import RASTERS, RasterSet
 from aftermap.products.density import FILE, Cells, Density
 from aftermap.products.exposure import Exposure
-from aftermap.products.geopackage import PRIORITY, Event, MapPackage, Source
+from aftermap.products.geopackage import PRIORITY, UNOSAT, Event, MapPackage, Source
 from aftermap.products.styles import raster_styles
 from aftermap.products.summary import Summary
 from aftermap.scene import Scene
@@ -53,7 +53,7 @@ def finish(
     summary = Summary(run["classes"][0], run["area_unit"])
     rasters, density = _rasters(scene, log, run), _density(scene, log, run)
     exposure = Exposure(assets, scene.grid, log.work, gsd_m=parameters["gsd_m"]) if assets else None
-    extra = [PRIORITY] if density else []
+    extra = [*([PRIORITY] if density else []), *([UNOSAT] if parameters["profile"] == "unosat" else [])]
     with MapPackage(log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"], extra=extra) as package:
         beside = partial(_beside, parts)
         for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
@@ -61,6 +61,8 @@ def finish(
             hazard = found.outlines.only(HAZARD)
             summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), area(found.window), hazard.area_m2)
             package.observed(hazard)
+            if UNOSAT in extra:
+                package.unosat(hazard, run["classes"][0], parameters["event_code"])
             if density:
                 _add(density, found, area(found.window), scene.grid)
             if exposure:

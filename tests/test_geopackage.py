@@ -22,7 +22,7 @@ from odc.geo.geobox import GeoBox
 from aftermap import vector
 from aftermap.errors import InputRefusedError
 from aftermap.outline import Classes, Outlines, outlines, take_census
-from aftermap.products.geopackage import LAYERS, Event, MapPackage, Source, date_and_time
+from aftermap.products.geopackage import LAYERS, UNOSAT, Event, MapPackage, Source, date_and_time
 from aftermap.products.styles import layer_styles, raster_styles
 from aftermap.tiles import Window, blocks
 
@@ -85,6 +85,19 @@ def test_the_layers_hold_what_was_given(tmp_path: Path) -> None:
     meta, _, wkb, _ = pyogrio.raw.read(path, layer="observed_event", columns=[])
     assert meta["crs"] == "EPSG:32632"
     assert shapely.from_wkb(wkb)[0].bounds == (500_040, 4_999_910, 500_300, 4_999_970)
+
+
+def test_the_unosat_layer_names_its_fields(tmp_path: Path) -> None:
+    with MapPackage(tmp_path / "map.gpkg", UTM, FLOOD, extra=[UNOSAT]) as package:
+        package.unosat(found(UTM).only(1), "water", "FL20240501XYZ")
+    first, second = table(tmp_path / "map.gpkg", "unosat")
+    assert first == {
+        "Water_Clas": "Satellite-detected water", "Sensor_ID": "sentinel-1", "Sensor_Dat": "2024-05-01T05:30:12Z",
+        "Confidence": "Not assessed, mean likelihood 90 %", "Field_Vali": "Not yet field validated", "Water_Stat": "Unknown",
+        "Notes": "Open water, permanent water not separated; Flooded area", "Area_m2": 15600.0, "Area_ha": 1.56,
+        "EventCode": "FL20240501XYZ",
+    }  # fmt: skip
+    assert second["Area_m2"] == 2000
 
 
 def test_empty_layers_have_their_fields(tmp_path: Path) -> None:

@@ -48,6 +48,15 @@ LAYERS = (
 PRIORITY = Layer("priority", "Polygon", {"rank": "integer", **dict.fromkeys(("share", "affected_ha", "analysed_ha"), "real")})
 """The layer of priority cells, where a density was asked for."""
 
+UNOSAT = Layer(
+    "unosat", "Polygon",
+    dict.fromkeys(("Water_Clas", "Sensor_ID", "Sensor_Dat", "Confidence", "Field_Vali", "Water_Stat", "Notes"), "text")
+    | {"Area_m2": "real", "Area_ha": "real", "EventCode": "text"},
+)  # fmt: skip
+"""The mapped water under the field names of UNOSAT (its Pakistan 2022 web map), where that profile was asked for."""
+_WATER_CLASSES = {"flood": "Flooded area", "water": "Satellite-detected water"}
+"""Class of a map -> UNOSAT's words for its codes 1 and 4 (ml4floods, data/config.py)."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -101,6 +110,22 @@ class MapPackage:
         evidence["agreement"] = agreement.mean.round(2)
         common = {name: [value] * n for name, value in asdict(self._event).items()}
         self._file.write("observed_event", outlines.geometry, {**common, **self._areas(outlines), **evidence})
+
+    def unosat(self, outlines: Outlines, water: str, event_code: str | None) -> None:
+        """Adds the same polygons of `water` ("flood", "water") as UNOSAT names them; what nobody assessed is said to be so."""
+        n, event, areas = len(outlines), self._event, self._areas(outlines)
+        likelihood = outlines.under.get("likelihood", _unknown(n)).mean.round(0)
+        common = {
+            "Water_Clas": _WATER_CLASSES[water], "Sensor_ID": event.sensor, "Sensor_Dat": event.acq_after,
+            "Field_Vali": "Not yet field validated", "Water_Stat": "Unknown", "Notes": f"{event.obj_desc}; {event.notation}",
+            "EventCode": event_code,
+        }  # fmt: skip
+        columns = {name: [value] * n for name, value in common.items()}
+        columns["Confidence"] = [
+            "Not assessed" if np.isnan(v) else f"Not assessed, mean likelihood {v:.0f} %" for v in likelihood
+        ]
+        square = outlines.area_m2 if self._in_m2 else [None] * n
+        self._file.write("unosat", outlines.geometry, {**columns, "Area_m2": square, "Area_ha": areas["area_ha"]})
 
     def not_analysed(self, outlines: Outlines) -> None:
         """Adds polygons whose codes are those of exclusion.tif."""

@@ -29,6 +29,7 @@ def layer_styles(hazard: str) -> dict[str, str]:
     reasons = {label: _fill(colour, outline=colour) for code, (label, colour) in EXCLUSION.items() if code not in (0, NODATA)}
     return {
         "observed_event": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
+        "unosat": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
         "not_analysed": _categories_qml("reason", reasons),
         "priority": _single_qml(f"cells with {hazard}", _fill(None, outline=PRIORITY, width_mm=0.4)),
         "area_of_interest": _single_qml("area of interest", _fill(None, outline=(230, 30, 90, 255), width_mm=0.6)),

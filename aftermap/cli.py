@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,6 +92,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
 @click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format.")
+@click.option("--assets", type=_FILES, help="Points, lines or polygons to count as affected or not, in any vector format.")
 @click.option(
     "--bands", help="Names of the bands of --after (and --before) in file order, for example VV,VH or red,green,blue,nir."
 )
@@ -104,6 +106,9 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--threshold", default=0.5, show_default=True, help="Score above which a pixel is hazard.")
 @click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000, or 10 pixels without a scale]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres, for areas of a scene without CRS.")
+@click.option("--density-m", type=float, help="Also write density.tif and priority cells: share of hazard per cell of this side.")
+@click.option("--profile", help="unosat: map.gpkg also has a layer with the field names of UNOSAT (floods).")
+@click.option("--event-code", help="UNOSAT's code of the event, for --profile unosat.")
 @click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
 @click.option("--coregister", is_flag=True, help="Measure how --before lies beside --after, and take the shift out.")
 @click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB; at least 420.")
@@ -114,14 +119,12 @@ def map_command(**given: Any) -> None:
     """Map a hazard: one or two images in, a folder that opens in QGIS out."""
     from aftermap import deliver
 
-    options = deliver.Options(
-        **{k: given[k] for k in ("threshold", "min_area_m2", "gsd_m", "keep_scores", "coregister", "memory_mb", "overwrite")}
-    )
+    options = deliver.Options(**{f.name: given[f.name] for f in fields(deliver.Options)})
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
-            aoi=given["aoi"], declared=_declared(given), name=given["name"], hazard=given["hazard"], method=given["method"],
-            options=options, progress=progress,
+            aoi=given["aoi"], assets=given["assets"], declared=_declared(given), name=given["name"], hazard=given["hazard"],
+            method=given["method"], options=options, progress=progress,
         )  # fmt: skip
     _say_map(mapped, given["as_json"])
 

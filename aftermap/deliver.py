@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from aftermap import check, clouds, coregister, exclude, journal, palette, pieces, raster, report
+from odc.geo.geobox import GeoBox
+
+from aftermap import check, clouds, coregister, exclude, features, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
 from aftermap.drainage import coarsening
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
@@ -21,6 +23,7 @@ from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared, Layer
 from aftermap.predict import Plan, predict
 from aftermap.products.cog import RASTERS
+from aftermap.products.density import Cells
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.scene import Scene, open_scene
@@ -32,6 +35,7 @@ Progress = Callable[[str, int, int], None]
 
 MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
 """Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
+PROFILES = ("unosat",)
 LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
 _UNSEPARATED = {
@@ -52,6 +56,12 @@ class Options:
     threshold: float = 0.5
     min_area_m2: float | None = None
     gsd_m: float | None = None
+    density_m: float | None = None
+    """Side in metres of the cells of density.tif; None for no density."""
+    profile: str | None = None
+    """"unosat": map.gpkg also has a layer with the field names of UNOSAT."""
+    event_code: str | None = None
+    """UNOSAT's code of the event, for example FL20220808PAK."""
     keep_scores: bool = False
     coregister: bool = False
     memory_mb: int = 1000
@@ -60,7 +70,11 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
-        for name, value in (("--gsd-m", self.gsd_m), ("--min-area-m2", self.min_area_m2)):
+        if self.profile is not None and self.profile not in PROFILES:
+            raise UnknownNameError("profile", self.profile, PROFILES)
+        if self.event_code and self.profile != "unosat":
+            raise UsageError("--event-code is a field of the UNOSAT profile", repair="give --profile unosat too")
+        for name, value in (("--gsd-m", self.gsd_m), ("--min-area-m2", self.min_area_m2), ("--density-m", self.density_m)):
             if value is not None and not 0 <= value < 1e12:
                 raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
         if self.memory_mb < LEAST_MEMORY_MB:
@@ -75,6 +89,7 @@ def map(
     dem: Files = (),
     reference_water: Files = (),
     aoi: str | os.PathLike[str] | None = None,
+    assets: str | os.PathLike[str] | None = None,
     declared: Mapping[str, Declared] | None = None,
     name: str = "",
     hazard: str = "flood",
@@ -84,7 +99,8 @@ def map(
 ) -> HazardMap:
     """The delivered map of a hazard on the grid of `after`; see products.md of the documentation for the files in `out`.
 
-    `declared` says of a layer what its files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
+    `assets` are points, lines and polygons that the summary counts as affected or not. `declared` says of a layer what its
+    files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
     when `out` holds this very job unfinished, and returns at once when it is finished. Raises UsageError,
     InputRefusedError, JobInterruptedError.
     """
@@ -97,7 +113,7 @@ def map(
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
     if options is not None and options.coregister:
         scene = _coregistered(scene)
-    job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None))
+    job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None), Path(assets) if assets else None)
     try:
         return job.run(started)
     except KeyboardInterrupt as error:
@@ -154,6 +170,7 @@ class _Job:
     options: Options
     out: Path
     progress: Progress
+    assets: Path | None = None
 
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
@@ -176,7 +193,8 @@ class _Job:
         parts = predict(self.scene, plan, exclusions, log, progress=lambda done, whole: self.progress("map", done, whole))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen)}
-        summary = finish(self.scene, parts, log, run, progress=lambda done, whole: self.progress("deliver", done, whole))
+        delivered: Callable[[int, int], None] = lambda done, whole: self.progress("deliver", done, whole)  # noqa: E731
+        summary = finish(self.scene, parts, log, run, assets=self.assets, progress=delivered)
         self._write(log, {**run, "answer": summary.answer}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
@@ -185,6 +203,8 @@ class _Job:
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
         least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
+        if self.options.profile == "unosat" and scene.hazard != "flood":
+            raise UsageError(f"the UNOSAT profile is for floods, not for {scene.hazard}", repair="leave --profile out")
         if self.options.gsd_m is not None and grid.crs is not None:
             raise UsageError("--gsd-m is for images without CRS, and this one has one", repair="leave it out")
         if least is not None and size is None:
@@ -197,6 +217,7 @@ class _Job:
             "hazard": scene.hazard,
             "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
             "area_of_interest": len(scene.area_of_interest),
+            "assets": _assets(self.assets),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
@@ -204,7 +225,9 @@ class _Job:
             },
             "parameters": {
                 "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
-                "gsd_m": self.options.gsd_m, "exclusion": asdict(limits) if limits else None,
+                "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
+                "profile": self.options.profile, "event_code": self.options.event_code,
+                "exclusion": asdict(limits) if limits else None,
                 "coregister": self.options.coregister,
                 "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
                 **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
@@ -262,9 +285,29 @@ class _Job:
         }
 
 
+def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
+    """The cells of density.tif in pixels (rows, columns), beside what was asked for."""
+    if options.density_m is None:
+        return None
+    cells = Cells.nearest(grid, options.density_m, gsd_m=options.gsd_m)
+    return {"asked_m": options.density_m, "cell_px": [cells.rows, cells.cols]}
+
+
+def _assets(path: Path | None) -> list[dict[str, Any]]:
+    """The files that hold the assets: a shapefile keeps its parts in several."""
+    if path is None:
+        return []
+    features.layer_of(path)
+    return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "sha256": journal.sha256(path), "bytes": path.stat().st_size}
+
+
 def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
     return {
-        "files": [{"name": p.name, "sha256": journal.sha256(p), "bytes": p.stat().st_size} for p in layer.paths],
+        "files": [_file(p) for p in layer.paths],
         "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
         "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
     }  # fmt: skip

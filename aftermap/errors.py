@@ -7,6 +7,8 @@ AftermapError                 exit 1
 |  |- RasterError             exit 3   a raster that cannot be read or written
 |  `- BandError               exit 3   bands or units that are missing, ambiguous or impossible
 `- JobInterruptedError        exit 5   stopped halfway; the same command resumes
+
+Exit 4 is no error: the map is delivered and its answer is "not analysed".
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from aftermap.journal import Journal
 from aftermap.outline import Classes, Outlined, outlines, take_census
 from aftermap.palette import EXCLUSION, NODATA
 from aftermap.predict import Parts
+from aftermap.products import exposure as exposed
 from aftermap.products.cog import RASTERS, RasterSet
-from aftermap.products.geopackage import Event, MapPackage, Source
+from aftermap.products.density import FILE, Cells, Density
+from aftermap.products.exposure import Exposure
+from aftermap.products.geopackage import PRIORITY, UNOSAT, Event, MapPackage, Source
 from aftermap.products.styles import raster_styles
 from aftermap.products.summary import Summary
 from aftermap.scene import Scene
@@ -37,27 +41,42 @@ _DESCRIPTIONS = {"flood": "Flooded area", "fracture": "Glacier fracture"}
 _PHASES = {"after": "Post-event", "before": "Pre-event"}
 
 
-def finish(scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, progress: Callable[[int, int], None]) -> Summary:
+def finish(
+    scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, assets: Path | None = None,
+    progress: Callable[[int, int], None],
+) -> Summary:  # fmt: skip
     """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes."""
     parameters, windows = run["parameters"], list(blocks(scene.shape, WINDOW_PX))
     area = partial(pixel_area_m2, scene.grid, gsd_m=parameters["gsd_m"])
     least = {HAZARD: parameters["min_area_m2"] if "min_area_m2" in parameters else parameters["min_area_px"]}
     classes = Classes(_counted(partial(_codes, parts), progress, 2 * len(windows)), windows, scene.shape, area, frozenset({0}))
     summary = Summary(run["classes"][0], run["area_unit"])
-    rasters = _rasters(scene, log, run)
-    with MapPackage(log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"]) as package:
+    rasters, density = _rasters(scene, log, run), _density(scene, log, run)
+    exposure = Exposure(assets, scene.grid, log.work, gsd_m=parameters["gsd_m"]) if assets else None
+    extra = [*([PRIORITY] if density else []), *([UNOSAT] if parameters["profile"] == "unosat" else [])]
+    with MapPackage(log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"], extra=extra) as package:
         beside = partial(_beside, parts)
         for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
             _write(found, parts, rasters)
             hazard = found.outlines.only(HAZARD)
             summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), area(found.window), hazard.area_m2)
             package.observed(hazard)
+            if UNOSAT in extra:
+                package.unosat(hazard, run["classes"][0], parameters["event_code"])
+            if density:
+                _add(density, found, area(found.window), scene.grid)
+            if exposure:
+                exposure.add(found.window, _states(found.codes), area(found.window))
             package.not_analysed(found.outlines.only(*(c for c in EXCLUSION if c not in (0, OUTSIDE_AOI, NODATA))))
         _context(scene, package, run)
+        summary.exposure = exposure.rows() if exposure else []
         package.summary(summary.rows())
+        if density:
+            density.finish(log.stage / FILE)
+            package.priority(density.priority, density.cells)
     rasters.finish()
     (log.stage / "styles").mkdir()
-    for name, qml in raster_styles(run["maps"], len(run["methods"]["ran"])).items():
+    for name, qml in raster_styles(run["maps"], len(run["methods"]["ran"]), density=density is not None).items():
         (log.stage / "styles" / name).write_text(qml, encoding="utf-8")
     return summary
 
@@ -75,6 +94,27 @@ def _rasters(scene: Scene, log: Journal, run: Mapping[str, Any]) -> RasterSet:
     names = [n for n in RASTERS if n != "score" or run["parameters"]["keep_scores"]]
     words = {"what": run["maps"], "calibration": run["calibration"], "methods": str(len(run["methods"]["ran"]))}
     return RasterSet(names, scene.grid, log.work, log.stage, words)
+
+
+def _density(scene: Scene, log: Journal, run: Mapping[str, Any]) -> Density | None:
+    """The cells that were asked for; slides are counted too, for their number tells what their area does not."""
+    asked = run["parameters"]["density"]
+    if asked is None:
+        return None
+    return Density(Cells(*asked["cell_px"]), scene.grid, log.work, what=run["maps"], counted=run["hazard"] == "landslide")
+
+
+def _add(density: Density, found: Outlined, area: npt.NDArray[np.float64], grid: GeoBox) -> None:
+    hazard = found.codes == HAZARD
+    lowest = vector.lowest_pixels(found.outlines.only(HAZARD).geometry, grid.affine)
+    density.add(found.window, hazard, hazard | (found.codes == 0), area, lowest)
+
+
+def _states(codes: U8) -> U8:
+    """What a code means for what stands there (exposure.py)."""
+    states = np.full(256, exposed.NOT_ANALYSED, np.uint8)
+    states[[0, HAZARD, OUTSIDE_AOI]] = exposed.CLEAR, exposed.AFFECTED, exposed.OUTSIDE
+    return np.asarray(states[codes])
 
 
 def _write(found: Outlined, parts: Parts, rasters: RasterSet) -> None:

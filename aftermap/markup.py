@@ -79,9 +79,9 @@ def plain(value: object) -> str:
 
 def amount(value: float, unit: str) -> str:
     """An amount with its unit, to about three figures; pixels and counts whole."""
-    if unit != "ha":
+    if unit not in ("ha", "km"):
         return f"{value:,.0f}" + {"px": "\u00a0pixels", "count": ""}.get(unit, f"\u00a0{unit}")
-    return f"{value:,.0f}\u00a0ha" if value >= 100 else f"{value:.1f}\u00a0ha" if value >= 10 else f"{value:.3g}\u00a0ha"
+    return (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}") + f"\u00a0{unit}"
 
 
 def percent(value: object) -> str:

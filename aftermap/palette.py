@@ -19,6 +19,8 @@ NODATA = 255
 EXTENT: Colour = (0, 196, 255, 255)
 """The mapped hazard: a cyan that no natural surface has, in true or false colour, and that colour-blind eyes keep apart."""
 NOT_ANALYSED: Colour = (128, 132, 138, 255)
+PRIORITY: Colour = (255, 96, 0, 255)
+"""Outline of the cells to look at first."""
 UNSEEN: Colour = (120, 124, 128, 255)
 """Pixels of a photograph that the sensor did not see."""
 

@@ -16,8 +16,8 @@ PIECES: dict[str, dict[str, str]] = {
         "ndwi": "aftermap.indices.optical:Ndwi",
     },
     "landslide": {
-        "rdndvi": "aftermap.indices.landslide:RdNdvi",
         "ndvi-change": "aftermap.indices.landslide:NdviChange",
+        "rdndvi": "aftermap.indices.landslide:RdNdvi",
         "log-ratio": "aftermap.indices.soil:LogRatio",
         "bare-soil": "aftermap.indices.soil:BareSoil",
     },

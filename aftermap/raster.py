@@ -383,8 +383,11 @@ def shapes_of(labels: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_], affine
     return sorted(((shape["coordinates"], int(label)) for shape, label in found), key=lambda pair: pair[1])
 
 
-def burn(geometries: Sequence[Any], shape: tuple[int, int], affine: Affine) -> npt.NDArray[np.bool_]:
-    """True (y, x) where a pixel's centre lies in one of the geometries (objects with __geo_interface__)."""
+def burn(
+    geometries: Sequence[Any], shape: tuple[int, int], affine: Affine, *, all_touched: bool = False
+) -> npt.NDArray[np.bool_]:
+    """True (y, x) where a pixel's centre lies in one of the geometries (objects with __geo_interface__), or any part of it."""
     if len(geometries) == 0:
         return np.zeros(shape, dtype=bool)
-    return np.asarray(rasterio.features.rasterize(geometries, out_shape=shape, transform=affine, dtype="uint8"), dtype=bool)
+    burnt = rasterio.features.rasterize(geometries, out_shape=shape, transform=affine, dtype="uint8", all_touched=all_touched)
+    return np.asarray(burnt, dtype=bool)

@@ -37,6 +37,9 @@ _QUANTITIES = {
     "affected_area": "Affected", "analysed_area": "Analysed", "not_analysed_area": "Not analysed",
     "area_of_interest": "Area of interest", "polygons": "Polygons", "largest_polygon": "Largest polygon",
 }  # fmt: skip
+_ASSETS = {
+    "assets_total": "Assets in the area", "assets_affected": "Assets affected", "assets_not_analysed": "Assets not analysed",
+}  # fmt: skip
 _COUNT_TOO = {
     "open water": "rivers and lakes count", "bare soil": "fields, roads and river beds count",
     "bright surface": "roads, bare ground and cloud count", "rough surface": "trees and rocks count",
@@ -47,6 +50,7 @@ _FILES = {
     "map.gpkg": "polygons with their attributes and styles, for QGIS",
     "likelihood.tif": "likelihood in percent", "extent.tif": "the mapped extent",
     "exclusion.tif": "why a pixel was not analysed", "agreement.tif": "how many methods agree",
+    "density.tif": "share of hazard per cell",
     "summary.csv": "the numbers above", "item.json": "STAC item", "run.json": "all that determines this result",
 }  # fmt: skip
 
@@ -133,7 +137,7 @@ def _facts(run: Mapping[str, Any], numbers: _Numbers) -> Html:
 
 def _unknowable(run: Mapping[str, Any], quantity: str) -> bool:
     """True where a zero of the summary would read as "none" although nothing was looked at."""
-    return run["answer"] == "not analysed" and quantity in ("affected_area", "polygons", "largest_polygon")
+    return run["answer"] == "not analysed" and quantity in ("affected_area", "polygons", "largest_polygon", "assets_affected")
 
 
 def _section(ident: str, title: str, *parts: object) -> Html:
@@ -148,7 +152,7 @@ def _sections(run: Mapping[str, Any], numbers: _Numbers, pictures: Mapping[str, 
         _section("warnings", "Warnings and assumptions", *_warnings(run)),
         _section("made", "How it was made", *_made(run)),
         _section("limits", "Limits of this map", bullets("plain", _limits(run))),
-        _section("files", "Files beside this page", _files(pictures)),
+        _section("files", "Files beside this page", _files(run, pictures)),
     ]
 
 
@@ -157,7 +161,7 @@ def _consequences(run: Mapping[str, Any], numbers: _Numbers) -> Html:
     for row in numbers.rows:
         name, number = row["quantity"], amount(float(row["value"]), row["unit"])
         cells = ("not known", "") if _unknowable(run, name) else (number, percent(row["percent_of_aoi"]))
-        rows.append((_QUANTITIES.get(name, name), row["class"], *cells))
+        rows.append(((_QUANTITIES | _ASSETS).get(name, name), row["class"], *cells))
     return table(("Quantity", "Class", "Amount", "Share of area"), rows, numeric=(2, 3))
 
 
@@ -243,8 +247,9 @@ def _limits(run: Mapping[str, Any]) -> list[object]:
     return limits
 
 
-def _files(pictures: Mapping[str, U8]) -> Html:
-    present = {name: words for name, words in _FILES.items() if name != "agreement.tif" or "agreement" in pictures}
+def _files(run: Mapping[str, Any], pictures: Mapping[str, U8]) -> Html:
+    absent = {"agreement.tif": "agreement" not in pictures, "density.tif": not run["parameters"].get("density")}
+    present = {name: words for name, words in _FILES.items() if not absent.get(name)}
     return pairs({tag(f'a href="{name}"', name): words for name, words in present.items()})
 
 

@@ -80,6 +80,20 @@ def rectangle(grid: GeoBox) -> Any:
     return place(np.array([shapely.box(0, 0, width, height)]), grid.affine)[0]
 
 
+def boxes(first: npt.NDArray[Any], last: npt.NDArray[Any], affine: Affine) -> Geometries:
+    """Rectangles (n,) in world coordinates between pixel corners (n, 2) of (column, row)."""
+    return place(np.asarray(shapely.box(*first.T, *last.T), dtype=object), affine)
+
+
+def lowest_pixels(geometries: Geometries, affine: Affine) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row and column (n,) of the first pixel in the last row of each polygon whose corners are pixel corners."""
+    xy, of = shapely.get_coordinates(place(geometries, ~affine), return_index=True)
+    corner = np.rint(xy).astype(np.int64)
+    order = np.lexsort((corner[:, 0], -corner[:, 1], of))
+    first = order[np.searchsorted(of[order], np.arange(len(geometries)))]
+    return corner[first, 1] - 1, corner[first, 0]
+
+
 def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     """Valid polygons of a file's one polygon layer, in the grid's CRS (pixel space where the grid has none).
 
@@ -89,31 +103,35 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     try:
         meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
     except pyogrio.errors.DataSourceError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     found = _polygonal(shapely.from_wkb(wkb))
     if len(found) == 0:
         raise InputRefusedError(f"{path.name} holds no polygon", repair="give a file of polygons", code="no-polygons")
-    return list(_reproject(found, meta["crs"], grid, path.name))
+    return list(reproject(found, meta["crs"], grid, path.name))
 
 
 def _polygon_layer(path: Path) -> str:
+    return only_layer(path, ("Polygon", "Unknown", "GeometryCollection"), "polygon")
+
+
+def only_layer(path: Path, kinds: Sequence[str], word: str) -> str:
+    """The one layer of a file whose geometry is of these kinds."""
     if not path.exists():
         raise InputRefusedError(f"there is no file {path}", repair="check the path", code="missing-file")
     try:
         layers = pyogrio.list_layers(path)
     except pyogrio.errors.DataSourceError as error:
-        raise _unreadable(path, error) from error
-    kinds = ("Polygon", "Unknown", "GeometryCollection")
+        raise unreadable(path, error) from error
     fitting = [name for name, kind in layers if kind is not None and any(k in kind for k in kinds)]
     if not fitting:
-        raise InputRefusedError(f"{path.name} holds no polygon layer", repair="give a file of polygons", code="no-polygons")
+        raise InputRefusedError(f"{path.name} holds no {word} layer", repair=f"give a file of {word}s", code=f"no-{word}s")
     if len(fitting) > 1:
-        what = f"{path.name} holds {len(fitting)} polygon layers: {', '.join(fitting)}"
+        what = f"{path.name} holds {len(fitting)} {word} layers: {', '.join(fitting)}"
         raise InputRefusedError(what, repair="export the one to use to a file of its own", code="several-layers")
     return str(fitting[0])
 
 
-def _unreadable(path: Path, error: Exception) -> InputRefusedError:
+def unreadable(path: Path, error: Exception) -> InputRefusedError:
     what = f"{path.name} cannot be read as vector data: {error}"
     return InputRefusedError(what, repair="export it again as GeoPackage or GeoJSON", code="unreadable-vector")
 
@@ -125,7 +143,7 @@ def _polygonal(shapes: Geometries) -> Geometries:
     return np.asarray(shapes[(shapely.get_type_id(shapes) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(shapes)])
 
 
-def _reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> Geometries:
+def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> Geometries:
     if crs is None and grid.crs is None:
         return shapes
     if crs is None or grid.crs is None:

@@ -20,8 +20,9 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "naming", "mosaic", "safe", "layer", "clouds", "scene", "coregister",
-        "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products",
+        "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "clouds", "scene",
+        "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude",
+        "products",
     ),
     (),
     ("predict", "evaluate", "finish"),
@@ -30,7 +31,8 @@ FLOORS = (
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
-    "rasterio": {"raster"}, "pyogrio": {"vector"}, "shapely": {"vector"}, "sqlite3": {"vector"}, "pystac": {"products"},
+    "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
+    "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"},
     "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip

@@ -22,7 +22,7 @@ from odc.geo.geobox import GeoBox
 from aftermap import vector
 from aftermap.errors import InputRefusedError
 from aftermap.outline import Classes, Outlines, outlines, take_census
-from aftermap.products.geopackage import LAYERS, Event, MapPackage, Source, date_and_time
+from aftermap.products.geopackage import LAYERS, UNOSAT, Event, MapPackage, Source, date_and_time
 from aftermap.products.styles import layer_styles, raster_styles
 from aftermap.tiles import Window, blocks
 
@@ -87,6 +87,19 @@ def test_the_layers_hold_what_was_given(tmp_path: Path) -> None:
     assert shapely.from_wkb(wkb)[0].bounds == (500_040, 4_999_910, 500_300, 4_999_970)
 
 
+def test_the_unosat_layer_names_its_fields(tmp_path: Path) -> None:
+    with MapPackage(tmp_path / "map.gpkg", UTM, FLOOD, extra=[UNOSAT]) as package:
+        package.unosat(found(UTM).only(1), "water", "FL20240501XYZ")
+    first, second = table(tmp_path / "map.gpkg", "unosat")
+    assert first == {
+        "Water_Clas": "Satellite-detected water", "Sensor_ID": "sentinel-1", "Sensor_Dat": "2024-05-01T05:30:12Z",
+        "Confidence": "Not assessed, mean likelihood 90 %", "Field_Vali": "Not yet field validated", "Water_Stat": "Unknown",
+        "Notes": "Open water, permanent water not separated; Flooded area", "Area_m2": 15600.0, "Area_ha": 1.56,
+        "EventCode": "FL20240501XYZ",
+    }  # fmt: skip
+    assert second["Area_m2"] == 2000
+
+
 def test_empty_layers_have_their_fields(tmp_path: Path) -> None:
     with MapPackage(tmp_path / "map.gpkg", UTM, FLOOD):
         pass
@@ -122,9 +135,9 @@ def test_batches_append_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_styles_are_embedded_and_parse(tmp_path: Path) -> None:
     rows = table(write(tmp_path / "map.gpkg", UTM), "layer_styles")
-    assert [row["f_table_name"] for row in rows] == list(layer_styles("flood"))
+    assert [row["f_table_name"] for row in rows] == [n for n in layer_styles("flood") if n in {layer.name for layer in LAYERS}]
     assert all(row["useAsDefault"] == 1 for row in rows)
-    for qml in [*(row["styleQML"] for row in rows), *raster_styles("flood & <mud>", 3).values()]:
+    for qml in [*(row["styleQML"] for row in rows), *raster_styles("flood & <mud>", 3, density=True).values()]:
         assert ElementTree.fromstring(qml).tag == "qgis"
 
 

@@ -403,3 +403,23 @@ def test_check_reports_findings(pair: Pair, tmp_path: Path) -> None:
     good = run("check", after)
     assert good.exit_code == 0
     assert "sentinel-1, VV VH, dB (tags)" in good.output
+
+
+def test_the_unosat_profile_adds_its_layer(pair: Pair, tmp_path: Path) -> None:
+    import pyogrio.raw
+
+    before, after = pair()
+    command = ("map", "--after", after, "--before", before, "--hazard", "flood", "-o", tmp_path / "out", "--quiet")
+    assert run(*command, "--profile", "unosat", "--event-code", "FL20240513AUT").exit_code == 0
+    _, _, _, areas = pyogrio.raw.read(tmp_path / "out" / "map.gpkg", layer="observed_event", columns=["area_ha"])
+    meta, _, _, columns = pyogrio.raw.read(tmp_path / "out" / "map.gpkg", layer="unosat")
+    named = dict(zip(meta["fields"], columns, strict=True))
+    np.testing.assert_array_equal(named["Area_ha"], areas[0])
+    assert set(named["EventCode"]) == {"FL20240513AUT"}
+    assert set(named["Water_Clas"]) == {"Flooded area"}
+    with pytest.raises(UsageError, match="field of the UNOSAT profile"):
+        am.Options(event_code="FL20240513AUT")
+    with pytest.raises(UnknownNameError, match="profile"):
+        am.Options(profile="unesat")
+    with pytest.raises(UsageError, match="for floods"):
+        am.map(after, before, out=tmp_path / "slide", hazard="landslide", options=am.Options(profile="unosat"))

@@ -25,12 +25,12 @@ import sys
 from qgis.core import QgsApplication, QgsRasterLayer, QgsVectorLayer
 app = QgsApplication([], False); app.initQgis()
 out = sys.argv[1]
-for name in ("likelihood", "extent", "exclusion", "agreement"):
+for name in ("likelihood", "extent", "exclusion", "agreement", "density"):
     layer = QgsRasterLayer(f"{out}/{name}.tif", name)
     assert layer.isValid(), name
     message, ok = layer.loadNamedStyle(f"{out}/styles/{name}.qml")
     assert ok, (name, message)
-for name in ("observed_event", "not_analysed", "area_of_interest", "image_footprint", "source", "summary"):
+for name in ("observed_event", "not_analysed", "area_of_interest", "image_footprint", "source", "summary", "priority"):
     layer = QgsVectorLayer(f"{out}/map.gpkg|layername={name}", name, "ogr")
     assert layer.isValid(), name
     if layer.isSpatial():
@@ -51,7 +51,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tags = {"ACQUISITION_DATETIME": "2024-05-13T05:00:00Z"}
     old = write(folder / "old.tif", before, grid(SHAPE), ("VV", "VH"), unit="dB", nodata=float("nan"))
     new = write(folder / "new.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB", nodata=float("nan"), tags=tags)
-    return am.map(new, old, out=folder / "out", options=am.Options(keep_scores=True)).folder
+    return am.map(new, old, out=folder / "out", options=am.Options(keep_scores=True, density_m=100)).folder
 
 
 RASTERS = ("likelihood", "extent", "exclusion", "agreement", "score")

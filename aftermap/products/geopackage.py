@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
+from aftermap import vector
 from aftermap.outline import Outlines
 from aftermap.palette import EXCLUSION
+from aftermap.products.density import Cells, Priority
 from aftermap.products.styles import layer_styles
 from aftermap.tally import Statistics
 from aftermap.vector import GeoPackageWriter, Layer, Style
@@ -41,7 +43,19 @@ LAYERS = (
         dict.fromkeys(("quantity", "class", "reason"), "text") | {"value": "real", "unit": "text", "percent_of_aoi": "real"},
     ),
 )  # fmt: skip
-"""The layers of map.gpkg (products.md). `area_px` counts pixels, also where no pixel size gives hectares."""
+"""The layers of every map.gpkg (products.md). `area_px` counts pixels, also where no pixel size gives hectares."""
+
+PRIORITY = Layer("priority", "Polygon", {"rank": "integer", **dict.fromkeys(("share", "affected_ha", "analysed_ha"), "real")})
+"""The layer of priority cells, where a density was asked for."""
+
+UNOSAT = Layer(
+    "unosat", "Polygon",
+    dict.fromkeys(("Water_Clas", "Sensor_ID", "Sensor_Dat", "Confidence", "Field_Vali", "Water_Stat", "Notes"), "text")
+    | {"Area_m2": "real", "Area_ha": "real", "EventCode": "text"},
+)  # fmt: skip
+"""The mapped water under the field names of UNOSAT (its Pakistan 2022 web map), where that profile was asked for."""
+_WATER_CLASSES = {"flood": "Flooded area", "water": "Satellite-detected water"}
+"""Class of a map -> UNOSAT's words for its codes 1 and 4 (ml4floods, data/config.py)."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +95,12 @@ class MapPackage:
     Areas of outlines are in m2 where the grid has a CRS or `gsd_m` is given; else they are pixels and area_ha is NULL.
     """
 
-    def __init__(self, path: Path, grid: GeoBox, event: Event, *, gsd_m: float | None = None):
-        self._event, self._in_m2 = event, grid.crs is not None or gsd_m is not None
-        styles = [Style(layer, layer.replace("_", " "), qml) for layer, qml in layer_styles(event.obj_desc).items()]
-        self._file = GeoPackageWriter(path, grid, LAYERS, styles)
+    def __init__(self, path: Path, grid: GeoBox, event: Event, *, gsd_m: float | None = None, extra: Sequence[Layer] = ()):
+        self._event, self._grid, self._in_m2 = event, grid, grid.crs is not None or gsd_m is not None
+        layers = (*LAYERS, *extra)
+        qml = layer_styles(event.obj_desc)
+        styles = [Style(n, n.replace("_", " "), qml[n]) for n in qml if n in (layer.name for layer in layers)]
+        self._file = GeoPackageWriter(path, grid, layers, styles)
 
     def observed(self, outlines: Outlines) -> None:
         """Adds polygons of the hazard; `outlines.under` may hold "likelihood" (percent) and "agreement" (methods)."""
@@ -95,10 +111,36 @@ class MapPackage:
         common = {name: [value] * n for name, value in asdict(self._event).items()}
         self._file.write("observed_event", outlines.geometry, {**common, **self._areas(outlines), **evidence})
 
+    def unosat(self, outlines: Outlines, water: str, event_code: str | None) -> None:
+        """Adds the same polygons of `water` ("flood", "water") as UNOSAT names them; what nobody assessed is said to be so."""
+        n, event, areas = len(outlines), self._event, self._areas(outlines)
+        likelihood = outlines.under.get("likelihood", _unknown(n)).mean.round(0)
+        common = {
+            "Water_Clas": _WATER_CLASSES[water], "Sensor_ID": event.sensor, "Sensor_Dat": event.acq_after,
+            "Field_Vali": "Not yet field validated", "Water_Stat": "Unknown", "Notes": f"{event.obj_desc}; {event.notation}",
+            "EventCode": event_code,
+        }  # fmt: skip
+        columns = {name: [value] * n for name, value in common.items()}
+        columns["Confidence"] = [
+            "Not assessed" if np.isnan(v) else f"Not assessed, mean likelihood {v:.0f} %" for v in likelihood
+        ]
+        square = outlines.area_m2 if self._in_m2 else [None] * n
+        self._file.write("unosat", outlines.geometry, {**columns, "Area_m2": square, "Area_ha": areas["area_ha"]})
+
     def not_analysed(self, outlines: Outlines) -> None:
         """Adds polygons whose codes are those of exclusion.tif."""
         reasons = [EXCLUSION[int(code)][0] for code in outlines.code]
         self._file.write("not_analysed", outlines.geometry, {"reason": reasons, **self._areas(outlines)})
+
+    def priority(self, found: Priority, cells: Cells) -> None:
+        """Adds the priority cells, cut at the edge of the grid."""
+        first = np.stack([found.col * cells.cols, found.row * cells.rows], axis=1)
+        last = np.minimum(first + np.array([cells.cols, cells.rows]), (self._grid.shape[1], self._grid.shape[0]))
+        columns = {
+            "rank": np.arange(len(found.row)) + 1, "share": (found.affected_m2 / found.analysed_m2).round(6),
+            "affected_ha": found.affected_m2 / 1e4, "analysed_ha": found.analysed_m2 / 1e4,
+        }  # fmt: skip
+        self._file.write("priority", vector.boxes(first, last, self._grid.affine), columns)
 
     def area_of_interest(self, geometries: Sequence[Any]) -> None:
         """Adds the polygons that the map was asked for, in the grid's CRS."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
-from aftermap.palette import EXCLUSION, EXTENT, LIKELIHOOD, NODATA, NOT_ANALYSED, Colour, agreed
+from aftermap.palette import EXCLUSION, EXTENT, LIKELIHOOD, NODATA, NOT_ANALYSED, PRIORITY, Colour, agreed
 
 _OPEN_SHARE = 0.45
 """Opacity of filled polygons against that of their outline: the image must show through."""
 
 
-def raster_styles(hazard: str, methods: int) -> dict[str, str]:
-    """File name in `styles/` -> QML; `hazard` names what was mapped in legends, `methods` is how many could agree."""
+def raster_styles(hazard: str, methods: int, *, density: bool = False) -> dict[str, str]:
+    """File name in `styles/` -> QML; `hazard` names what was mapped in legends, `methods` is how many could agree; with
+    `density` also the style of density.tif."""
     share = [(f"{k} of {methods}", k, agreed(k, methods)) for k in range(1, methods + 1)]
     return {
         "likelihood.qml": likelihood_qml(hazard),
         "extent.qml": paletted_qml([(f"no {hazard}", 0, (0, 0, 0, 0)), (hazard, 1, EXTENT)]),
         "exclusion.qml": paletted_qml([(label, code, colour) for code, (label, colour) in EXCLUSION.items() if code != NODATA]),
         "agreement.qml": paletted_qml([("none", 0, (0, 0, 0, 0)), *share]),
+        **({"density.qml": density_qml(hazard)} if density else {}),
     }
 
 
@@ -27,7 +29,9 @@ def layer_styles(hazard: str) -> dict[str, str]:
     reasons = {label: _fill(colour, outline=colour) for code, (label, colour) in EXCLUSION.items() if code not in (0, NODATA)}
     return {
         "observed_event": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
+        "unosat": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
         "not_analysed": _categories_qml("reason", reasons),
+        "priority": _single_qml(f"cells with {hazard}", _fill(None, outline=PRIORITY, width_mm=0.4)),
         "area_of_interest": _single_qml("area of interest", _fill(None, outline=(230, 30, 90, 255), width_mm=0.6)),
         "image_footprint": _single_qml("image footprint", _fill(None, outline=NOT_ANALYSED, line="dash")),
     }
@@ -44,14 +48,27 @@ def paletted_qml(entries: Sequence[tuple[str, int, Colour]]) -> str:
 
 def likelihood_qml(hazard: str) -> str:
     """A style for likelihoods in percent, colours mixed between the stops."""
+    return _ramp_qml([(percent, f"{hazard} {percent} %", colour) for percent, colour in LIKELIHOOD])
+
+
+def density_qml(hazard: str) -> str:
+    """A style for shares of area in [0, 1]; most cells hold little, so colours change fastest there."""
+    low, high = LIKELIHOOD[0], [(percent**2 / 1e4, colour) for percent, colour in LIKELIHOOD[1:]]
+    stops = [(0.0, (*low[1][:3], 0)), *high]
+    return _ramp_qml([(share, f"{hazard} {100 * share:.3g} %", colour) for share, colour in stops])
+
+
+def _ramp_qml(stops: Sequence[tuple[float, str, Colour]]) -> str:
+    """A style for measurements from (value, label, colour) in rising order, colours mixed between."""
     rows = "".join(
-        f'<item value="{percent}" label={quoteattr(f"{hazard} {percent} %")} color="{_hex(colour)}" alpha="{colour[3]}"/>'
-        for percent, colour in LIKELIHOOD
+        f'<item value="{value:g}" label={quoteattr(label)} color="{_hex(colour)}" alpha="{colour[3]}"/>'
+        for value, label, colour in stops
     )
+    low, high = (f"{stops[i][0]:g}" for i in (0, -1))
     return _raster_qml(
-        '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" classificationMin="0" '
-        'classificationMax="100"><rastershader><colorrampshader colorRampType="INTERPOLATED" classificationMode="1" '
-        f'minimumValue="0" maximumValue="100" clip="0">{rows}</colorrampshader></rastershader>'
+        f'<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" classificationMin="{low}" '
+        f'classificationMax="{high}"><rastershader><colorrampshader colorRampType="INTERPOLATED" classificationMode="1" '
+        f'minimumValue="{low}" maximumValue="{high}" clip="0">{rows}</colorrampshader></rastershader>'
     )
 
 

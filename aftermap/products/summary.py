@@ -30,6 +30,8 @@ class Summary:
     excluded: dict[int, float] = field(default_factory=dict)
     polygons: int = 0
     largest: float = 0.0
+    exposure: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of what the hazard reached, which come last."""
 
     def _amount(self, area: float) -> float:
         return area / 1e4 if self.unit == "ha" else area
@@ -65,7 +67,8 @@ class Summary:
             dict(zip(COLUMNS, (*names, round(v, 4), self.unit, round(100 * v / aoi, 3) if aoi else None), strict=True))
             for *names, v in area
         ]
-        return [*rows, dict(zip(COLUMNS, ("polygons", self.hazard, "", self.polygons, "count", None), strict=True))]
+        polygons = dict(zip(COLUMNS, ("polygons", self.hazard, "", self.polygons, "count", None), strict=True))
+        return [*rows, polygons, *self.exposure]
 
 
 def write_summary(path: Path, rows: list[dict[str, Any]]) -> None:

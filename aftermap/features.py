@@ -1,0 +1,184 @@
+"""Points, lines and polygons of a file, staged in pixels of a grid and met window by window. Beside vector.py at its doors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import pyogrio.errors
+import pyogrio.raw
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from aftermap import raster, vector
+from aftermap.tiles import Window
+from aftermap.vector import Geometries
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+At = tuple[I64, I64]
+"""Rows and columns (n,) within a window."""
+
+_BATCH = 50_000
+"""Features in memory at once while a file is staged."""
+_STEP_PX = 0.125
+"""Longest piece of a line: where it enters a pixel, its length is wrong by half a piece at most."""
+_SMALL_PX = 64
+"""Polygons whose surroundings have at most so many pixels are cut by them exactly; larger ones take pixels by their centre."""
+_KINDS = {shapely.GeometryType.POINT: 0, shapely.GeometryType.LINESTRING: 1, shapely.GeometryType.POLYGON: 2}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Parts of `count` features in pixel coordinates (column, row) of a grid, in a file with a spatial index."""
+
+    path: Path
+    count: int
+
+    def near(self, window: Window) -> tuple[I64, Geometries]:
+        """The feature (n,) of each part that comes near a window, and the parts (n,), each one point, line or polygon."""
+        bounds = (window.col, window.row, window.stop_col, window.stop_row)
+        _, _, wkb, columns = pyogrio.raw.read(self.path, layer="parts", columns=["feature"], bbox=bounds)
+        return np.asarray(columns[0], np.int64), np.asarray(shapely.from_wkb(wkb), dtype=object)
+
+
+def layer_of(path: Path) -> str:
+    """The one layer of a file that holds features. Raises InputRefusedError: missing, unreadable, none, several."""
+    return vector.only_layer(path, ("Point", "LineString", "Polygon", "Unknown", "GeometryCollection"), "feature")
+
+
+def stage(path: Path, grid: GeoBox, scratch: Path) -> Features:
+    """The features of a file about the grid, made valid and in its pixels. Raises InputRefusedError as `vector.read_polygons`."""
+    layer, number = layer_of(path), 0
+    parts = vector.Layer("parts", "Unknown", {"feature": "integer"})
+    with vector.GeoPackageWriter(scratch, GeoBox(grid.shape, Affine.identity(), None), [parts]) as out:
+        for shapes, crs in _batches(path, layer, grid):
+            placed = vector.place(vector.reproject(shapes, crs, grid, path.name), ~grid.affine)
+            simple, of = shapely.get_parts(shapely.make_valid(placed), return_index=True)
+            simple, deeper = shapely.get_parts(simple, return_index=True)  # make_valid may give collections of collections
+            keep = np.isin(shapely.get_type_id(simple), list(_KINDS)) & ~shapely.is_empty(simple)
+            out.write("parts", simple[keep], {"feature": number + of[deeper][keep]})
+            number += len(shapes)
+    return Features(scratch, number)
+
+
+def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries, str | None]]:
+    """Geometries (n,) of the features about the grid, in the order of the file, and their CRS."""
+    crs, skip = pyogrio.read_info(path, layer=layer)["crs"], 0
+    bounds = _bounds(grid, crs)
+    while True:
+        try:
+            _, _, wkb, _ = pyogrio.raw.read(
+                path, layer=layer, columns=[], force_2d=True, bbox=bounds, skip_features=skip, max_features=_BATCH
+            )
+        except pyogrio.errors.DataSourceError as error:
+            raise vector.unreadable(path, error) from error
+        shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
+        if len(shapes):
+            yield shapes[~shapely.is_missing(shapes)], crs
+        if len(shapes) < _BATCH:
+            return
+        skip += _BATCH
+
+
+def _bounds(grid: GeoBox, crs: str | None) -> tuple[float, float, float, float] | None:
+    """The surroundings of the grid in another CRS; None for everything, also where they cross the antimeridian."""
+    if crs is None or grid.crs is None:
+        return None
+    own = grid.extent.boundingbox
+    west, south, east, north = grid.extent.to_crs(crs, resolution=max(own.span_x, own.span_y) / 32).boundingbox
+    if not np.isfinite([west, south, east, north]).all() or (abs(west) <= 180 and east - west > 180):
+        return None
+    x, y = (east - west) / 50, (north - south) / 50  # edges bend between the points that were moved
+    return west - x, south - y, east + x, north + y
+
+
+def kinds(parts: Geometries) -> U8:
+    """0 for points, 1 for lines, 2 for polygons (n,)."""
+    table = np.zeros(8, np.uint8)
+    table[list(_KINDS)] = list(_KINDS.values())
+    return np.asarray(table[shapely.get_type_id(parts)])
+
+
+def leaves(parts: Geometries, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """True (n,) for parts that reach beyond an image of `shape` (y, x)."""
+    west, north, east, south = shapely.bounds(parts).T
+    return np.asarray((west < 0) | (north < 0) | (east > shape[1]) | (south > shape[0]))
+
+
+def points_in(points: Geometries, window: Window) -> tuple[I64, At]:
+    """Which points lie in a window, and in which of its pixels."""
+    return _located(shapely.get_coordinates(points), window)
+
+
+def _located(xy: F64, window: Window) -> tuple[I64, At]:
+    col, row = np.floor(xy).astype(np.int64).T - np.array([[window.col], [window.row]])
+    inside = np.flatnonzero((row >= 0) & (row < window.height) & (col >= 0) & (col < window.width))
+    return inside, (row[inside], col[inside])
+
+
+def pieces_in(lines: Geometries, window: Window) -> tuple[I64, At, F64]:
+    """Pieces of lines whose middle lies in a window: their line, pixel, and extent (n, 2) in columns and rows.
+
+    Each straight stretch is cut into equal pieces of at most an eighth of a pixel, whatever the window.
+    """
+    xy, of = shapely.get_coordinates(lines, return_index=True)
+    start, stop, of = xy[:-1], xy[1:], np.where(of[:-1] == of[1:], of[:-1], -1)
+    low, high = np.minimum(start, stop), np.maximum(start, stop)
+    edge = np.array([[window.col, window.row], [window.stop_col, window.stop_row]])
+    near = np.flatnonzero((of >= 0) & (high >= edge[0]).all(axis=1) & (low <= edge[1]).all(axis=1))
+    start, whole = start[near], (stop - start)[near]
+    count = np.maximum(np.ceil(np.hypot(*whole.T) / _STEP_PX), 1).astype(np.int64)
+    stretch, k = _runs(count)
+    middle = start[stretch] + whole[stretch] * ((k + 0.5) / count[stretch])[:, None]
+    inside, at = _located(middle, window)
+    return of[near][stretch[inside]], at, (whole / count[:, None])[stretch[inside]]
+
+
+def _runs(count: I64) -> tuple[I64, I64]:
+    """For counts (n,): 0 repeated count[0] times, 1 ...; and beside them 0, 1, ... within each run."""
+    run = np.repeat(np.arange(len(count)), count)
+    return run, np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
+
+
+def shares_in(polygons: Geometries, window: Window) -> Iterator[tuple[I64, At, F64]]:
+    """Pixels of a window that polygons touch: polygon, pixel and share of the pixel in [0, 1], small ones together.
+
+    A large polygon touches pixels with share 0, for it takes pixels whose centre it holds, and those whole.
+    """
+    bounds = shapely.bounds(polygons)
+    first, last = np.floor(bounds[:, :2]).astype(np.int64), np.ceil(bounds[:, 2:]).astype(np.int64)
+    size = np.maximum(last - first, 1)
+    small = size.prod(axis=1) <= _SMALL_PX
+    yield _cut(polygons, np.flatnonzero(small), first, size, window)
+    for i in np.flatnonzero(~small).tolist():
+        box = Window(int(first[i, 1]), int(first[i, 0]), int(size[i, 1]), int(size[i, 0])).overlap(window)
+        if box is not None:
+            yield _burnt(polygons[i], i, box, window)
+
+
+def _cut(polygons: Geometries, which: I64, first: I64, size: I64, window: Window) -> tuple[I64, At, F64]:
+    """The pixels of small polygons with the exact share of each."""
+    run, k = _runs(size[which].prod(axis=1))
+    of = which[run]
+    corner = first[of] + np.stack([k % size[of, 0], k // size[of, 0]], axis=1)
+    inside, at = _located(corner + 0.5, window)
+    cells = shapely.box(*corner[inside].T, *(corner[inside] + 1).T)
+    share: Any = shapely.area(shapely.intersection(polygons[of[inside]], cells))
+    held = share > 0
+    return of[inside][held], (at[0][held], at[1][held]), share[held]
+
+
+def _burnt(polygon: Any, i: int, box: Window, window: Window) -> tuple[I64, At, F64]:
+    affine = Affine.translation(box.col, box.row)
+    held = raster.burn([polygon], (box.height, box.width), affine)
+    row, col = np.nonzero(held | raster.burn([polygon], (box.height, box.width), affine, all_touched=True))
+    inner = box.within(window)
+    return np.full(len(row), i), (row + inner.row, col + inner.col), held[row, col].astype(np.float64)

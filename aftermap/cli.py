@@ -102,7 +102,8 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--nodata", type=float, help="Value of pixels that were not observed, where the files do not say.")
 @click.option("--after-date", default="", help="Date or time of --after, ISO 8601, where the files do not say.")
 @click.option("--before-date", default="", help="Date or time of --before.")
-@click.option("--threshold", default=0.5, show_default=True, help="Score above which a pixel is hazard.")
+@click.option("--favour", help="Operating point: balanced, precision or recall: threshold 0.5, 0.8 or 0.2.  [default: balanced]")
+@click.option("--threshold", type=float, help="Score above which a pixel is hazard, in place of --favour.")
 @click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000, or 10 pixels without a scale]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres, for areas of a scene without CRS.")
 @click.option("--density-m", type=float, help="Also write density.tif and priority cells: share of hazard per cell of this side.")
@@ -117,22 +118,8 @@ def map_command(**given: Any) -> None:
     """Map a hazard: one or two images in, a folder that opens in QGIS out."""
     from aftermap import deliver
 
-    options = deliver.Options(
-        **{
-            k: given[k]
-            for k in (
-                "threshold",
-                "min_area_m2",
-                "gsd_m",
-                "density_m",
-                "profile",
-                "event_code",
-                "keep_scores",
-                "memory_mb",
-                "overwrite",
-            )
-        }
-    )
+    named = ("threshold", "favour", "min_area_m2", "gsd_m", "density_m", "profile", "event_code", "keep_scores", "memory_mb")
+    options = deliver.Options(**{k: given[k] for k in (*named, "overwrite")})
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],

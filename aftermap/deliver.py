@@ -36,6 +36,8 @@ Progress = Callable[[str, int, int], None]
 MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
 """Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
 PROFILES = ("unosat",)
+FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
+"""Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
 LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
 _UNSEPARATED = {
@@ -53,7 +55,10 @@ _LIBRARIES = ("numpy", "scipy", "rasterio", "odc-geo", "shapely", "pyogrio", "py
 class Options:
     """How to map. All of it is recorded in run.json, but for `memory_mb` and `overwrite`, which change no pixel."""
 
-    threshold: float = 0.5
+    threshold: float | None = None
+    """Score above which a pixel is hazard; None for that of `favour`."""
+    favour: str | None = None
+    """One of FAVOURED; None for "balanced"."""
     min_area_m2: float | None = None
     gsd_m: float | None = None
     density_m: float | None = None
@@ -67,7 +72,11 @@ class Options:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
+        if self.favour is not None and self.favour not in FAVOURED:
+            raise UnknownNameError("operating point", self.favour, FAVOURED)
+        if self.favour is not None and self.threshold is not None:
+            raise UsageError("--favour and --threshold both set the level", repair="give one of them")
+        if not 0 < self.level < 1:
             raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
         if self.profile is not None and self.profile not in PROFILES:
             raise UnknownNameError("profile", self.profile, PROFILES)
@@ -78,6 +87,11 @@ class Options:
                 raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
         if self.memory_mb < LEAST_MEMORY_MB:
             raise UsageError(f"--memory {self.memory_mb} MB is too little", repair=f"give at least {LEAST_MEMORY_MB} MB")
+
+    @property
+    def level(self) -> float:
+        """The threshold that is used."""
+        return FAVOURED[self.favour or "balanced"] if self.threshold is None else self.threshold
 
 
 def map(
@@ -177,7 +191,7 @@ class _Job:
         for n, (key, method) in enumerate(chosen.methods.items()):
             scorers[key] = method.prepare(self.scene)
             self.progress("prepare", n + 1, len(chosen.methods))
-        plan = Plan(scorers, self.options.threshold, self.options.keep_scores, self.options.memory_mb)
+        plan = Plan(scorers, self.options.level, self.options.keep_scores, self.options.memory_mb)
         images = [i.layer for i in next(iter(scorers.values())).inputs]
         exclusions = exclude.prepare(self.scene, images, gsd_m=self.options.gsd_m)
         parts = predict(self.scene, plan, exclusions, log, progress=lambda done, whole: self.progress("map", done, whole))
@@ -214,8 +228,8 @@ class _Job:
                 "centre": None if grid.crs is None else [round(v, 5) for v in grid.extent.centroid.to_crs("EPSG:4326").coords[0]],
             },
             "parameters": {
-                "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
-                "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
+                "method": self.method, "threshold": self.options.level, "keep_scores": self.options.keep_scores,
+                "favour": self.options.favour, "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
                 "profile": self.options.profile, "event_code": self.options.event_code,
                 "exclusion": asdict(limits) if limits else None,
                 **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),

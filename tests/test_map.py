@@ -423,3 +423,19 @@ def test_the_unosat_profile_adds_its_layer(pair: Pair, tmp_path: Path) -> None:
         am.Options(profile="unesat")
     with pytest.raises(UsageError, match="for floods"):
         am.map(after, before, out=tmp_path / "slide", hazard="landslide", options=am.Options(profile="unosat"))
+
+
+def test_what_is_favoured_sets_the_threshold(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    areas = {}
+    for favour in ("precision", "balanced", "recall"):
+        mapped = am.map(after, before, out=tmp_path / favour, options=am.Options(favour=favour))
+        areas[mapped.made_by["parameters"]["threshold"]] = int((mapped.extent(WHOLE) == 1).sum())
+    assert list(areas) == [0.8, 0.5, 0.2]
+    assert list(areas.values()) == sorted(areas.values())
+    assert areas[0.8] < areas[0.2]
+    with pytest.raises(UsageError, match="both set"):
+        am.Options(favour="recall", threshold=0.5)
+    with pytest.raises(UnknownNameError, match="operating point"):
+        am.Options(favour="recal")
+    assert run("map", "--after", after, "--hazard", "flood", "-o", tmp_path / "a", "--favour", "best").exit_code == 2

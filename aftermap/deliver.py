@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ Progress = Callable[[str, int, int], None]
 MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
 """Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
 PROFILES = ("unosat",)
+FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
+"""Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
 LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
 _UNSEPARATED = {
@@ -53,7 +56,10 @@ _LIBRARIES = ("numpy", "scipy", "rasterio", "odc-geo", "shapely", "pyogrio", "py
 class Options:
     """How to map. All of it is recorded in run.json, but for `memory_mb` and `overwrite`, which change no pixel."""
 
-    threshold: float = 0.5
+    threshold: float | None = None
+    """Score above which a pixel is hazard; None for that of `favour`."""
+    favour: str | None = None
+    """One of FAVOURED; None for "balanced"."""
     min_area_m2: float | None = None
     gsd_m: float | None = None
     density_m: float | None = None
@@ -68,7 +74,11 @@ class Options:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
+        if self.favour is not None and self.favour not in FAVOURED:
+            raise UnknownNameError("operating point", self.favour, FAVOURED)
+        if self.favour is not None and self.threshold is not None:
+            raise UsageError("--favour and --threshold both set the level", repair="give one of them")
+        if not 0 < self.level < 1:
             raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
         if self.profile is not None and self.profile not in PROFILES:
             raise UnknownNameError("profile", self.profile, PROFILES)
@@ -79,6 +89,11 @@ class Options:
                 raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
         if self.memory_mb < LEAST_MEMORY_MB:
             raise UsageError(f"--memory {self.memory_mb} MB is too little", repair=f"give at least {LEAST_MEMORY_MB} MB")
+
+    @property
+    def level(self) -> float:
+        """The threshold that is used."""
+        return FAVOURED[self.favour or "balanced"] if self.threshold is None else self.threshold
 
 
 def map(
@@ -187,14 +202,13 @@ class _Job:
         for n, (key, method) in enumerate(chosen.methods.items()):
             scorers[key] = method.prepare(self.scene)
             self.progress("prepare", n + 1, len(chosen.methods))
-        plan = Plan(scorers, self.options.threshold, self.options.keep_scores, self.options.memory_mb)
+        plan = Plan(scorers, self.options.level, self.options.keep_scores, self.options.memory_mb)
         images = [i.layer for i in next(iter(scorers.values())).inputs]
         exclusions = exclude.prepare(self.scene, images, gsd_m=self.options.gsd_m)
-        parts = predict(self.scene, plan, exclusions, log, progress=lambda done, whole: self.progress("map", done, whole))
+        parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen)}
-        delivered: Callable[[int, int], None] = lambda done, whole: self.progress("deliver", done, whole)  # noqa: E731
-        summary = finish(self.scene, parts, log, run, assets=self.assets, progress=delivered)
+        summary = finish(self.scene, parts, log, run, assets=self.assets, progress=partial(self.progress, "deliver"))
         self._write(log, {**run, "answer": summary.answer}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
@@ -216,7 +230,7 @@ class _Job:
             "name": scene.name,
             "hazard": scene.hazard,
             "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
-            "area_of_interest": len(scene.area_of_interest),
+            "area_of_interest": _polygons(scene),
             "assets": _assets(self.assets),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
@@ -224,8 +238,8 @@ class _Job:
                 "centre": None if grid.crs is None else [round(v, 5) for v in grid.extent.centroid.to_crs("EPSG:4326").coords[0]],
             },
             "parameters": {
-                "method": self.method, "threshold": self.options.threshold, "keep_scores": self.options.keep_scores,
-                "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
+                "method": self.method, "threshold": self.options.level, "keep_scores": self.options.keep_scores,
+                "favour": self.options.favour, "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
                 "profile": self.options.profile, "event_code": self.options.event_code,
                 "exclusion": asdict(limits) if limits else None,
                 "coregister": self.options.coregister,
@@ -301,6 +315,12 @@ def _assets(path: Path | None) -> list[dict[str, Any]]:
     return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
 
 
+def _polygons(scene: Scene) -> dict[str, Any] | None:
+    """How many polygons bound the area of interest, and a hash of them in the grid's CRS; None where there are none."""
+    shapes = [polygon.wkb_hex for polygon in scene.area_of_interest]
+    return {"polygons": len(shapes), "sha256": journal.digest(shapes)} if shapes else None
+
+
 def _file(path: Path) -> dict[str, Any]:
     return {"name": path.name, "sha256": journal.sha256(path), "bytes": path.stat().st_size}
 
@@ -310,6 +330,7 @@ def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
         "files": [_file(p) for p in layer.paths],
         "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
         "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
+        "stored": [[str(s.nodata), s.scale, s.offset] for image in layer.images for s in image.sources],
     }  # fmt: skip
 
 

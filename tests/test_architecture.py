@@ -21,8 +21,8 @@ FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
         "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "clouds", "scene",
-        "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude",
-        "products",
+        "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
+        "exclude", "products",
     ),
     (),
     ("predict", "evaluate", "finish"),

@@ -328,6 +328,26 @@ def test_many_files_after_one_option(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["answer"] == "found"
 
 
+def test_another_nodata_or_area_of_interest_is_another_run(pair: Pair, tmp_path: Path) -> None:
+    """Whatever changes a pixel is in the key by which a run is known as the same."""
+    before, after = pair()
+    am.map(after, before, out=tmp_path / "out")
+    declared = {"after": am.Declared(nodata=-11.5)}
+    with pytest.raises(UsageError, match="another run"):
+        am.map(after, before, out=tmp_path / "out", declared=declared)
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    places = []
+    for k in range(2):
+        west, north = 420100 + 300 * k, 5349900
+        ring = [[west, north], [west + 900, north], [west + 900, north - 900], [west, north - 900], [west, north]]
+        feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        places.append(tmp_path / f"aoi{k}.geojson")
+        places[k].write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    am.map(after, before, out=tmp_path / "there", aoi=places[0])
+    with pytest.raises(UsageError, match="another run"):
+        am.map(after, before, out=tmp_path / "there", aoi=places[1])
+
+
 def test_two_runs_do_not_share_a_folder(pair: Pair, tmp_path: Path) -> None:
     before, after = pair()
     seen: list[str] = []
@@ -423,3 +443,19 @@ def test_the_unosat_profile_adds_its_layer(pair: Pair, tmp_path: Path) -> None:
         am.Options(profile="unesat")
     with pytest.raises(UsageError, match="for floods"):
         am.map(after, before, out=tmp_path / "slide", hazard="landslide", options=am.Options(profile="unosat"))
+
+
+def test_what_is_favoured_sets_the_threshold(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    areas = {}
+    for favour in ("precision", "balanced", "recall"):
+        mapped = am.map(after, before, out=tmp_path / favour, options=am.Options(favour=favour))
+        areas[mapped.made_by["parameters"]["threshold"]] = int((mapped.extent(WHOLE) == 1).sum())
+    assert list(areas) == [0.8, 0.5, 0.2]
+    assert list(areas.values()) == sorted(areas.values())
+    assert areas[0.8] < areas[0.2]
+    with pytest.raises(UsageError, match="both set"):
+        am.Options(favour="recall", threshold=0.5)
+    with pytest.raises(UnknownNameError, match="operating point"):
+        am.Options(favour="recal")
+    assert run("map", "--after", after, "--hazard", "flood", "-o", tmp_path / "a", "--favour", "best").exit_code == 2

@@ -17,7 +17,7 @@ from aftermap.errors import InputRefusedError
 from aftermap.layer import SAMPLE_PX, SAMPLE_SIDE, Layer, open_layer
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
-from aftermap.tiles import Window
+from aftermap.tiles import lattice
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _clouds(scene: Scene) -> Iterator[Finding]:
         if layer is None or clouds.class_band(layer) is not None or not (bands := clouds.testable(layer)):
             continue
         wanted = LayerBands(key, bands, "reflectance")
-        cubes = [scene.read(wanted, window).reshape(len(bands), -1) for window in _lattice(scene.shape)]
+        cubes = [scene.read(wanted, window).reshape(len(bands), -1) for window in lattice(scene.shape, SAMPLE_PX, SAMPLE_SIDE)]
         pixels = np.concatenate(cubes, axis=1)  # (band, n)
         seen = np.isfinite(pixels).all(axis=0)
         share = 100 * float(clouds.spectral(dict(zip(bands, pixels[:, seen], strict=True))).mean()) if seen.any() else 0.0
@@ -108,14 +108,6 @@ def _clouds(scene: Scene) -> Iterator[Finding]:
             ", ".join(p.name for p in layer.paths),
             f"give one of the bands {', '.join(clouds.CLASS_BANDS)} with the image",
         )
-
-
-def _lattice(shape: tuple[int, int]) -> list[Window]:
-    """The windows that an image is sampled in, spread evenly and into every corner."""
-    height, width = min(SAMPLE_PX, shape[0]), min(SAMPLE_PX, shape[1])
-    rows = np.unique(np.linspace(0, shape[0] - height, SAMPLE_SIDE).astype(int))
-    cols = np.unique(np.linspace(0, shape[1] - width, SAMPLE_SIDE).astype(int))
-    return [Window(int(r), int(c), height, width) for r in rows for c in cols]
 
 
 def _pair(scene: Scene) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from aftermap.layer import Layer
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
 from aftermap.sensors import SAR_UNITS
-from aftermap.tiles import Window
+from aftermap.tiles import Window, lattice
 
 WINDOW_PX, WINDOW_SIDE = 256, 5
 """Shifts are measured in 5 x 5 windows of 256 px: up to 64 px are found."""
@@ -52,7 +52,7 @@ def shift_of(scene: Scene) -> Shift | None:
     band = _common_band(scene)
     if band is None or min(scene.shape) < 32:
         return None
-    windows = _windows(scene.shape)
+    windows = lattice(scene.shape, WINDOW_PX, WINDOW_SIDE)
     found = [shift for w in windows if (shift := _peak(*(_seen(scene, key, band, w) for key in ("after", "before")))) is not None]
     if len(found) < min(_LEAST_WINDOWS, len(windows)):
         return None
@@ -76,13 +76,6 @@ def _common_band(scene: Scene) -> str | None:
         return None
     names = (b.common or b.name for k, n in enumerate(after.bands) if not after.is_class(k) and (b := after.sensor.band(n)))
     return next((n for n in names if (i := before.index(n)) is not None and not before.is_class(i)), None)
-
-
-def _windows(shape: tuple[int, int]) -> list[Window]:
-    height, width = min(WINDOW_PX, shape[0]), min(WINDOW_PX, shape[1])
-    rows = np.unique(np.linspace(0, shape[0] - height, WINDOW_SIDE).astype(int))
-    cols = np.unique(np.linspace(0, shape[1] - width, WINDOW_SIDE).astype(int))
-    return [Window(int(r), int(c), height, width) for r in rows for c in cols]
 
 
 def _seen(scene: Scene, key: str, band: str, window: Window) -> F64 | None:

@@ -19,7 +19,7 @@ from aftermap import mosaic, naming, raster, safe
 from aftermap.area import pixel_size_m
 from aftermap.errors import BandError, UsageError
 from aftermap.sensors import S2_OFFSET, SAR_UNITS, UNITS, Sensor, canonical, convert, sensor
-from aftermap.tiles import Window
+from aftermap.tiles import lattice
 
 SAMPLE_PX, SAMPLE_SIDE = 96, 5
 """Facts that lie in the values are read from 5 x 5 windows of 96 px, corners included."""
@@ -250,12 +250,7 @@ def _undeclared_nodata(layer: Layer, cubes: Sequence[npt.NDArray[np.float64]]) -
 
 def _sample(path: Path, index: int, measured: Sequence[int]) -> npt.NDArray[np.float64]:
     """Values (window, y, x) of a lattice of windows that reaches into every corner."""
-    whole = raster.size_of(path)
-    height, width = min(SAMPLE_PX, whole[0]), min(SAMPLE_PX, whole[1])
-    rows = np.unique(np.linspace(0, whole[0] - height, SAMPLE_SIDE).astype(int))
-    cols = np.unique(np.linspace(0, whole[1] - width, SAMPLE_SIDE).astype(int))
-    windows = [Window(int(r), int(c), height, width) for r in rows for c in cols]
-    return raster.sample(path, index, windows, measured=measured)
+    return raster.sample(path, index, lattice(raster.size_of(path), SAMPLE_PX, SAMPLE_SIDE), measured=measured)
 
 
 def _fills_a_corner(stack: npt.NDArray[np.float64], value: float, patch: int = 8) -> bool:

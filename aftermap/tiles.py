@@ -58,6 +58,20 @@ def blocks(shape: tuple[int, int], size: int) -> Iterator[Window]:
             yield Window(row, col, min(size, shape[0] - row), min(size, shape[1] - col))
 
 
+def spread(shape: tuple[int, int], size: int, most: int) -> list[Window]:
+    """At most `most` of the blocks of an image, evenly spread: what a first pass reads, whatever the size of the scene."""
+    every = list(blocks(shape, size))
+    return [every[i] for i in np.linspace(0, len(every) - 1, min(len(every), most)).round().astype(int)]
+
+
+def lattice(shape: tuple[int, int], size: int, side: int) -> list[Window]:
+    """At most `side` x `side` windows of `size` px, spread evenly and into every corner: what an image is sampled in."""
+    height, width = min(size, shape[0]), min(size, shape[1])
+    rows = np.unique(np.linspace(0, shape[0] - height, side).astype(int))
+    cols = np.unique(np.linspace(0, shape[1] - width, side).astype(int))
+    return [Window(int(r), int(c), height, width) for r in rows for c in cols]
+
+
 def starts(length: int, size: int, stride: int) -> list[int]:
     """Left edges of tiles of `size` that cover [0, length), stride <= size; the last is pulled back to end flush."""
     if length <= size:

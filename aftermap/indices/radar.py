@@ -10,7 +10,7 @@ import numpy as np
 from aftermap.indices.median import median_filter
 from aftermap.indices.threshold import F32
 from aftermap.scorer import LayerBands
-from aftermap.tiles import blocks
+from aftermap.tiles import spread
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
@@ -22,9 +22,8 @@ SAMPLE_BLOCK_PX, SAMPLE_BLOCKS = 512, 128
 
 def sample(scene: Scene, inputs: LayerBands, smooth_px: int) -> Iterator[F32]:
     """Smoothed blocks (y, x) of the first band of `inputs`, evenly spread over the scene."""
-    every = list(blocks(scene.shape, SAMPLE_BLOCK_PX))
-    for index in np.linspace(0, len(every) - 1, min(len(every), SAMPLE_BLOCKS)).round().astype(int):
-        yield median_filter(scene.read(inputs, every[index]), smooth_px)[0]
+    for block in spread(scene.shape, SAMPLE_BLOCK_PX, SAMPLE_BLOCKS):
+        yield median_filter(scene.read(inputs, block), smooth_px)[0]
 
 
 def common_bands(scene: Scene, unit: str, *layers: str) -> list[str]:

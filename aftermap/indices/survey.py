@@ -11,7 +11,7 @@ import numpy.typing as npt
 from aftermap.indices.radar import SAMPLE_BLOCK_PX, SAMPLE_BLOCKS
 from aftermap.indices.threshold import F32, F64, otsu
 from aftermap.scorer import LayerBands
-from aftermap.tiles import blocks
+from aftermap.tiles import spread
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
@@ -24,12 +24,11 @@ MAD_TO_STD = 1.4826
 
 def survey(scene: Scene, inputs: Sequence[LayerBands], see: See, halo_px: int = 0) -> Iterator[F32]:
     """Images (y, x) of what `see` makes of blocks evenly spread over the scene; NaN where any band was not observed."""
-    every = list(blocks(scene.shape, SAMPLE_BLOCK_PX))
-    for index in np.linspace(0, len(every) - 1, min(len(every), SAMPLE_BLOCKS)).round().astype(int):
-        wide = every[index].pad(halo_px, scene.shape)
+    for block in spread(scene.shape, SAMPLE_BLOCK_PX, SAMPLE_BLOCKS):
+        wide = block.pad(halo_px, scene.shape)
         pixels = np.concatenate([scene.read(i, wide) for i in inputs])
         image = np.where(np.isfinite(pixels).all(axis=0), see(pixels), np.nan)
-        yield np.asarray(image[every[index].within(wide).slices], np.float32)
+        yield np.asarray(image[block.within(wide).slices], np.float32)
 
 
 def sampled(images: Iterator[F32]) -> F32:

@@ -29,9 +29,7 @@ from aftermap.markup import (
     table,
     tag,
 )
-from aftermap.palette import U8, paint_agreement, paint_exclusion, paint_extent, paint_likelihood, photograph
-
-__all__ = ["paint_agreement", "paint_exclusion", "paint_extent", "paint_likelihood", "photograph", "write_report"]
+from aftermap.palette import U8
 
 _QUANTITIES = {
     "affected_area": "Affected", "analysed_area": "Analysed", "not_analysed_area": "Not analysed",

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from aftermap import palette
-from aftermap.report import paint_agreement, paint_exclusion, paint_extent, paint_likelihood, photograph, write_report
+from aftermap.palette import paint_agreement, paint_exclusion, paint_extent, paint_likelihood, photograph
+from aftermap.report import write_report
 
 HOSTILE = '"><script>alert(1)</script><img src="//evil.example/x" onerror=\'alert(2)\'>'
 VOID = {"meta", "input", "img", "br"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from aftermap.indices.threshold import F32
 
-STRIP_ROWS = 32
-"""Rows of some 500 px whose 25 shifted copies fit a processor's second cache."""
+STRIP_PX = 24_576
+"""Pixels of a strip, of which some 25 copies fit a processor's second cache."""
 
 
 def median_filter(pixels: F32, size: int) -> F32:
@@ -53,26 +53,49 @@ def _incomplete(around: F32, size: int) -> F32:
 
 
 def _complete(padded: F32, size: int) -> F32:
-    """Medians (y, x) without the padding, where all neighbours are observed: one comparator of the network after the other
-    works on a whole strip, which is several times faster than to sort the neighbours of each pixel."""
+    """Medians (y, x) without the padding, where all neighbours are observed.
+
+    Columns are sorted once for all the neighbourhoods that share them, and one comparator after the other works on a whole
+    strip: many times faster than to sort the neighbours of each pixel.
+    """
     height, width = (length - size + 1 for length in padded.shape)
     medians = np.empty((height, width), np.float32)
-    for row in range(0, height, STRIP_ROWS):
-        stop = min(row + STRIP_ROWS, height)
-        wires = [padded[row + y : stop + y, x : x + width].copy() for y in range(size) for x in range(size)]
-        spare = np.empty_like(wires[0])
-        for one, other, keeps_low, keeps_high in network(size * size):
-            low, high = wires[one], wires[other]
-            if keeps_low and keeps_high:
-                np.minimum(low, high, out=spare)
-                np.maximum(low, high, out=high)
-                wires[one], spare = spare, low
-            elif keeps_low:
-                np.minimum(low, high, out=low)
-            else:
-                np.maximum(low, high, out=high)
-        medians[row:stop] = wires[size * size // 2]
+    spare: list[F32] = []
+    rows = max(1, STRIP_PX // width)
+    for row in range(0, height, rows):
+        stop = min(row + rows, height)
+        columns = _Wires([padded[row + y : stop + y] for y in range(size)])
+        columns.run(sorting(size))
+        wires = _Wires([rank[:, x : x + width] for rank in columns.values for x in range(size)], spare)
+        wires.run(network(size))
+        medians[row:stop] = wires.values[middle(size)]
+        spare = wires.spare if len(medians) - stop >= rows else []
     return medians
+
+
+class _Wires:
+    """Arrays of one shape that comparators work on. What was given is read only; results go to arrays that are used again."""
+
+    def __init__(self, values: Sequence[F32], spare: list[F32] | None = None):
+        self.values, self.spare = list(values), spare or []
+        self._own = [False] * len(self.values)
+
+    def run(self, comparators: Sequence[Comparator]) -> None:
+        """Lets each comparator do what it keeps."""
+        for one, other, keeps_low, keeps_high in comparators:
+            low, high = self.values[one], self.values[other]
+            owned = [a for a, own in ((low, self._own[one]), (high, self._own[other])) if own]
+            if keeps_low:
+                self._put(one, np.minimum(low, high, out=self._room(low)))
+            if keeps_high:
+                self._put(other, np.maximum(low, high, out=owned.pop() if owned else self._room(low)))
+            self.spare += owned
+
+    def _room(self, like: F32) -> F32:
+        return self.spare.pop() if self.spare else np.empty_like(like)
+
+    def _put(self, wire: int, value: F32) -> None:
+        self.values[wire], self._own[wire] = value, True
 
 
 class Comparator(NamedTuple):
@@ -80,20 +103,63 @@ class Comparator(NamedTuple):
 
     one: int
     other: int
-    keeps_low: bool
-    keeps_high: bool
+    keeps_low: bool = True
+    keeps_high: bool = True
 
 
 @lru_cache
-def network(wires: int) -> tuple[Comparator, ...]:
-    """The comparators that bring the median to the middle wire: Batcher's odd-even merge sort (1968) without what it does
-    for other ranks."""
-    needed, steps = {wires // 2}, []
-    for one, other in reversed(list(_merge_sort(wires))):
+def sorting(wires: int) -> tuple[Comparator, ...]:
+    """Batcher's odd-even merge sort (1968)."""
+    return tuple(Comparator(*pair) for pair in _merge_sort(wires))
+
+
+def middle(size: int) -> int:
+    """The wire that `network` brings the median to."""
+    return _candidates(size)[len(_candidates(size)) // 2]
+
+
+def _candidates(size: int) -> list[int]:
+    """Wires rank * size + column that can still be the median once columns, then ranks across columns are sorted, by
+    diagonals: the others have more than half of all values above or below them."""
+    half, every = size * size // 2, [(rank, column) for rank in range(size) for column in range(size)]
+    able = [(r, c) for r, c in every if max((r + 1) * (c + 1), (size - r) * (size - c)) - 1 <= half]
+    return [r * size + c for r, c in sorted(able, key=lambda place: (sum(place), place))]
+
+
+@lru_cache
+def network(size: int) -> tuple[Comparator, ...]:
+    """The comparators that bring the median of size x size values with sorted columns to the wire `middle`.
+
+    Wires are rank * size + column. Ranks are sorted across the columns, then the candidates; a comparator that swaps no
+    zeros and ones never swaps anything (the zero-one principle), and goes, as does what only serves other ranks.
+    """
+    across = [(rank * size + one, rank * size + other) for rank in range(size) for one, other in _merge_sort(size)]
+    last = _candidates(size)
+    steps = [*across, *((last[one], last[other]) for one, other in _merge_sort(len(last)))]
+    if size <= _MOST_TRIED:
+        steps = _swapping(steps, size)
+    needed, kept = {middle(size)}, []
+    for one, other in reversed(steps):
         if one in needed or other in needed:
-            steps.append(Comparator(one, other, one in needed, other in needed))
+            kept.append(Comparator(one, other, one in needed, other in needed))
             needed |= {one, other}
-    return tuple(reversed(steps))
+    return tuple(reversed(kept))
+
+
+_MOST_TRIED = 5
+"""Sizes up to this have few enough columns of zeros and ones, (size + 1) ** size, to try them all."""
+
+
+def _swapping(steps: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """The steps that swap zeros and ones for some sorted columns."""
+    ones = np.stack(np.meshgrid(*[np.arange(size + 1)] * size, indexing="ij")).reshape(size, -1)
+    wires = np.concatenate([ones >= size - rank for rank in range(size)])
+    kept = []
+    for one, other in steps:
+        if (wires[one] & ~wires[other]).any():
+            kept.append((one, other))
+            wires[one], wires[other] = wires[one] & wires[other], wires[one] | wires[other]
+    return kept
 
 
 def _merge_sort(wires: int) -> Iterator[tuple[int, int]]:

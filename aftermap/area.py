@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,14 +35,11 @@ def pixel_area_m2(grid: GeoBox, window: Window, *, gsd_m: float | None = None) -
     """
     plane = _plane_area(grid, gsd_m)
     if plane is not None:
-        return np.full(window[2:], _summable(plane, plane), dtype=np.float64)
+        return _summable(np.full(window[2:], plane, dtype=np.float64), plane)
     step = _step_px(grid)
     rows = _nodes(window.row, window.stop_row, grid.shape[0], step)
     cols = _nodes(window.col, window.stop_col, grid.shape[1], step)
-    areas = _areas_at(grid, rows, cols)
-    areas = _between(areas, rows, np.arange(window.row, window.stop_row))
-    areas = _between(areas.T, cols, np.arange(window.col, window.stop_col)).T
-    return np.ascontiguousarray(_summable(areas, _centre_area(grid)))
+    return _summable(_filled(_areas_at(grid, rows, cols), rows, cols, window), _centre_area(grid))
 
 
 def pixel_size_m(grid: GeoBox) -> float | None:
@@ -63,11 +62,8 @@ def pixel_spacing_m(grid: GeoBox, window: Window, *, gsd_m: float | None = None)
     step = _step_px(grid)
     rows = _nodes(window.row, window.stop_row, grid.shape[0], step)
     cols = _nodes(window.col, window.stop_col, grid.shape[1], step)
-    sides = []
-    for lengths in _sides_at(grid, rows, cols):
-        lengths = _between(lengths, rows, np.arange(window.row, window.stop_row))
-        sides.append(np.ascontiguousarray(_between(lengths.T, cols, np.arange(window.col, window.stop_col)).T))
-    return sides[0], sides[1]
+    across, down = (_filled(lengths, rows, cols, window) for lengths in _sides_at(grid, rows, cols))
+    return across, down
 
 
 def _sides_at(grid: GeoBox, rows: I64, cols: I64) -> tuple[F64, F64]:
@@ -103,9 +99,12 @@ def _plane_area(grid: GeoBox, gsd_m: float | None) -> float | None:
     return None
 
 
-def _summable(areas: F64 | float, typical: float) -> F64:
+def _summable(areas: F64, typical: float) -> F64:
     quantum = 2.0 ** (math.frexp(typical)[1] - 1 - _BITS)
-    return np.asarray(np.round(areas / quantum) * quantum)
+    areas *= 1 / quantum  # exact, as is the way back: a power of two
+    np.rint(areas, out=areas)
+    areas *= quantum
+    return areas
 
 
 @lru_cache(maxsize=16)
@@ -128,13 +127,27 @@ def _nodes(start: int, stop: int, length: int, step: int) -> I64:
     return np.unique(np.minimum(nodes, length - 1))
 
 
-def _between(areas: F64, nodes: I64, at: I64) -> F64:
-    """Linear interpolation along axis 0 from `nodes` to the pixels `at`."""
+def _filled(values: F64, rows: I64, cols: I64, window: Window) -> F64:
+    """Values (y, x) of all pixels of a window from those at the nodes (row, col), linearly between them."""
+    out = np.empty((window.height, window.width))
+    down = np.empty((window.height, len(cols)))
+    for at, lower, upper, part in _segments(rows, window.row, window.height):
+        down[at] = values[lower] * (1 - part[:, None]) + values[upper] * part[:, None]
+    for at, left, right, part in _segments(cols, window.col, window.width):
+        np.multiply(down[:, left, None], 1 - part, out=out[:, at])
+        out[:, at] += down[:, right, None] * part
+    return out
+
+
+def _segments(nodes: I64, start: int, length: int) -> Iterator[tuple[slice, int, int, F64]]:
+    """Pixels of one axis between two nodes: where they lie in the window, both nodes, and how far (pixel,) on the way."""
     if len(nodes) == 1:
-        return np.repeat(areas, len(at), axis=0)
-    i = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, len(nodes) - 2)
-    t = ((at - nodes[i]) / (nodes[i + 1] - nodes[i]))[:, None]
-    return np.asarray(areas[i] * (1 - t) + areas[i + 1] * t)
+        yield slice(0, length), 0, 0, np.zeros(length)
+    for k, (first, second) in enumerate(pairwise(nodes.tolist())):
+        begin, stop = max(first, start), min(second if k + 2 < len(nodes) else second + 1, start + length)
+        if begin < stop:
+            part = (np.arange(begin, stop) - first) / (second - first)
+            yield slice(begin - start, stop - start), k, k + 1, part
 
 
 def _areas_at(grid: GeoBox, rows: I64, cols: I64) -> F64:

@@ -32,6 +32,8 @@ U8 = npt.NDArray[np.uint8]
 
 WINDOW_PX = 1024
 """Fixed, for the order of polygons follows from it."""
+_BESIDE = ("likelihood", "agreement")
+"""The planes that polygons have statistics of."""
 HAZARD = 100
 """The hazard among the codes that are outlined: those of exclusion.tif are below."""
 _EVENT_TYPES = {"flood": "5-Flood", "landslide": "6-Mass movement", "fracture": "Other", "building": "Other"}
@@ -59,14 +61,14 @@ def finish(
         for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
             _write(found, parts, rasters)
             hazard = found.outlines.only(HAZARD)
-            summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), area(found.window), hazard.area_m2)
+            summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), found.area_m2, hazard.area_m2)
             package.observed(hazard)
             if UNOSAT in extra:
                 package.unosat(hazard, run["classes"][0], parameters["event_code"])
             if density:
-                _add(density, found, area(found.window), scene.grid)
+                _add(density, found, found.area_m2, scene.grid)
             if exposure:
-                exposure.add(found.window, _states(found.codes), area(found.window))
+                exposure.add(found.window, _states(found.codes), found.area_m2)
             package.not_analysed(found.outlines.only(*(c for c in EXCLUSION if c not in (0, OUTSIDE_AOI, NODATA))))
         _context(scene, package, run)
         summary.exposure = exposure.rows() if exposure else []
@@ -83,11 +85,12 @@ def finish(
 
 def _codes(parts: Parts, window: Window) -> U8:
     """Exclusion codes (y, x), and HAZARD where the leading method maps it."""
-    return np.where(parts.plane("extent", window) == 1, np.uint8(HAZARD), parts.plane("exclusion", window))
+    extent, exclusion = parts.planes(window, "extent", "exclusion")
+    return np.where(extent == 1, np.uint8(HAZARD), exclusion)
 
 
 def _beside(parts: Parts, window: Window) -> dict[str, U8]:
-    return {name: parts.plane(name, window) for name in ("likelihood", "agreement")}
+    return dict(zip(_BESIDE, parts.planes(window, *_BESIDE), strict=True))
 
 
 def _rasters(scene: Scene, log: Journal, run: Mapping[str, Any]) -> RasterSet:
@@ -122,7 +125,7 @@ def _write(found: Outlined, parts: Parts, rasters: RasterSet) -> None:
     excluded = (found.codes != 0) & (found.codes != HAZARD)
     rasters.write("extent", np.where(excluded, np.uint8(NODATA), found.codes == HAZARD).astype(np.uint8), found.window)
     rasters.write("exclusion", np.where(excluded, found.codes, 0).astype(np.uint8), found.window)
-    for name, codes in _beside(parts, found.window).items():
+    for name, codes in found.values.items():
         rasters.write(name, codes, found.window)
     if "score" in rasters.names:
         rasters.write("score", parts.score(found.window), found.window)

@@ -7,9 +7,11 @@ under it. Between the passes only components that touch an inner window edge are
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,20 +79,22 @@ class Outlines:
 
 @dataclass(frozen=True)
 class Outlined:
-    """One window of the second pass: its codes (y, x) without the components that were too small, and finished polygons."""
+    """One window of the second pass: its codes (y, x) without the components that were too small, the areas and values (y, x)
+    that were read for it, and finished polygons."""
 
     window: Window
     codes: U8
+    area_m2: F64
+    values: Values
     outlines: Outlines
 
 
 def take_census(classes: Classes) -> Census:
     """First pass: the components that touch inner window edges, joined, with their area in the whole raster."""
     seam, areas, joints = _Seam(classes.shape), [np.zeros(0)], [_NO_JOINTS]
-    for window in classes.windows:
-        labels = _label(classes, classes.read(window), window)
-        areas.append(tally(labels.of, labels.code, classes.area(window), {}).area_m2[labels.edge])
-        joints.append(seam.join(labels, window))
+    for piece in _pieces(classes, None):
+        areas.append(piece.rows.area_m2[piece.labels.edge])
+        joints.append(seam.join(piece.labels, piece.window))
     return _settle(np.concatenate(areas), np.concatenate(joints))
 
 
@@ -109,10 +113,7 @@ def outlines(
     Polygons come in the order of the windows, within one by label, then those of components whose last piece it holds.
     """
     pool = _Pool(census)
-    for window in classes.windows:
-        codes = classes.read(window)
-        labels = _label(classes, codes, window)
-        rows = tally(labels.of, labels.code, classes.area(window), values(window) if values else {})
+    for window, codes, labels, area, under, rows in _pieces(classes, values):
         of = pool.components(labels)
         keep = _large_enough(labels.code, pool.areas(of, rows), min_area_m2 or {})
         codes = np.where(keep[labels.of], codes, np.where(labels.of > 0, np.uint8(dropped), codes))
@@ -120,13 +121,42 @@ def outlines(
         pool.add(of, keep, shapes, rows)
         inner = np.flatnonzero(keep & (of < 0))
         whole, crossing = pool.release()
-        found = rows.take(inner).then(whole)
-        yield Outlined(window, codes, _outlines(found, vector.place(np.concatenate([shapes[inner], crossing]), affine)))
+        found = _outlines(rows.take(inner).then(whole), vector.place(np.concatenate([shapes[inner], crossing]), affine))
+        yield Outlined(window, codes, area, under, found)
     assert not pool.parts, "components were left unfinished: both passes must read the same codes"
 
 
 def _outlines(rows: Tally, geometry: vector.Geometries) -> Outlines:
     return Outlines(geometry, rows.code, rows.pixels, rows.area_m2, rows.statistics())
+
+
+class _Piece(NamedTuple):
+    """One window as both passes need it."""
+
+    window: Window
+    codes: U8
+    labels: _Labels
+    area_m2: F64
+    values: Values
+    rows: Tally
+
+
+def _pieces(classes: Classes, values: Callable[[Window], Values] | None) -> Iterator[_Piece]:
+    """The windows in their order, each made ready while the caller works on the one before."""
+
+    def ready(window: Window) -> _Piece:
+        codes, under, area = classes.read(window), values(window) if values else {}, classes.area(window)
+        labels = _label(classes, codes, window)
+        return _Piece(window, codes, labels, area, under, tally(labels.of, labels.code, area, under))
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming: deque[Future[_Piece]] = deque()
+        for window in classes.windows:
+            coming.append(ahead.submit(ready, window))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 @dataclass(frozen=True)

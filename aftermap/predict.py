@@ -124,6 +124,8 @@ def _blend(
     tiles: Sequence[Window], scored: Iterator[F32], region: Window, shape: tuple[int, int], tiling: Tiling, classes: int
 ) -> F32:
     """Weighted mean of overlapping tiles. Weights are whole numbers and sums float64: tiles that agree lose no bit."""
+    if tiling.blend == 0:
+        return _laid(tiles, scored, region, tiling, classes)
     total = np.zeros((classes, region.height, region.width))
     weigh_y, weigh_x = np.zeros(region.height), np.zeros(region.width)
     for tile, scores in zip(tiles, scored, strict=True):
@@ -138,6 +140,17 @@ def _blend(
     weight = np.maximum(weigh_y, 1)[:, None] * np.maximum(weigh_x, 1)[None, :]  # 0 only where the window does not reach
     total /= weight
     return total.astype(np.float32)
+
+
+def _laid(tiles: Sequence[Window], scored: Iterator[F32], region: Window, tiling: Tiling, classes: int) -> F32:
+    """Scores of tiles that need no blending, side by side: where two of them see enough context they agree."""
+    out = np.zeros((classes, region.height, region.width), np.float32)
+    for tile, scores in zip(tiles, scored, strict=True):
+        top, left = (tiling.trim if first > low else 0 for first, low in ((tile.row, region.row), (tile.col, region.col)))
+        out[
+            :, tile.row - region.row + top : tile.stop_row - region.row, tile.col - region.col + left : tile.stop_col - region.col
+        ] = scores[:, top:, left:]
+    return out
 
 
 @dataclass(frozen=True)
@@ -266,18 +279,18 @@ class Parts:
     journal: Journal
     blocks: tuple[Window, ...]
 
-    def plane(self, name: str, window: Window) -> U8:
-        """One of PLANES (y, x); see products.md for the codes."""
-        return np.asarray(self._gather(window, "tif", PLANES.index(name) + 1, np.uint8))
+    def planes(self, window: Window, *names: str) -> U8:
+        """Some of PLANES (name, y, x); see products.md for the codes."""
+        return np.asarray(self._gather(window, "tif", [PLANES.index(n) + 1 for n in names], np.uint8))
 
     def score(self, window: Window) -> F32:
         """The leading method's float scores (y, x), NaN where not analysed."""
-        return np.asarray(self._gather(window, "score.tif", 1, np.float32))
+        return np.asarray(self._gather(window, "score.tif", [1], np.float32)[0])
 
-    def _gather(self, window: Window, ending: str, band: int, dtype: Any) -> npt.NDArray[Any]:
-        out = np.empty((window.height, window.width), dtype)
+    def _gather(self, window: Window, ending: str, bands: Sequence[int], dtype: Any) -> npt.NDArray[Any]:
+        out = np.empty((len(bands), window.height, window.width), dtype)
         for block in self.blocks:
             if (common := window.overlap(block)) is not None:
                 path: Path = self.journal.part(f"{part_name(block)}.{ending}")
-                out[common.within(window).slices] = raster.read_window(path, common.within(block), [band])[0]
+                out[(..., *common.within(window).slices)] = raster.read_window(path, common.within(block), bands)
         return out

@@ -7,9 +7,7 @@ under it. Between the passes only components that touch an inner window edge are
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from aftermap import raster, vector
+from aftermap.ahead import ahead
 from aftermap.tally import Statistics, Tally, tally
 from aftermap.tiles import Window
 
@@ -149,14 +148,7 @@ def _pieces(classes: Classes, values: Callable[[Window], Values] | None) -> Iter
         labels = _label(classes, codes, window)
         return _Piece(window, codes, labels, area, under, tally(labels.of, labels.code, area, under))
 
-    with ThreadPoolExecutor(1) as ahead:
-        coming: deque[Future[_Piece]] = deque()
-        for window in classes.windows:
-            coming.append(ahead.submit(ready, window))
-            if len(coming) > 1:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+    return ahead(ready, classes.windows)
 
 
 @dataclass(frozen=True)

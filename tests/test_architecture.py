@@ -18,7 +18,7 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "tiles", "sensors", "pieces", "metrics"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics"),
     (
         "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "clouds", "scene",
         "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aftermap.ahead import ahead
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
@@ -185,12 +187,13 @@ def tiled_threshold(images: Iterable[F32], gate: Gate, cut: Callable[[F64, F64],
     Each tile is cut by `cut`, by Otsu where that finds nothing. Tiles with both classes are balanced even where water is
     0.1 % of the scene, whose own histogram would show one mode.
     """
-    votes: list[F64] = []
-    tiles = 0
-    for image in images:
+
+    def vote(image: F32) -> tuple[F64, int]:
         counts = histograms(image, gate)
-        votes.append(_votes(counts, gate, cut))
-        tiles += len(counts)
+        return _votes(counts, gate, cut), len(counts)
+
+    heard = list(ahead(vote, images))
+    votes, tiles = [v for v, _ in heard], sum(n for _, n in heard)
     every = np.concatenate([np.empty(0), *votes])
     if len(every) < gate.least_votes:
         return Found(None, f"no threshold found: {len(every)} of {tiles} tiles are bimodal, at least {gate.least_votes} must be")
@@ -199,16 +202,12 @@ def tiled_threshold(images: Iterable[F32], gate: Gate, cut: Callable[[F64, F64],
 
 def histograms(image: F32, gate: Gate) -> F64:
     """Counts (tile, bin) of the tiles of an image (y, x) that are at least half observed; the end bins take what is beyond."""
-    size, bins = gate.tile_px, len(gate.centres())
-    found = [np.empty((0, bins))]
-    for row in range(0, image.shape[0], size):
-        for col in range(0, image.shape[1], size):
-            tile = image[row : row + size, col : col + size]
-            seen = tile[np.isfinite(tile)].astype(np.float64)
-            if 2 * seen.size >= size * size:
-                index = np.clip((seen - gate.span[0]) / gate.bin_width, 0, bins - 1).astype(np.intp)
-                found.append(np.bincount(index, minlength=bins)[None].astype(np.float64))
-    return np.concatenate(found)
+    bins, (rows, cols) = len(gate.centres()), (-(-length // gate.tile_px) for length in image.shape)
+    seen = np.isfinite(image)
+    tile = (np.arange(image.shape[0]) // gate.tile_px * cols)[:, None] + np.arange(image.shape[1]) // gate.tile_px
+    index = np.clip((image[seen].astype(np.float64) - gate.span[0]) / gate.bin_width, 0, bins - 1).astype(np.intp)
+    counts = np.bincount(tile[seen] * bins + index, minlength=rows * cols * bins).reshape(-1, bins)
+    return np.asarray(counts[2 * counts.sum(axis=1) >= gate.tile_px**2], np.float64)
 
 
 def _votes(counts: F64, gate: Gate, cut: Callable[[F64, F64], F64]) -> F64:

@@ -1,0 +1,30 @@
+"""Work done ahead in threads, results in order and in bounded number: numpy and GDAL let go of the interpreter meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 1) -> Iterator[Result]:
+    """The results of `work` for each item, in their order; at most `workers` wait or are worked on while the caller has one.
+
+    An exception comes out where its result would have; nothing after it is begun.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        coming: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                coming.append(pool.submit(work, item))
+                if len(coming) > workers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from math import lcm
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import raster
+from aftermap.calibration import Calibration
 from aftermap.errors import AftermapError, UsageError
 from aftermap.exclude import Exclusions, settle
 from aftermap.hazardmap import NOT_ANALYSED
@@ -148,6 +149,10 @@ class Plan:
     threshold: float
     keep_scores: bool
     memory_mb: int
+    combined: tuple[str, ...] = ()
+    """Methods whose mean likelihood is the map; empty for the leading one alone."""
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """By method, where there is a table; else likelihood is the score."""
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -223,16 +228,35 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
 
 
 def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> tuple[U8, F32]:
-    """Planes (likelihood, extent, exclusion, agreement) and the leading scores (y, x) of a block."""
-    scores = [score_window(s, _from(cube, plan, s), block, scene.shape, plan.tiling, pool)[0] for s in plan.scorers.values()]
-    lead = scores[0]
+    """Planes (likelihood, extent, exclusion, agreement) and the scores (y, x) of a block."""
+    scores = {
+        name: score_window(s, _from(cube, plan, s), block, scene.shape, plan.tiling, pool)[0] for name, s in plan.scorers.items()
+    }
+    lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded, ~np.isnan(lead))
     analysed = exclusion == 0
     lead = np.where(analysed, lead, np.float32(np.nan))
     filled = np.where(analysed, lead, np.float32(0))
-    votes = sum(((s > plan.threshold).astype(np.uint8) for s in scores), start=np.zeros(lead.shape, np.uint8))
-    planes = (np.rint(filled * 100).astype(np.uint8), (filled > plan.threshold).astype(np.uint8), exclusion, votes)
+    likely = filled if calibrated is None else np.where(analysed, calibrated(filled), np.float32(0))
+    votes = sum(((s > plan.threshold).astype(np.uint8) for s in scores.values()), start=np.zeros(lead.shape, np.uint8))
+    planes = (np.rint(likely * 100).astype(np.uint8), (filled > plan.threshold).astype(np.uint8), exclusion, votes)
     return np.stack([p if p is exclusion else np.where(analysed, p, np.uint8(NOT_ANALYSED)) for p in planes]), lead
+
+
+def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None]:
+    """Scores (y, x) that the map is made of, and what calibrates them: those of one method, or the mean likelihood of several
+    over those that observed a pixel."""
+    names = plan.combined or (next(iter(scores)),)
+    if len(names) == 1:
+        return scores[names[0]], plan.calibrations.get(names[0])
+    total, count = np.zeros(scores[names[0]].shape, np.float32), np.zeros(scores[names[0]].shape, np.float32)
+    for name in names:
+        table = plan.calibrations.get(name)
+        likelihood = table(scores[name]) if table else scores[name]
+        seen = ~np.isnan(likelihood)
+        np.add(total, likelihood, out=total, where=seen)
+        count += seen
+    return np.where(count > 0, total / np.maximum(count, 1), np.float32(np.nan)), None
 
 
 def _from(cube: _Cube, plan: Plan, scorer: Scorer) -> Callable[[Window], F32]:
@@ -271,7 +295,7 @@ class Parts:
         return np.asarray(self._gather(window, "tif", PLANES.index(name) + 1, np.uint8))
 
     def score(self, window: Window) -> F32:
-        """The leading method's float scores (y, x), NaN where not analysed."""
+        """The float scores (y, x) that the extent is cut from, NaN where not analysed."""
         return np.asarray(self._gather(window, "score.tif", 1, np.float32))
 
     def _gather(self, window: Window, ending: str, band: int, dtype: Any) -> npt.NDArray[Any]:

@@ -20,9 +20,10 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "clouds", "scene",
+        "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "beside", "clouds",
+        "scene",
         "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
-        "exclude", "products",
+        "exclude", "products", "calibration", "choice",
     ),
     (),
     ("predict", "evaluate", "finish"),

@@ -93,58 +93,70 @@ def _constant(layer: Layer, where: str) -> Iterator[Finding]:
 
 def _clouds(scene: Scene) -> Iterator[Finding]:
     """Optical images that come without a cloud mask, and how much of them a spectral test takes for cloud."""
-    for key in ("after", "before"):
-        layer = scene.layers.get(key)
-        if layer is None or clouds.class_band(layer) is not None or not (bands := clouds.testable(layer)):
+    for layer in (*scene.images("after"), *scene.images("before")):
+        if clouds.class_band(layer) is not None or not (bands := clouds.testable(layer)):
             continue
-        wanted = LayerBands(key, bands, "reflectance")
+        wanted = LayerBands(layer.name, bands, "reflectance")
         cubes = [scene.read(wanted, window).reshape(len(bands), -1) for window in lattice(scene.shape, SAMPLE_PX, SAMPLE_SIDE)]
         pixels = np.concatenate(cubes, axis=1)  # (band, n)
         seen = np.isfinite(pixels).all(axis=0)
         share = 100 * float(clouds.spectral(dict(zip(bands, pixels[:, seen], strict=True))).mean()) if seen.any() else 0.0
         yield _warn(
             "cloud-mask-missing",
-            f"{key} has no cloud mask, and no cloud is excluded; a spectral test, right on 3 of 4 pixels, finds {share:.1f} %",
+            f"{layer.name} has no cloud mask, and no cloud is excluded; "
+            f"a spectral test, right on 3 of 4 pixels, finds {share:.1f} %",
             ", ".join(p.name for p in layer.paths),
             f"give one of the bands {', '.join(clouds.CLASS_BANDS)} with the image",
         )
 
 
 def _pair(scene: Scene) -> Iterator[Finding]:
-    after, before = scene.layers["after"], scene.layers.get("before")
+    grid = scene.grid
     for layer in scene.layers.values():
-        if after.grid.crs is not None and not layer.grid.extent.to_crs(after.grid.crs).geom.buffer(1e-9).covers(
-            after.grid.extent.geom
-        ):
-            yield _warn(
-                "part-covered", f"{layer.name} covers only part of after", layer.sources[0].path.name, "give images that cover it"
-            )
-    if before is None:
-        return
+        if grid.crs is not None and not layer.grid.extent.to_crs(grid.crs).geom.buffer(1e-9).covers(grid.extent.geom):
+            where = layer.sources[0].path.name
+            yield _warn("part-covered", f"{layer.name} covers only part of after", where, "give images that cover it")
+    for name in ("after", "before"):
+        yield from _beside(scene, name)
+    for after, before in scene.pairs():
+        yield from _dates(scene, after, before)
+        yield from _shifted(scene, after, before)
+
+
+def _beside(scene: Scene, name: str) -> Iterator[Finding]:
+    """Radar and optical images of one date that are not of one day."""
+    days = {layer.name: layer.acquired[:10] for layer in scene.images(name) if layer.acquired}
+    if len(set(days.values())) > 1:
+        words = f"the images {name} are of different days: {', '.join(f'{k} of {day}' for k, day in days.items())}"
+        yield _warn("beside-dates", words, scene.name, "prefer images of one day; what moved between them is averaged")
+
+
+def _dates(scene: Scene, after: Layer, before: Layer) -> Iterator[Finding]:
+    """Two dates that are swapped, the same, or seen from two sides."""
     if after.acquired and before.acquired and after.acquired[:10] < before.acquired[:10]:
         yield _warn(
             "dates-reversed",
-            f"before ({before.acquired}) is later than after ({after.acquired})",
+            f"{before.name} ({before.acquired}) is later than {after.name} ({after.acquired})",
             scene.name,
             "swap --before and --after",
         )
     if after.paths == before.paths:
-        yield _warn("same-image", "before and after are the same file", scene.name, "give two dates")
+        yield _warn("same-image", f"{before.name} and {after.name} are the same file", scene.name, "give two dates")
     if after.orbit and before.orbit and after.orbit != before.orbit:
         yield _warn(
-            "orbit-differs", f"before is from {'an' if before.orbit[0] == 'a' else 'a'} {before.orbit} orbit and after from "
+            "orbit-differs",
+            f"{before.name} is from {'an' if before.orbit[0] == 'a' else 'a'} {before.orbit} orbit and {after.name} from "
             f"{'an' if after.orbit[0] == 'a' else 'a'} {after.orbit} one: slopes look different", scene.name,
             "give a pair of one orbit direction; trust changes on slopes less",
         )  # fmt: skip
-    yield from _shifted(scene)
 
 
-def _shifted(scene: Scene) -> Iterator[Finding]:
+def _shifted(scene: Scene, after: Layer, before: Layer) -> Iterator[Finding]:
     """Before and after that do not lie on each other."""
-    shift = coregister.shift_of(scene)
+    shift = coregister.shift_of(scene, after, before)
     if shift is not None and shift.length > coregister.TELLING_PX:
         repair = "give --coregister to take the shift out" if scene.grid.crs is not None else "align the images first"
-        words = f"before lies {shift.dx:+.2f} px right of and {shift.dy:+.2f} px below after"
+        words = f"{before.name} lies {shift.dx:+.2f} px right of and {shift.dy:+.2f} px below {after.name}"
         yield _warn("pair-shifted", f"{words} (median of {shift.clear} of {shift.windows} windows)", scene.name, repair)
 
 

@@ -47,13 +47,13 @@ class Shift:
         return float(np.hypot(self.dx, self.dy))
 
 
-def shift_of(scene: Scene) -> Shift | None:
+def shift_of(scene: Scene, after: Layer, before: Layer) -> Shift | None:
     """The shift of before against after, the median of the windows with a clear peak; None where too few are clear or agree."""
-    band = _common_band(scene)
+    band = _common_band(after, before)
     if band is None or min(scene.shape) < 32:
         return None
     windows = lattice(scene.shape, WINDOW_PX, WINDOW_SIDE)
-    found = [shift for w in windows if (shift := _peak(*(_seen(scene, key, band, w) for key in ("after", "before")))) is not None]
+    found = [shift for w in windows if (shift := _peak(*(_seen(scene, k, band, w) for k in (after, before)))) is not None]
     if len(found) < min(_LEAST_WINDOWS, len(windows)):
         return None
     dx, dy = np.median(found, axis=0)
@@ -61,28 +61,25 @@ def shift_of(scene: Scene) -> Shift | None:
     return Shift(round(float(dx), 2), round(float(dy), 2), len(found), len(windows)) if near.mean() > 0.5 else None
 
 
-def aligned(scene: Scene) -> tuple[Scene, Shift | None]:
-    """The scene whose before is read that much beside its own place, and the shift; None where none is taken out."""
-    shift = shift_of(scene)
-    if shift is None or shift.length < LEAST_PX or scene.grid.crs is None:
-        return scene, None
-    return replace(scene, shifts={**scene.shifts, "before": (shift.dx, shift.dy)}, _readers={}), shift
+def aligned(scene: Scene) -> tuple[Scene, dict[str, Shift]]:
+    """The scene whose images before are read that much beside their own place, and the shifts that are taken out, by layer."""
+    found = {before.name: shift_of(scene, after, before) for after, before in scene.pairs()}
+    shifts = {k: s for k, s in found.items() if s is not None and s.length >= LEAST_PX and scene.grid.crs is not None}
+    if not shifts:
+        return scene, {}
+    return replace(scene, shifts={**scene.shifts, **{k: (s.dx, s.dy) for k, s in shifts.items()}}, _readers={}), shifts
 
 
-def _common_band(scene: Scene) -> str | None:
+def _common_band(after: Layer, before: Layer) -> str | None:
     """The first band of after that before has too, by its common name, and that holds measurements."""
-    after, before = scene.layers["after"], scene.layers.get("before")
-    if before is None:
-        return None
     names = (b.common or b.name for k, n in enumerate(after.bands) if not after.is_class(k) and (b := after.sensor.band(n)))
     return next((n for n in names if (i := before.index(n)) is not None and not before.is_class(i)), None)
 
 
-def _seen(scene: Scene, key: str, band: str, window: Window) -> F64 | None:
+def _seen(scene: Scene, layer: Layer, band: str, window: Window) -> F64 | None:
     """Pixels (y, x) less their mean, radar in dB, cut at the 2nd and 98th percentile; None where too few were observed."""
-    layer: Layer = scene.layers[key]
     unit = "dB" if layer.unit in SAR_UNITS else "digital_number"
-    pixels = scene.read(LayerBands(key, (band,), unit), window)[0].astype(np.float64)
+    pixels = scene.read(LayerBands(layer.name, (band,), unit), window)[0].astype(np.float64)
     seen = np.isfinite(pixels)
     if seen.mean() < _LEAST_SEEN:
         return None

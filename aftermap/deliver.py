@@ -13,12 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from aftermap import check, clouds, coregister, exclude, features, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
+from aftermap.calibration import FILE as CALIBRATION
+from aftermap.calibration import UNCALIBRATED
+from aftermap.choice import Chosen, Made, choose, make
 from aftermap.drainage import coarsening
-from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
+from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared, Layer
@@ -28,7 +32,7 @@ from aftermap.products.density import Cells
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.scene import Scene, open_scene
-from aftermap.scorer import Method, Scorer
+from aftermap.scorer import Scorer
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
@@ -150,33 +154,6 @@ def _paths(files: Files) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """The methods that run, the leading one first, why it leads, and why the others do not run."""
-
-    methods: dict[str, Method]
-    why: str
-    skipped: dict[str, str]
-
-
-def choose(scene: Scene, method: str) -> _Chosen:
-    """Every method the inputs allow, in the order of PIECES, or the one asked for. Raises InputRefusedError when none can."""
-    names = list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]
-    known: dict[str, Method] = {n: pieces.load(scene.hazard, n)() for n in names}
-    reasons = {n: m.why_not(scene) for n, m in known.items()}
-    able = {n: m for n, m in known.items() if not reasons[n]}
-    skipped = {n: why for n, why in reasons.items() if why}
-    if not able:
-        said = "; ".join(f"{n}: {why}" for n, why in skipped.items())
-        raise InputRefusedError(
-            f"no {scene.hazard} method can run on these images ({said})",
-            repair="give the band or image that is missing",
-            code="band-missing",
-        )
-    why = "it was asked for" if method != "auto" else f"first in the order {', '.join(names)} that these images allow"
-    return _Chosen(able, why, skipped)
-
-
-@dataclass(frozen=True)
 class _Job:
     """One mapping: what determines it, and the steps."""
 
@@ -196,23 +173,25 @@ class _Job:
                 self._make(log, chosen, facts, started)
         return HazardMap(self.out)
 
-    def _make(self, log: journal.Journal, chosen: _Chosen, facts: dict[str, Any], started: float) -> None:
+    def _make(self, log: journal.Journal, chosen: Chosen, facts: dict[str, Any], started: float) -> None:
         self.progress("prepare", 0, len(chosen.methods))
         scorers: dict[str, Scorer] = {}
         for n, (key, method) in enumerate(chosen.methods.items()):
             scorers[key] = method.prepare(self.scene)
             self.progress("prepare", n + 1, len(chosen.methods))
-        plan = Plan(scorers, self.options.level, self.options.keep_scores, self.options.memory_mb)
-        images = [i.layer for i in next(iter(scorers.values())).inputs]
-        exclusions = exclude.prepare(self.scene, images, gsd_m=self.options.gsd_m)
+        made = make(self.scene, scorers, chosen.why)
+        plan = Plan(
+            scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations
+        )
+        exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m)
         parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
-        run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen)}
+        run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made)}
         summary = finish(self.scene, parts, log, run, assets=self.assets, progress=partial(self.progress, "deliver"))
         self._write(log, {**run, "answer": summary.answer}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
-    def _facts(self, chosen: _Chosen) -> dict[str, Any]:
+    def _facts(self, chosen: Chosen) -> dict[str, Any]:
         """What is known before the first score, and determines everything after."""
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
@@ -249,26 +228,37 @@ class _Job:
             "area_unit": "ha" if size else "px",
             "warnings": [f.facts() for f in check.examine(scene)],
             "assumptions": _assumptions(scene, limits),
-            "versions": {"python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES}},
+            "versions": {
+                "python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES},
+                "calibration": journal.sha256(CALIBRATION)[:16],
+            },
         }  # fmt: skip
 
-    def _outcome(self, facts: Mapping[str, Any], scorers: Mapping[str, Scorer], chosen: _Chosen) -> dict[str, Any]:
+    def _outcome(self, facts: Mapping[str, Any], scorers: Mapping[str, Scorer], chosen: Chosen, made: Made) -> dict[str, Any]:
         """What the methods found in the scene as a whole."""
-        lead, scorer = next(iter(scorers.items()))
-        found = scorer.classes[0]
+        lead = made.combined[0]
+        found = scorers[lead].classes[0]
         if found == "water" and "reference_water" in self.scene.layers:
             found = self.scene.hazard
-        cautions = [w for k, w in _numbers(scorer).items() if k.endswith("source") and "no threshold found" in str(w)]
+        cautions = [
+            f"{name}: {w}" for name in made.combined for k, w in _numbers(scorers[name]).items()
+            if k.endswith("source") and "no threshold found" in str(w)
+        ]  # fmt: skip
         repair = "look at likelihood.tif before trusting the extent, or map with another method"
-        assumed = [check.Finding("threshold-assumed", "warn", f"{lead}: {c}", self.scene.name, repair).facts() for c in cautions]
+        assumed = [check.Finding("threshold-assumed", "warn", c, self.scene.name, repair).facts() for c in cautions]
+        level = self.options.level
+        table = made.calibrations.get(lead) if len(made.combined) == 1 else None
         return {
             "warnings": [*facts["warnings"], *assumed],
             "classes": [found],
             "maps": _UNSEPARATED.get(found, found),
             "methods": {
-                "lead": lead, "why": chosen.why, "ran": {n: _numbers(s) for n, s in scorers.items()}, "skipped": chosen.skipped,
+                "lead": lead, "combined": list(made.combined), "why": made.why, "images": list(made.images),
+                "ran": {n: _numbers(s) for n, s in scorers.items()}, "skipped": chosen.skipped,
+                "calibration": {n: c.words if (c := made.calibrations.get(n)) else UNCALIBRATED for n in scorers},
+                "percent_at_threshold": round(100 * (float(table(np.array([level], np.float32))[0]) if table else level)),
             },
-            "calibration": "uncalibrated",
+            "calibration": made.calibration,
         }  # fmt: skip
 
     def _write(self, log: journal.Journal, run: Mapping[str, Any], summary: Summary) -> None:
@@ -284,11 +274,13 @@ class _Job:
         scale = max(1.0, max(self.scene.shape) / PICTURE_PX)
         shape = (max(1, round(self.scene.shape[0] / scale)), max(1, round(self.scene.shape[1] / scale)))
         pictures = {}
-        thumbs = {k: self.scene.thumbnail(k, shape) for k in ("before", "after") if k in self.scene.layers}
+        after = self.scene.layers["after"]
+        beside = {before.name.partition("-")[0]: before.name for other, before in self.scene.pairs() if other is after}
+        thumbs = {k: self.scene.thumbnail(name, shape) for k, name in (*beside.items(), ("after", after.name))}
         for key, pixels in thumbs.items():
-            layer = self.scene.layers[key]
+            layer = self.scene.layers[beside.get(key, key)]
             names = [band.common if (band := layer.sensor.band(n)) else n for n in layer.bands]
-            like = thumbs["after"] if layer.bands == self.scene.layers["after"].bands and layer.unit == "dB" else None
+            like = thumbs["after"] if layer.bands == after.bands and layer.unit == "dB" else None
             pictures[key] = palette.photograph(pixels, names, like=like)
         codes = {n: raster.thumbnail(stage / RASTERS[n].file, shape) for n in ("likelihood", "extent", "exclusion", "agreement")}
         return pictures | {
@@ -343,21 +335,23 @@ def _assumptions(scene: Scene, limits: exclude.Limits | None) -> list[str]:
     """What was taken from where, in words."""
     said = [f"{layer.name}: {what} from {why}" for layer in scene.layers.values() for what, why in layer.reasons.items()]
     warped = [f"{k} was resampled to the grid of after: {way}" for k in scene.layers if (way := scene.resampling(k)) != "none"]
-    dates = [
-        f"{k} states no date of acquisition" for k in ("after", "before") if k in scene.layers and not scene.layers[k].acquired
-    ]
+    dates = [f"{layer.name} states no date of acquisition" for layer in _dated(scene) if not layer.acquired]
     warped += [f"{k} was read {x:+.2f} px right of and {y:+.2f} px below its place" for k, (x, y) in scene.shifts.items()]
     return said + warped + dates + _excluded_by(scene, limits)
 
 
+def _dated(scene: Scene) -> list[Layer]:
+    return [*scene.images("after"), *scene.images("before")]
+
+
 def _excluded_by(scene: Scene, limits: exclude.Limits | None) -> list[str]:
     """What excludes ground from the analysis, and what could not, in words."""
-    images = [k for k in ("after", "before") if k in scene.layers]
+    where = "the map is made from {} alone" if len(scene.images("after")) > 1 else "the leading method looks at {}"
     said = [
-        f"cloud and cloud shadow of {k} are excluded by its own band {band} where the leading method looks at {k}"
-        for k in images if (band := clouds.class_band(scene.layers[k]))
+        f"cloud and cloud shadow of {layer.name} are excluded by its own band {band} where {where.format(layer.name)}"
+        for layer in _dated(scene) if (band := clouds.class_band(layer))
     ]  # fmt: skip
-    if any(scene.layers[k].sensor.is_sar for k in images):
+    if any(layer.sensor.is_sar for layer in _dated(scene)):
         said.append("radar shadow and layover are not excluded: no file gives the angle of incidence")
     if limits is not None:
         factor = coarsening(scene.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,16 +145,22 @@ def _counted(read: Callable[[Window], U8], progress: Callable[[int, int], None],
 
 
 def _event(run: Mapping[str, Any]) -> Event:
-    inputs = run["inputs"]
+    inputs, methods = run["inputs"], run["methods"]
+    after, before = ([k for k in methods["images"] if k.partition("-")[0] == date] for date in ("after", "before"))
     return Event(
         event_type=_EVENT_TYPES[run["hazard"]],
         obj_desc=_DESCRIPTIONS.get(run["maps"], run["maps"].capitalize()),
-        notation=f"{run['methods']['lead']}, likelihood {run['calibration']}",
-        dmg_src_id="after",
-        sensor=inputs["after"]["sensor"],
-        acq_before=inputs.get("before", {}).get("acquired"),
-        acq_after=inputs["after"]["acquired"],
+        notation=f"{' + '.join(methods['combined'])}, likelihood {run['calibration']}",
+        dmg_src_id=" + ".join(after),
+        sensor=" + ".join(inputs[k]["sensor"] for k in after),
+        acq_before=_latest(inputs[k]["acquired"] for k in before),
+        acq_after=_latest(inputs[k]["acquired"] for k in after),
     )
+
+
+def _latest(acquired: Iterable[str | None]) -> str | None:
+    """The last of the times that are known: a map of several images shows the state up to the last of them."""
+    return max((a for a in acquired if a), default=None)
 
 
 def _context(scene: Scene, package: MapPackage, run: Mapping[str, Any]) -> None:
@@ -163,7 +169,11 @@ def _context(scene: Scene, package: MapPackage, run: Mapping[str, Any]) -> None:
     for key, layer in scene.layers.items():
         name = ", ".join(f["name"] for f in run["inputs"][key]["files"])
         gsd = min((b.gsd_m for n in layer.bands if (b := layer.sensor.band(n))), default=0.0)
-        package.source(Source(key, f"{layer.sensor.name}: {name}", layer.acquired, gsd or None, _PHASES.get(key, "Reference")))
+        package.source(
+            Source(
+                key, f"{layer.sensor.name}: {name}", layer.acquired, gsd or None, _PHASES.get(key.partition("-")[0], "Reference")
+            )
+        )
         package.footprint(key, name, _footprint(layer.grid, scene.grid))
 
 

@@ -109,7 +109,7 @@ def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = Non
     declared = declared or Declared()
     paths = [file for path in paths for file in safe.expand(path)]
     files = [raster.facts(p) for p in paths]
-    if _fits(declared.bands, [len(f.indexes) + f.alpha for f in files]):
+    if fits(declared.bands, [len(f.indexes) + f.alpha for f in files]):
         files = [raster.facts(p, alpha_is_band=True) for p in paths]
     names, names_from = _names(name, files, declared)
     groups = mosaic.images(name, files, names, dated=name not in _SINGLE_BAND)
@@ -120,7 +120,7 @@ def open_layer(name: str, paths: Sequence[Path], declared: Declared | None = Non
     return images[0] if len(images) == 1 else _joined(images)
 
 
-def _fits(bands: Sequence[str], counts: Sequence[int]) -> bool:
+def fits(bands: Sequence[str], counts: Sequence[int]) -> bool:
     """True where the declared bands are those of all the files together, or of each of them."""
     return bool(bands) and (len(bands) == sum(counts) or set(counts) == {len(bands)})
 
@@ -190,7 +190,7 @@ def _names(name: str, files: Sequence[raster.Facts], declared: Declared) -> tupl
 
 
 def _declared_names(name: str, counts: Sequence[int], bands: Sequence[str]) -> list[tuple[str, ...]]:
-    if not _fits(bands, counts):
+    if not fits(bands, counts):
         raise UsageError(
             f"{len(bands)} bands are declared for {name} and its files hold {sum(counts)}",
             repair=f"name all {sum(counts)} in file order, for example --bands VV,VH",

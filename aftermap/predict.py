@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -16,141 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import raster
-from aftermap.errors import AftermapError, UsageError
+from aftermap.calibration import Calibration
+from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
 from aftermap.hazardmap import NOT_ANALYSED
 from aftermap.journal import Journal
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands, Scorer
-from aftermap.tiles import Window, starts, taper
+from aftermap.seamless import CORE_PX, Tiling, reach, score_window
+from aftermap.tiles import Window, starts
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
-CORE_PX = 512
-"""Pixels a tile adds to the last, along each axis."""
 BASE_MB, MOST_CORES = 350, 4
 """What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How a scorer is laid over a scene: tiles of `size` px, `trim` px discarded at each inner edge, `blend` px tapered."""
-
-    size: int
-    trim: int
-    blend: int
-
-    @property
-    def stride(self) -> int:
-        """Pixels from one tile to the next."""
-        return self.size - 2 * self.trim - self.blend
-
-    @classmethod
-    def of(cls, *scorers: Scorer, blend: int | None = None) -> Tiling:
-        """One tiling for all scorers of a run, tiles adding CORE_PX each. What lies within the largest halo of an edge is
-        discarded, so that local scorers are exact without blending; a halo of 32 px and more marks a deep network, whose
-        residual seams are tapered."""
-        halo = max(s.halo_px for s in scorers)
-        blend = blend if blend is not None else (32 if halo >= 32 else 0)
-        size = CORE_PX + 2 * halo + blend
-        surplus = -size % lcm(*(s.multiple_of for s in scorers))
-        return cls(size + surplus, halo, blend + surplus)
-
-
-def score_window(scorer: Scorer, read: Callable[[Window], F32], window: Window, shape: tuple[int, int], tiling: Tiling,
-                 pool: ThreadPoolExecutor | None = None) -> F32:  # fmt: skip
-    """Blended scores (class, y, x) of a window; NaN where the scorer's bands are not all observed.
-
-    `read` gives pixels (band, y, x) of any window of the scene. Every tile of the scene's one tiling that weighs on the
-    window takes part, so that the result does not depend on the window.
-    """
-    region = _reach(window, shape, tiling)
-    pixels = read(region)
-    tiles = _tiles(window, shape, tiling)
-    scored = (pool.map if pool else map)(lambda t: _score_tile(scorer, pixels[(..., *t.within(region).slices)]), tiles)
-    if len(tiles) == 1:
-        blended = next(iter(scored))
-    else:
-        blended = _blend(tiles, scored, region, shape, tiling, len(scorer.classes))
-    inner = window.within(region).slices
-    out: F32 = np.array(blended[(..., *inner)], np.float32)
-    out[:, ~np.isfinite(pixels[(..., *inner)]).all(axis=0)] = np.nan
-    return out
-
-
-def _tiles(window: Window, shape: tuple[int, int], tiling: Tiling) -> list[Window]:
-    """The tiles of the scene's tiling that weigh on a window, row by row."""
-    height, width = min(tiling.size, shape[0]), min(tiling.size, shape[1])
-    rows, cols = _axis(window.row, window.stop_row, shape[0], tiling), _axis(window.col, window.stop_col, shape[1], tiling)
-    return [Window(r, c, height, width) for r in rows for c in cols]
-
-
-def _reach(window: Window, shape: tuple[int, int], tiling: Tiling) -> Window:
-    """The pixels that the tiles weighing on a window cover."""
-    tiles = _tiles(window, shape, tiling)
-    first, last = tiles[0], tiles[-1]
-    return Window(first.row, first.col, last.stop_row - first.row, last.stop_col - first.col)
-
-
-def _axis(start: int, stop: int, length: int, tiling: Tiling) -> list[int]:
-    """Starts of the tiles whose weights reach into [start, stop)."""
-    reach = [
-        (s, s + (tiling.trim if s else 0), s + tiling.size - (tiling.trim if s + tiling.size < length else 0))
-        for s in starts(length, tiling.size, tiling.stride)
-    ]
-    return [s for s, low, high in reach if low < stop and high > start]
-
-
-def _score_tile(scorer: Scorer, pixels: F32) -> F32:
-    """Scores (class, y, x) of one tile, padded to the scorer's multiple with "not observed"; 0 where not valid."""
-    height, width = pixels.shape[1:]
-    pad = ((0, 0), (0, -height % scorer.multiple_of), (0, -width % scorer.multiple_of))
-    padded = np.pad(pixels, pad, constant_values=np.nan) if any(p[1] for p in pad) else pixels
-    valid = np.asarray(np.isfinite(padded).all(axis=0))
-    if not valid.any():
-        return np.zeros((len(scorer.classes), height, width), np.float32)
-    scores = scorer(np.ascontiguousarray(padded)[None], valid[None])[0]
-    scores = np.where(valid, scores, np.float32(0))[:, :height, :width]
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise AftermapError(
-            f"{type(scorer).__name__} gave scores outside [0, 1] or NaN on valid pixels", repair="report this", code="scorer"
-        )
-    return scores
-
-
-def _blend(
-    tiles: Sequence[Window], scored: Iterator[F32], region: Window, shape: tuple[int, int], tiling: Tiling, classes: int
-) -> F32:
-    """Weighted mean of overlapping tiles. Weights are whole numbers and sums float64: tiles that agree lose no bit."""
-    if tiling.blend == 0:
-        return _laid(tiles, scored, region, tiling, classes)
-    total = np.zeros((classes, region.height, region.width))
-    weigh_y, weigh_x = np.zeros(region.height), np.zeros(region.width)
-    for tile, scores in zip(tiles, scored, strict=True):
-        wy = taper(tile.height, trim=tiling.trim, ramp=tiling.blend, at_start=tile.row == 0, at_end=tile.stop_row == shape[0])
-        wx = taper(tile.width, trim=tiling.trim, ramp=tiling.blend, at_start=tile.col == 0, at_end=tile.stop_col == shape[1])
-        ys, xs = tile.within(region).slices
-        total[:, ys, xs] += scores * (wy[:, None] * wx[None, :])
-        if tile.col == tiles[0].col:
-            weigh_y[ys] += wy
-        if tile.row == tiles[0].row:
-            weigh_x[xs] += wx
-    weight = np.maximum(weigh_y, 1)[:, None] * np.maximum(weigh_x, 1)[None, :]  # 0 only where the window does not reach
-    total /= weight
-    return total.astype(np.float32)
-
-
-def _laid(tiles: Sequence[Window], scored: Iterator[F32], region: Window, tiling: Tiling, classes: int) -> F32:
-    """Scores of tiles that need no blending, side by side: where two of them see enough context they agree."""
-    out = np.zeros((classes, region.height, region.width), np.float32)
-    for tile, scores in zip(tiles, scored, strict=True):
-        top, left = (tiling.trim if first > low else 0 for first, low in ((tile.row, region.row), (tile.col, region.col)))
-        out[
-            :, tile.row - region.row + top : tile.stop_row - region.row, tile.col - region.col + left : tile.stop_col - region.col
-        ] = scores[:, top:, left:]
-    return out
 
 
 @dataclass(frozen=True)
@@ -161,6 +41,10 @@ class Plan:
     threshold: float
     keep_scores: bool
     memory_mb: int
+    combined: tuple[str, ...] = ()
+    """Methods whose mean likelihood is the map; empty for the leading one alone."""
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """By method, where there is a table; else likelihood is the score."""
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -173,16 +57,25 @@ class Plan:
         keys = [(i.layer, b, i.unit) for s in self.scorers.values() for i in s.inputs for b in i.bands]
         return {k: n for n, k in enumerate(dict.fromkeys(keys))}
 
-    def block_edges(self, length: int) -> list[int]:
-        """Edges of the blocks along one axis. They lie where tiles hand over, so that hardly a tile is scored twice."""
-        tiling = self.tiling
+    def blocks(self, shape: tuple[int, int]) -> list[Window]:
+        """The blocks of a scene. Their edges lie where tiles hand over, so that hardly a tile is scored twice."""
         cores = min(MOST_CORES, max(1, int((self._block_px() ** 0.5) // CORE_PX)))
+        return _windows(*(self._edges(length, cores) for length in shape))
+
+    def cores(self, block: Window, shape: tuple[int, int]) -> list[Window]:
+        """What each tile of a block is for."""
+        spans = ((block.row, block.stop_row, shape[0]), (block.col, block.stop_col, shape[1]))
+        return _windows(*([e for e in self._edges(length, 1) if first <= e <= last] for first, last, length in spans))
+
+    def _edges(self, length: int, every: int) -> list[int]:
+        tiling = self.tiling
         begins = starts(length, tiling.size, tiling.stride)
-        return [0, *(s + tiling.trim + tiling.blend // 2 for s in begins[cores::cores]), length]
+        return [0, *(s + tiling.trim + tiling.blend // 2 for s in begins[every::every]), length]
 
     def _block_px(self) -> float:
         """Pixels a block may have: three blocks are in flight (read ahead, scored, written)."""
-        per_px = 3 * 4 * len(self.bands) + 40 * len(self.scorers) + 3 * (len(PLANES) + 4)
+        blended = 40 * len(self.scorers) if self.tiling.blend else 0
+        per_px = 3 * 4 * len(self.bands) + blended + 3 * (len(PLANES) + 4)
         room = self.memory_mb - BASE_MB
         if room * 1e6 < per_px * CORE_PX**2:
             least = int(BASE_MB + per_px * CORE_PX**2 / 1e6) + 1
@@ -190,13 +83,17 @@ class Plan:
         return room * 1e6 / per_px
 
 
+def _windows(rows: Sequence[int], cols: Sequence[int]) -> list[Window]:
+    """The windows between edges, row by row."""
+    return [Window(r, c, r2 - r, c2 - c) for r, r2 in pairwise(rows) for c, c2 in pairwise(cols)]
+
+
 def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, *, progress: Callable[[int, int], None]) -> Parts:
     """Scores every block that the journal does not hold yet, less what is excluded; `progress(done, all)` is called after each.
 
     Raises RasterError when a window cannot be read; what was finished stays in the journal.
     """
-    rows, cols = plan.block_edges(scene.shape[0]), plan.block_edges(scene.shape[1])
-    grid_blocks = [Window(r, c, r2 - r, c2 - c) for r, r2 in pairwise(rows) for c, c2 in pairwise(cols)]
+    grid_blocks = plan.blocks(scene.shape)
     finished = journal.done()
     todo = [b for b in grid_blocks if part_name(b) not in finished]
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
@@ -227,7 +124,7 @@ class _Cube:
 
 
 def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window) -> _Cube:
-    region = _reach(block, scene.shape, plan.tiling)
+    region = reach(block, scene.shape, plan.tiling)
     pixels = np.empty((len(plan.bands), region.height, region.width), np.float32)
     for layer, unit in dict.fromkeys((lay, u) for lay, _, u in plan.bands):
         names = [b for lay, b, u in plan.bands if (lay, u) == (layer, unit)]
@@ -236,16 +133,50 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
 
 
 def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> tuple[U8, F32]:
-    """Planes (likelihood, extent, exclusion, agreement) and the leading scores (y, x) of a block."""
-    scores = [score_window(s, _from(cube, plan, s), block, scene.shape, plan.tiling, pool)[0] for s in plan.scorers.values()]
-    lead = scores[0]
-    exclusion = settle(cube.excluded, ~np.isnan(lead))
+    """Planes (likelihood, extent, exclusion, agreement) and the scores (y, x) of a block.
+
+    Where no tiles are blended each core is mapped on its own, start to end, by one thread.
+    """
+    if plan.tiling.blend:
+        return _map_cell(scene.shape, plan, block, cube, block, pool)
+    planes, scores = np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32)
+    cells = plan.cores(block, scene.shape)
+    for cell, found in zip(cells, pool.map(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells), strict=True):
+        at = cell.within(block).slices
+        planes[(..., *at)], scores[at] = found
+    return planes, scores
+
+
+def _map_cell(
+    shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None
+) -> tuple[U8, F32]:
+    scores = {n: score_window(s, _from(cube, plan, s), cell, shape, plan.tiling, pool)[0] for n, s in plan.scorers.items()}
+    lead, calibrated = _led(plan, scores)
+    exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
     analysed = exclusion == 0
-    lead = np.where(analysed, lead, np.float32(np.nan))
     filled = np.where(analysed, lead, np.float32(0))
-    votes = sum(((s > plan.threshold).astype(np.uint8) for s in scores), start=np.zeros(lead.shape, np.uint8))
-    planes = (np.rint(filled * 100).astype(np.uint8), (filled > plan.threshold).astype(np.uint8), exclusion, votes)
-    return np.stack([p if p is exclusion else np.where(analysed, p, np.uint8(NOT_ANALYSED)) for p in planes]), lead
+    likely = filled if calibrated is None else calibrated(filled)
+    votes = sum(((s > plan.threshold).astype(np.uint8) for s in scores.values()), start=np.zeros(lead.shape, np.uint8))
+    planes = np.stack([np.rint(likely * 100).astype(np.uint8), filled > plan.threshold, exclusion, votes], dtype=np.uint8)
+    for plane in (planes[0], planes[1], planes[3]):
+        plane[~analysed] = NOT_ANALYSED
+    return planes, np.where(analysed, lead, np.float32(np.nan))
+
+
+def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None]:
+    """Scores (y, x) that the map is made of, and what calibrates them: those of one method, or the mean likelihood of several
+    over those that observed a pixel."""
+    names = plan.combined or (next(iter(scores)),)
+    if len(names) == 1:
+        return scores[names[0]], plan.calibrations.get(names[0])
+    total, count = np.zeros(scores[names[0]].shape, np.float32), np.zeros(scores[names[0]].shape, np.float32)
+    for name in names:
+        table = plan.calibrations.get(name)
+        likelihood = table(scores[name]) if table else scores[name]
+        seen = ~np.isnan(likelihood)
+        np.add(total, likelihood, out=total, where=seen)
+        count += seen
+    return np.where(count > 0, total / np.maximum(count, 1), np.float32(np.nan)), None
 
 
 def _from(cube: _Cube, plan: Plan, scorer: Scorer) -> Callable[[Window], F32]:
@@ -284,7 +215,7 @@ class Parts:
         return np.asarray(self._gather(window, "tif", [PLANES.index(n) + 1 for n in names], np.uint8))
 
     def score(self, window: Window) -> F32:
-        """The leading method's float scores (y, x), NaN where not analysed."""
+        """The float scores (y, x) that the extent is cut from, NaN where not analysed."""
         return np.asarray(self._gather(window, "score.tif", [1], np.float32)[0])
 
     def _gather(self, window: Window, ending: str, bands: Sequence[int], dtype: Any) -> npt.NDArray[Any]:

@@ -277,6 +277,7 @@ class Writer:
         tags: Mapping[str, str] | None = None,
         unit: str = "",
     ):
+        path.unlink(missing_ok=True)  # what a kill left half-written cannot be opened, not even to be overwritten
         self._dst = rasterio.open(
             path, "w", driver="GTiff", height=grid.shape[0], width=grid.shape[1], count=len(descriptions), dtype=dtype,
             crs=grid.crs, transform=grid.affine, nodata=nodata, tiled=True, blockxsize=BLOCK_PX, blockysize=BLOCK_PX,

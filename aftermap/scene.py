@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from aftermap import clouds, vector
+from aftermap.beside import kind_of, open_date
 from aftermap.errors import BandError, InputRefusedError
-from aftermap.layer import Declared, Layer, open_layer
+from aftermap.layer import Declared, Layer
 from aftermap.raster import Reader
 from aftermap.scorer import LayerBands
 from aftermap.sensors import SAR_UNITS, convert
@@ -24,7 +25,9 @@ LAYERS = ("after", "before", "dem", "reference_water")
 
 @dataclass(frozen=True)
 class Scene:
-    """Layers of one event on the grid of `after`. Not safe to read from two threads at once: GDAL handles are inside.
+    """Layers of one event on the grid of `after`; a date with radar and optical images has two (beside.py).
+
+    Not safe to read from two threads at once: GDAL handles are inside.
 
     `domain` is what shares statistics (sensor and place); `area_of_interest` are polygons in the grid's CRS.
     """
@@ -44,17 +47,36 @@ class Scene:
         """Height and width in pixels."""
         return int(self.grid.shape[0]), int(self.grid.shape[1])
 
+    def images(self, name: str) -> list[Layer]:
+        """The layers of that name: of a date with radar and optical images both, that of the grid first."""
+        return [layer for key, layer in self.layers.items() if name in (key, key.partition("-")[0])]
+
+    def pairs(self) -> list[tuple[Layer, Layer]]:
+        """Each image before with the image after of its kind, or the first after where there is none."""
+        kinds = {kind_of(layer): layer for layer in self.images("after")}
+        return [(kinds.get(kind_of(b), self.layers["after"]), b) for b in self.images("before")]
+
+    def seen(self, inputs: Iterable[LayerBands]) -> dict[str, Layer]:
+        """The layers by their own names that hold these bands, in that order."""
+        held = (self._holder(wanted.layer, band) for wanted in inputs for band in wanted.bands)
+        return {layer.name: layer for layer in held if layer is not None}
+
     def missing(self, wanted: LayerBands) -> str:
         """Why these bands cannot be read in this unit, in words; empty when they can."""
-        layer = self.layers.get(wanted.layer)
-        if layer is None:
+        images = self.images(wanted.layer)
+        if not images:
             return f"there is no {wanted.layer.replace('_', ' ')} image"
-        absent = [b for b in wanted.bands if layer.index(b) is None]
+        absent = [b for b in wanted.bands if self._holder(wanted.layer, b) is None]
         if absent:
-            return f"the {layer.name} image has no band {', '.join(absent)} (it has {', '.join(layer.bands)})"
-        if wanted.unit not in ("digital_number", layer.unit) and not {wanted.unit, layer.unit} <= set(SAR_UNITS):
-            return f"the {layer.name} image is in {layer.unit.replace('_', ' ')}, not in {wanted.unit}"
+            held = ", ".join(b for layer in images for b in layer.bands)
+            return f"the {wanted.layer} image has no band {', '.join(absent)} (it has {held})"
+        for layer in self.seen([wanted]).values():
+            if wanted.unit not in ("digital_number", layer.unit) and not {wanted.unit, layer.unit} <= set(SAR_UNITS):
+                return f"the {layer.name} image is in {layer.unit.replace('_', ' ')}, not in {wanted.unit}"
         return ""
+
+    def _holder(self, name: str, band: str) -> Layer | None:
+        return next((layer for layer in self.images(name) if layer.index(band) is not None), None)
 
     def read(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
         """Pixels (band, y, x) in the unit asked for ("digital_number": as the layer has them), NaN where not observed.
@@ -63,10 +85,20 @@ class Scene:
         """
         if why := self.missing(wanted):
             raise BandError(why, repair="give the image that has it", code="band-missing")
-        pixels = self._gather(wanted, (window.height, window.width), lambda reader: reader.read(window))
-        layer = self.layers[wanted.layer]
+        layers = self.seen([wanted])
+        if len(layers) == 1:
+            return self._read(next(iter(layers.values())), wanted, window)
+        pixels = np.empty((len(wanted.bands), window.height, window.width), np.float32)
+        for layer in layers.values():
+            places = [k for k, b in enumerate(wanted.bands) if self._holder(wanted.layer, b) is layer]
+            of_layer = LayerBands(layer.name, tuple(wanted.bands[k] for k in places), wanted.unit)
+            pixels[places] = self._read(layer, of_layer, window)
+        return pixels
+
+    def _read(self, layer: Layer, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
+        pixels = self._gather(layer, wanted, (window.height, window.width), lambda reader: reader.read(window))
         if (band := clouds.class_band(layer)) is not None:
-            codes = self._codes(layer.name, band, window)
+            codes = self._codes(layer, band, window)
             unseen = clouds.hidden(codes, band) | clouds.fill(codes, band)
             for k, name in enumerate(wanted.bands):
                 if (i := layer.index(name)) is not None and not layer.is_class(i):
@@ -76,12 +108,11 @@ class Scene:
     def thumbnail(self, layer: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         """All bands (band, y, x) of a layer averaged down to `shape`, in the layer's own unit."""
         wanted = LayerBands(layer, self.layers[layer].bands, "digital_number")
-        return self._gather(wanted, shape, lambda reader: reader.thumbnail(shape))
+        return self._gather(self.layers[layer], wanted, shape, lambda reader: reader.thumbnail(shape))
 
     def _gather(
-        self, wanted: LayerBands, shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]
+        self, layer: Layer, wanted: LayerBands, shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
-        layer = self.layers[wanted.layer]
         names = [layer.bands[i] for b in wanted.bands if (i := layer.index(b)) is not None]
         pixels = np.full((len(names), *shape), np.nan, np.float32)
         for image in layer.images:
@@ -110,11 +141,11 @@ class Scene:
     def clouded(self, layer: str, window: Window) -> npt.NDArray[np.bool_] | None:
         """True (y, x) where the layer's own class band says cloud or cloud shadow; None where it has no such band."""
         band = clouds.class_band(self.layers[layer])
-        return None if band is None else clouds.hidden(self._codes(layer, band, window), band)
+        return None if band is None else clouds.hidden(self._codes(self.layers[layer], band, window), band)
 
-    def _codes(self, layer: str, band: str, window: Window) -> npt.NDArray[np.float32]:
-        wanted = LayerBands(layer, (band,), "digital_number")
-        return np.asarray(self._gather(wanted, (window.height, window.width), lambda reader: reader.read(window))[0])
+    def _codes(self, layer: Layer, band: str, window: Window) -> npt.NDArray[np.float32]:
+        wanted = LayerBands(layer.name, (band,), "digital_number")
+        return np.asarray(self._gather(layer, wanted, (window.height, window.width), lambda reader: reader.read(window))[0])
 
     def resampling(self, layer: str) -> str:
         """How a layer reaches the scene's grid: "none", or the resampling of each of its files."""
@@ -158,14 +189,14 @@ def open_scene(
 
     Raises the errors of `open_layer`, and InputRefusedError ("no-overlap") where a layer lies wholly beside `after`.
     """
-    layers = {k: open_layer(k, files, (declared or {}).get(k)) for k, files in paths.items() if files}
+    layers = {layer.name: layer for k, files in paths.items() if files for layer in open_date(k, files, (declared or {}).get(k))}
     after = layers["after"]
     for layer in layers.values():
         _refuse_apart(after, layer)
     aoi = _area_of_interest(area_of_interest, after) if area_of_interest else ()
     return Scene(
-        name=name or after.sources[0].path.stem, hazard=hazard, domain=after.sensor.name,
-        grid=after.grid, layers=layers, area_of_interest=aoi,
+        name=name or after.sources[0].path.stem, hazard=hazard, grid=after.grid, layers=layers,
+        domain="+".join(k.sensor.name for k in layers.values() if k.name.partition("-")[0] == "after"), area_of_interest=aoi,
     )  # fmt: skip
 
 

@@ -26,8 +26,8 @@ from odc.geo.geobox import GeoBox
 from aftermap import pieces, raster, vector
 from aftermap.layer import Declared
 from aftermap.metrics import Counts, Ranking
-from aftermap.predict import Tiling, score_window
 from aftermap.scene import open_scene
+from aftermap.seamless import Tiling, score_window
 from aftermap.tiles import Window
 
 RESULTS = Path(__file__).parent / "results"

@@ -20,12 +20,13 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "ahead", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "clouds", "scene",
+        "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "beside", "clouds",
+        "scene",
         "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
-        "exclude", "products",
+        "exclude", "products", "calibration", "choice",
     ),
     (),
-    ("predict", "evaluate", "finish"),
+    ("seamless", "predict", "evaluate", "finish"),
     ("figures", "markup", "report", "deliver", "demo", "cli", "__main__"),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from aftermap import pieces
-from aftermap.predict import Tiling, score_window
 from aftermap.scene import Scene, open_scene
 from aftermap.scorer import F32, Method, Scorer
+from aftermap.seamless import Tiling, score_window
 from aftermap.tiles import Window, blocks
 from tests.conftest import flood_pair, grid, write
 

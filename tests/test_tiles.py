@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftermap.predict import Plan, Tiling, score_window
+from aftermap.predict import Plan
 from aftermap.scorer import F32, Bool, LayerBands, Scorer
+from aftermap.seamless import Tiling, score_window
 from aftermap.tiles import Window, blocks, starts, taper
 
 ONE_BAND = (LayerBands("after", ("VV",), "dB"),)
@@ -154,13 +154,16 @@ def test_tiling_serves_the_scorer(halo: int, multiple: int) -> None:
     assert tiling.trim >= halo
 
 
-@given(st.integers(1, 9000), st.integers(600, 4000), st.integers(0, 40))
-def test_block_edges_cover_and_rise(length: int, memory: int, halo: int) -> None:
+@given(st.integers(1, 6000), st.integers(1, 6000), st.integers(600, 4000), st.integers(0, 40))
+def test_blocks_and_their_cores_cover_the_scene_once(height: int, width: int, memory: int, halo: int) -> None:
     plan = Plan({"constant": Constant(0.5, halo_px=halo)}, 0.5, False, memory)
-    edges = plan.block_edges(length)
-    assert edges[0] == 0
-    assert edges[-1] == length
-    assert all(a < b for a, b in pairwise(edges))
+    blocks = plan.blocks((height, width))
+    cores = [core for block in blocks for core in plan.cores(block, (height, width))]
+    for windows in (blocks, cores):
+        assert sum(w.height * w.width for w in windows) == height * width
+        rows, cols = sorted({w.row for w in windows}), sorted({w.col for w in windows})
+        assert {(w.row, w.col) for w in windows} == {(r, c) for r in rows for c in cols}
+        assert all(0 <= w.row < w.stop_row <= height and 0 <= w.col < w.stop_col <= width for w in windows)
 
 
 def test_overlap_and_padding_stay_inside() -> None:

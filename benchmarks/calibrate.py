@@ -1,0 +1,232 @@
+"""What a score is worth: isotonic regression on simulated scenes per method and kind of sensor, judged on real chips.
+
+Run:     python -m benchmarks.calibrate [--data ../shared/data]
+Writes:  benchmarks/results/calibration.csv (a row per method and event), calibration.md (the table) and
+         aftermap/static/calibration.json (the tables that are used: of the methods whose real chips they bring nearer the truth)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+
+from aftermap import calibration, pieces, raster
+from aftermap.beside import kind_of
+from aftermap.layer import Declared
+from aftermap.scene import open_scene
+from aftermap.seamless import Tiling, score_window
+from aftermap.tiles import Window
+from benchmarks import classical_real, flood_real
+
+RESULTS = Path(__file__).parent / "results"
+LEVELS, BINS, MOST_KNOTS, LEAST_EVENTS = 1000, 15, 32, 3
+SIZE, SEEDS = 768, (100, 101, 102)
+SCENES: dict[str, tuple[dict[str, Any], ...]] = {
+    "flood": tuple(
+        {"sensor": s, "terrain": t} for s in ("sentinel-1", "sentinel-2") for t in ("plain", "hills", "alps", "andes")
+    ),
+    "landslide": tuple({"sensor": s, "terrain": t} for s in ("sentinel-1", "sentinel-2", "rgb") for t in ("alps", "andes")),
+    "fracture": ({},),
+    "building": ({},),
+}
+"""Hazard -> arguments of its simulator; each is made with every seed, and mapped as a pair and by its after image alone."""
+MEANT = {"water": (0, 1), "bright surface": (2,), "rough surface": (2,)}
+"""Class of a scorer -> bands of the simulated truth that it is meant to find; else the first."""
+F64 = npt.NDArray[np.float64]
+Histograms = dict[calibration.Key, dict[str, F64]]
+"""Key -> event -> pixels (2, level): those without and with the hazard, by score."""
+
+
+def scored(hazard: str, files: Mapping[str, Any], declared: Mapping[str, Declared]) -> Iterator[tuple[calibration.Key, Any]]:
+    """The scores (y, x) of every method that these images allow."""
+    scene = open_scene({k: [f] for k, f in files.items()}, hazard=hazard, declared=declared)
+    whole = Window(0, 0, *scene.shape)
+    for name in pieces.PIECES[hazard]:
+        method = pieces.load(hazard, name)()
+        if not method.why_not(scene):
+            scorer = method.prepare(scene)
+            pixels = np.concatenate([scene.read(i, whole) for i in scorer.inputs])
+            kind = kind_of(next(iter(scene.seen(scorer.inputs).values())))
+            scores = score_window(scorer, lambda w, p=pixels: p[(..., *w.slices)], whole, scene.shape, Tiling.of(scorer))[0]
+            yield calibration.Key(hazard, name, kind, scorer.classes[0]), scores
+
+
+def histogram(scores: Any, truth: Any) -> F64:
+    """Pixels (2, level) where scored."""
+    known = np.isfinite(scores)
+    level = np.rint(scores[known].astype(np.float64) * LEVELS).astype(np.intp)
+    return np.stack([np.bincount(level[truth[known] == t], minlength=LEVELS + 1) for t in (False, True)]).astype(np.float64)
+
+
+def simulated() -> Histograms:
+    """Histograms by key and scene."""
+    found: Histograms = defaultdict(dict)
+    for hazard, variants in SCENES.items():
+        for arguments in variants:
+            for seed in SEEDS:
+                with tempfile.TemporaryDirectory() as folder:
+                    _add_simulated(found, hazard, Path(folder), seed, arguments)
+    return found
+
+
+def _add_simulated(found: Histograms, hazard: str, folder: Path, seed: int, arguments: dict[str, Any]) -> None:
+    pieces.load("simulate", hazard)(folder, size=SIZE, seed=seed, **arguments)
+    with raster.open_raster(folder / "truth.tif") as src:
+        bands = src.read() == 1
+    both = {k: folder / f"{k}.tif" for k in ("after", "before")}
+    for files in (both, {"after": both["after"]}):
+        for key, scores in scored(hazard, files, {}):
+            truth = np.logical_or.reduce([bands[k] for k in MEANT.get(key.finds, (0,))])
+            found[key][" ".join([*arguments.values(), f"seed {seed}"])] = histogram(scores, truth)
+
+
+def real(data: Path) -> Histograms:
+    """Histograms by key and event."""
+    found: Histograms = defaultdict(dict)
+    for name, event, chip, given, path, code in flood_real.jobs(data):
+        if path is not None:
+            files = {k: given[k] for k in ("after", "before") if k in given}
+            with raster.open_raster(path) as src:
+                labels = src.read(1)
+            _add(found, f"{name} {event}", scored("flood", files, given.get("declared", {})), labels == code, labels >= 0)
+            spectral = data / "flood_sen1floods11" / "S2Hand" / f"{chip}_S2Hand.tif"
+            if name == "sen1floods11" and spectral.exists():
+                names = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
+                said = Declared(bands=names, sensor="sentinel-2-l1c", nodata=0)
+                _add(found, f"{name} {event}", scored("flood", {"after": spectral}, {"after": said}), labels == code, labels >= 0)
+    for pictures in (classical_real.landslides, classical_real.fractures, classical_real.buildings):
+        for picture in pictures(data):
+            if np.isinf(picture.below):
+                grid = open_scene({"after": [picture.after]}, hazard=picture.hazard, declared={"after": picture.declared}).grid
+                truth = picture.truth(grid)
+                found_here = scored(picture.hazard, {"after": picture.after}, {"after": picture.declared})
+                _add(found, f"{picture.data} {picture.region}", found_here, truth, np.ones_like(truth))
+    return found
+
+
+def _add(found: Histograms, event: str, scores: Iterator[tuple[calibration.Key, Any]], truth: Any, known: Any) -> None:
+    for key, values in scores:
+        added = histogram(np.where(known, values, np.nan), truth)
+        found[key][event] = found[key].get(event, 0) + added
+
+
+def fitted(counts: F64) -> tuple[list[float], list[float]]:
+    """Scores and likelihoods of at most MOST_KNOTS knots: isotonic regression, thinned where a straight line says the same."""
+    pixels = counts.sum(axis=0)
+    used = pixels > 0
+    at, value = np.flatnonzero(used) / LEVELS, isotonic_regression(counts[1, used] / pixels[used], weights=pixels[used]).x
+    kept = [0, len(at) - 1]
+    while len(kept) < min(MOST_KNOTS, len(at)):
+        off = np.abs(np.interp(at, at[kept], value[kept]) - value)
+        if off.max() < 0.002:
+            break
+        kept = sorted([*kept, int(off.argmax())])
+    return [round(float(v), 4) for v in at[kept]], [round(float(v), 4) for v in value[kept]]
+
+
+def error(counts: F64, knots: tuple[Sequence[float], Sequence[float]] | None = None) -> float:
+    """Expected calibration error in 15 bins, of the scores or of what the knots make of them."""
+    likelihood = np.arange(LEVELS + 1) / LEVELS
+    likelihood = likelihood if knots is None else np.interp(likelihood, *knots)
+    place = np.minimum((likelihood * BINS).astype(np.intp), BINS - 1)
+    pixels = counts.sum(axis=0)
+    gaps = np.bincount(place, pixels * likelihood - counts[1], minlength=BINS)
+    return float(np.abs(gaps).sum() / max(pixels.sum(), 1))
+
+
+def rows_of(made: Histograms, chips: Histograms) -> Iterator[dict[str, Any]]:
+    """A row per method and event, and one pooled for the simulated scenes and for the real chips of each."""
+    for key, scenes in made.items():
+        knots = fitted(np.sum(list(scenes.values()), axis=0))
+        for where, events in (("simulated", scenes), ("real", chips.get(key, {}))):
+            pooled = {"pooled": np.sum(list(events.values()), axis=0)} if events else {}
+            for event, counts in {**events, **pooled}.items():
+                yield {
+                    **key._asdict(), "where": where, "event": event, "events": len(events), "pixels": int(counts.sum()),
+                    "hazard_share": round(float(counts[1].sum() / max(counts.sum(), 1)), 4),
+                    "ece_score": round(error(counts), 4), "ece_calibrated": round(error(counts, knots), 4),
+                }  # fmt: skip
+
+
+def verdict(events: Sequence[Mapping[str, Any]], pooled: Mapping[str, Any] | None) -> str:
+    """Why a table is not used, in words; empty where it is: nearer the truth pooled and in most of several events."""
+    if pooled is None:
+        return "no real chips"
+    if len(events) < LEAST_EVENTS:
+        return f"real chips of {len(events)} event{'s' * (len(events) > 1)} only"
+    better = sum(e["ece_calibrated"] < e["ece_score"] for e in events)
+    if pooled["ece_calibrated"] >= pooled["ece_score"]:
+        return "worse on real chips"
+    return "" if 2 * better > len(events) else f"better in {better} of {len(events)} events only"
+
+
+def tables(rows: Sequence[Mapping[str, Any]], made: Histograms) -> tuple[str, list[dict[str, Any]]]:
+    """Markdown, and the entries of calibration.json."""
+    lines, entries = [], []
+    for key, scenes in made.items():
+        own = [r for r in rows if all(r[k] == v for k, v in key._asdict().items())]
+        pooled = {r["where"]: r for r in own if r["event"] == "pooled"}
+        events = [r for r in own if r["where"] == "real" and r["event"] != "pooled"]
+        why, fit, chips = verdict(events, pooled.get("real")), pooled["simulated"], pooled.get("real")
+        scores, likelihoods = fitted(np.sum(list(scenes.values()), axis=0))
+        cells = [key.hazard, key.method, key.kind, key.finds, str(len(scenes)), f"{fit['hazard_share']:.3f}",
+                 f"{fit['ece_score']:.3f}", f"{fit['ece_calibrated']:.3f}"]  # fmt: skip
+        there = ["–"] * 4 if chips is None else [
+            str(len(events)), f"{chips['hazard_share']:.3f}", f"{chips['ece_score']:.3f}", f"{chips['ece_calibrated']:.3f}"
+        ]  # fmt: skip
+        lines.append([*cells, *there, why or "**calibrated**"])
+        if not why and chips is not None:
+            entries.append({
+                **key._asdict(), "scenes": len(scenes), "seeds": list(SEEDS), "ece_simulated": fit["ece_calibrated"],
+                "events": len(events), "ece_real": chips["ece_calibrated"], "ece_real_uncalibrated": chips["ece_score"],
+                "scores": scores, "likelihoods": likelihoods,
+            })  # fmt: skip
+    head = ("hazard", "method", "sensor", "finds", "scenes", "hazard share", "ECE of score", "ECE calibrated", "real events",
+            "hazard share", "ECE of score", "ECE calibrated", "used")  # fmt: skip
+    body = "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
+    words = f"""# Calibration
+
+{date.today().isoformat()}, {platform.machine()}, {platform.system()}, `python -m benchmarks.calibrate`.
+Isotonic regression of truth on score over simulated scenes of {SIZE} px, seeds {SEEDS[0]} to {SEEDS[-1]}, at most
+{MOST_KNOTS} knots; its expected calibration error (ECE, {BINS} bins) on those scenes and on real chips, pixels of all
+events pooled. A table is used only where it lowers the ECE on real chips of at least {LEAST_EVENTS} events, pooled and in most
+of them; else likelihood is the score, and says that it is uncalibrated. Which tables are used was decided on these chips:
+they are not unseen data.
+
+{body}
+"""
+    return words, entries
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), default=Path("../shared/data"), show_default=True)
+def main(data: Path) -> None:
+    """Simulates, fits, judges on real chips and writes all three files."""
+    made, chips = simulated(), real(data)
+    rows = list(rows_of(made, chips))
+    with (RESULTS / "calibration.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    words, entries = tables(rows, made)
+    (RESULTS / "calibration.md").write_text(words)
+    made_by = {"command": "python -m benchmarks.calibrate", "date": date.today().isoformat(), "size_px": SIZE}
+    lines = ",\n".join(json.dumps(e) for e in entries)
+    calibration.FILE.write_text(f'{{"made_by": {json.dumps(made_by)},\n"tables": [\n{lines}\n]}}\n')
+    click.echo(words)
+
+
+if __name__ == "__main__":
+    main()

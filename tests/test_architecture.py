@@ -21,7 +21,7 @@ FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
         "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "clouds", "scene",
-        "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
+        "coregister", "check", "drainage", "terrain", "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
         "exclude", "products",
     ),
     (),

@@ -31,6 +31,7 @@ from aftermap.products.cog import RASTERS
 from aftermap.products.density import Cells
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
+from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
 from aftermap.scorer import Scorer
 
@@ -132,6 +133,7 @@ def map(
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
     if options is not None and options.coregister:
         scene = _coregistered(scene)
+    scene = with_relief(scene, gsd_m=options.gsd_m if options else None)
     job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None), Path(assets) if assets else None)
     try:
         return job.run(started)

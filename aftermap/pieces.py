@@ -12,8 +12,11 @@ PIECES: dict[str, dict[str, str]] = {
         "sar-threshold": "aftermap.indices.sar:SarThreshold",
         "sar-darker": "aftermap.indices.sar:SarDarker",
         "sar-drop": "aftermap.indices.sar:SarDrop",
+        "log-ratio": "aftermap.indices.change:LogRatio",
+        "sar-fuzzy": "aftermap.indices.fuzzy:SarFuzzy",
         "mndwi": "aftermap.indices.optical:Mndwi",
         "ndwi": "aftermap.indices.optical:Ndwi",
+        "mndwi-rise": "aftermap.indices.change:MndwiRise",
     },
     "landslide": {
         "ndvi-change": "aftermap.indices.landslide:NdviChange",

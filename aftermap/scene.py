@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,13 @@ from aftermap.sensors import SAR_UNITS, convert
 from aftermap.tiles import Window
 
 LAYERS = ("after", "before", "dem", "reference_water")
+
+
+class Derived(NamedTuple):
+    """A band worked out of a layer: its unit, and how to read a window (y, x) of it on the scene's grid."""
+
+    unit: str
+    read: Callable[[Window], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Scene:
     area_of_interest: tuple[Any, ...] = ()
     shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Pixels (x, y) that a layer lies to the right of and below its place by its georeference; taken out on reading."""
+    derived: Mapping[tuple[str, str], Derived] = field(default_factory=dict, compare=False, repr=False)
+    """By layer and band, what no file holds: relief.py gives the slope and height above drainage of `dem`."""
     _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -66,7 +75,10 @@ class Scene:
         images = self.images(wanted.layer)
         if not images:
             return f"there is no {wanted.layer.replace('_', ' ')} image"
-        absent = [b for b in wanted.bands if self._holder(wanted.layer, b) is None]
+        derived = [b for b in wanted.bands if (wanted.layer, b) in self.derived]
+        if wrong := [b for b in derived if self.derived[wanted.layer, b].unit != wanted.unit]:
+            return f"{wrong[0]} of the {wanted.layer} image is in {self.derived[wanted.layer, wrong[0]].unit}, not in {wanted.unit}"
+        absent = [b for b in wanted.bands if b not in derived and self._holder(wanted.layer, b) is None]
         if absent:
             held = ", ".join(b for layer in images for b in layer.bands)
             return f"the {wanted.layer} image has no band {', '.join(absent)} (it has {held})"
@@ -85,6 +97,8 @@ class Scene:
         """
         if why := self.missing(wanted):
             raise BandError(why, repair="give the image that has it", code="band-missing")
+        if any((wanted.layer, b) in self.derived for b in wanted.bands):
+            return np.stack([self._one(replace(wanted, bands=(b,)), window) for b in wanted.bands])
         layers = self.seen([wanted])
         if len(layers) == 1:
             return self._read(next(iter(layers.values())), wanted, window)
@@ -104,6 +118,11 @@ class Scene:
                 if (i := layer.index(name)) is not None and not layer.is_class(i):
                     pixels[k][unseen] = np.nan
         return pixels
+
+    def _one(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
+        """Pixels (y, x) of a single band, derived or stored."""
+        found = self.derived.get((wanted.layer, wanted.bands[0]))
+        return self.read(wanted, window)[0] if found is None else found.read(window)
 
     def thumbnail(self, layer: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         """All bands (band, y, x) of a layer averaged down to `shape`, in the layer's own unit."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from aftermap.errors import BandError, UnknownNameError
 
-UNITS = ("dB", "power", "amplitude", "reflectance", "digital_number", "metres", "class")
-"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; class codes."""
+UNITS = ("dB", "power", "amplitude", "reflectance", "digital_number", "metres", "degrees", "class")
+"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; slopes; class codes."""
 SAR_UNITS = ("dB", "power", "amplitude")
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 POWER_FLOOR = 1e-10

@@ -21,9 +21,8 @@ FLOORS = (
     ("errors", "ahead", "tiles", "sensors", "pieces", "metrics"),
     (
         "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "beside", "clouds",
-        "scene",
-        "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
-        "exclude", "products", "calibration", "choice",
+        "scene", "coregister", "check", "drainage", "terrain", "relief", "simulate", "tally", "outline", "indices", "journal",
+        "hazardmap", "exclude", "products", "calibration", "choice",
     ),
     (),
     ("seamless", "predict", "evaluate", "finish"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from aftermap import pieces
+from aftermap.layer import open_layer
+from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
 from aftermap.scorer import F32, Method, Scorer
 from aftermap.seamless import Tiling, score_window
@@ -45,6 +49,15 @@ def fractured() -> npt.NDArray[np.uint16]:
     return np.clip(ice, 0, 65_535).astype(np.uint16)[None]
 
 
+def with_ground(scene: Scene, folder: Path) -> Scene:
+    """The same with an elevation model: slopes fall to the river, one of them too steep for water."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    above = np.abs(y - 0.4 * SHAPE[0] - 0.15 * x)
+    heights = (100 + 0.1 * above + 0.01 * x + np.clip(x - 200, 0, 20) * 8)[None].astype(np.float32)
+    dem = open_layer("dem", [write(folder / "dem.tif", heights, grid(SHAPE), ("elevation",))])
+    return with_relief(replace(scene, layers={**scene.layers, "dem": dem}))
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     folder = tmp_path_factory.mktemp("contract")
@@ -67,8 +80,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
         )
         return open_scene({"after": [after], "before": [before]}, hazard=hazard)
 
+    radar_scene = scene("radar", list(radar), ("VV", "VH"), float("nan"))
     return {
-        "radar": scene("radar", list(radar), ("VV", "VH"), float("nan")),
+        "radar": radar_scene,
+        "ground": with_ground(radar_scene, folder),
         "optical": scene("optical", optical_pair(), ("B03", "B08", "B11"), 0),
         "slide": scene("slide", slide_pair(), ("B02", "B03", "B04", "B08", "B11"), 0, "landslide"),
         "ice": scene("ice", [fractured()] * 2, ("grey",), 0, "fracture"),

@@ -98,9 +98,13 @@ class DarkScorer:
         smooth = median_filter(pixels, self.smooth_px)
         margin = self.after_db - smooth[:, :1]
         if self.before_db is not None:
-            fell = smooth[:, 1:] - smooth[:, :1] - self.least_drop_db
-            margin = np.minimum(margin, np.minimum(smooth[:, 1:] - self.before_db, fell))
+            margin = np.minimum(margin, newly_dark(smooth[:, :1], smooth[:, 1:], self.before_db, self.least_drop_db))
         return logistic(margin, self.scale_db)
+
+
+def newly_dark(now: F32, then: F32, before_db: float, least_drop_db: float) -> F32:
+    """Margin (...) in dB by which what is dark `now` was not dark `then`, and fell."""
+    return np.asarray(np.minimum(then - before_db, then - now - least_drop_db))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""Slope and height above drainage as bands of a scene's elevation model, for whatever scores pixels.
+
+A scorer does not know which window it is given; so what the ground gives by window it must get as pixels, like any band:
+`LayerBands("dem", ("slope",), "degrees")` and `LayerBands("dem", ("elevation", "hand"), "metres")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap.area import pixel_size_m
+from aftermap.drainage import ELEVATION, Drainage, drain
+from aftermap.scene import Derived, Scene
+from aftermap.scorer import LayerBands
+from aftermap.terrain import read_ground
+from aftermap.tiles import Window, blocks
+
+F32 = npt.NDArray[np.float32]
+
+SLOPE, HAND = LayerBands("dem", ("slope",), "degrees"), LayerBands("dem", ("hand",), "metres")
+_STEP_PX = 512
+"""Side of the parts in which slope is worked out, which takes some ten times the room of its result."""
+
+
+@dataclass(frozen=True)
+class Relief:
+    """The ground of a scene; `gsd_m` is the pixel size of one without CRS. As little fit for two threads as the scene is."""
+
+    scene: Scene
+    gsd_m: float | None = None
+
+    @cached_property
+    def drainage(self) -> Drainage:
+        """The scene's drainage, routed when first asked for."""
+        return drain(self.scene, gsd_m=self.gsd_m)
+
+    def slope(self, window: Window) -> F32:
+        """Slope (y, x) in degrees; NaN where a neighbour's elevation is not known."""
+        return _by_parts(window, lambda part: read_ground(self.scene, part, gsd_m=self.gsd_m).slope_deg)
+
+    def hand(self, window: Window) -> F32:
+        """Height (y, x) in m above the nearest drainage, NaN where the elevation is not known.
+
+        0 where the elevation is known and the drainage is not, for flow that leaves the image first: what is not known must
+        not keep a pixel from being scored, nor speak against water.
+        """
+        elevation = self.scene.read(ELEVATION, window)[0]
+        height = self.drainage.hand(elevation, window)
+        return np.where(np.isnan(height) & np.isfinite(elevation), np.float32(0), height)
+
+
+def with_relief(scene: Scene, *, gsd_m: float | None = None) -> Scene:
+    """The scene whose `dem` also has the bands slope and hand; itself where it has no elevation model or no scale."""
+    if "dem" not in scene.layers or not (pixel_size_m(scene.grid) or gsd_m):
+        return scene
+    ground = Relief(scene, gsd_m)
+    bands = {("dem", "slope"): Derived("degrees", ground.slope), ("dem", "hand"): Derived("metres", ground.hand)}
+    return replace(scene, derived=bands)
+
+
+def _by_parts(window: Window, read: Callable[[Window], F32]) -> F32:
+    out = np.empty((window.height, window.width), np.float32)
+    for part in blocks((window.height, window.width), _STEP_PX):
+        out[part.slices] = read(Window(window.row + part.row, window.col + part.col, part.height, part.width))
+    return out

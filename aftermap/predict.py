@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -52,10 +52,9 @@ class Plan:
         return Tiling.of(*self.scorers.values())
 
     @cached_property
-    def bands(self) -> dict[tuple[str, str, str], int]:
-        """Each (layer, band, unit) that any scorer reads, once, and its place on the band axis."""
-        keys = [(i.layer, b, i.unit) for s in self.scorers.values() for i in s.inputs for b in i.bands]
-        return {k: n for n, k in enumerate(dict.fromkeys(keys))}
+    def bands(self) -> dict[LayerBands, int]:
+        """Each band that any scorer reads, once, and its place on the band axis."""
+        return {one: n for n, one in enumerate(dict.fromkeys(one for s in self.scorers.values() for one in singly(s)))}
 
     def blocks(self, shape: tuple[int, int]) -> list[Window]:
         """The blocks of a scene. Their edges lie where tiles hand over, so that hardly a tile is scored twice."""
@@ -98,12 +97,12 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     todo = [b for b in grid_blocks if part_name(b) not in finished]
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        ahead = reader.submit(_read_block, scene, plan, exclusions, todo[0]) if todo else None
+        ahead = reader.submit(_read_block, scene, plan, exclusions, todo[0], pool) if todo else None
         writing: Future[None] | None = None
         for n, block in enumerate(todo):
             assert ahead is not None
             cube = ahead.result()
-            ahead = reader.submit(_read_block, scene, plan, exclusions, todo[n + 1]) if n + 1 < len(todo) else None
+            ahead = reader.submit(_read_block, scene, plan, exclusions, todo[n + 1], pool) if n + 1 < len(todo) else None
             planes, score = _map_block(scene, plan, block, cube, pool)
             if writing:
                 writing.result()
@@ -123,12 +122,15 @@ class _Cube:
     excluded: U8
 
 
-def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window) -> _Cube:
+def _read_block(
+    scene: Scene, plan: Plan, exclusions: Exclusions, block: Window, pool: ThreadPoolExecutor
+) -> _Cube:  # fmt: skip
     region = reach(block, scene.shape, plan.tiling)
     pixels = np.empty((len(plan.bands), region.height, region.width), np.float32)
-    for layer, unit in dict.fromkeys((lay, u) for lay, _, u in plan.bands):
-        names = [b for lay, b, u in plan.bands if (lay, u) == (layer, unit)]
-        pixels[[plan.bands[layer, b, unit] for b in names]] = scene.read(LayerBands(layer, tuple(names), unit), region)
+    for kind in dict.fromkeys(replace(one, bands=()) for one in plan.bands):
+        group = [one for one in plan.bands if replace(one, bands=()) == kind]
+        wanted = replace(kind, bands=tuple(one.bands[0] for one in group))
+        pixels[[plan.bands[one] for one in group]] = scene.read(wanted, region, pool)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
@@ -180,9 +182,14 @@ def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None
 
 
 def _from(cube: _Cube, plan: Plan, scorer: Scorer) -> Callable[[Window], F32]:
-    places = [plan.bands[i.layer, b, i.unit] for i in scorer.inputs for b in i.bands]
+    places = [plan.bands[one] for one in singly(scorer)]
     pixels = cube.pixels if places == list(range(len(cube.pixels))) else cube.pixels[places]
     return lambda window: pixels[(..., *window.within(cube.region).slices)]
+
+
+def singly(scorer: Scorer) -> list[LayerBands]:
+    """The bands of all inputs of a scorer, one by one."""
+    return [replace(wanted, bands=(band,)) for wanted in scorer.inputs for band in wanted.bands]
 
 
 def part_name(block: Window) -> str:

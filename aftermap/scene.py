@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from aftermap import clouds, vector
 from aftermap.beside import kind_of, open_date
 from aftermap.errors import BandError, InputRefusedError
 from aftermap.layer import Declared, Layer
+from aftermap.median import median_filter
 from aftermap.raster import Reader
 from aftermap.scorer import LayerBands
 from aftermap.sensors import SAR_UNITS, convert
@@ -77,7 +80,9 @@ class Scene:
             return f"there is no {wanted.layer.replace('_', ' ')} image"
         derived = [b for b in wanted.bands if (wanted.layer, b) in self.derived]
         if wrong := [b for b in derived if self.derived[wanted.layer, b].unit != wanted.unit]:
-            return f"{wrong[0]} of the {wanted.layer} image is in {self.derived[wanted.layer, wrong[0]].unit}, not in {wanted.unit}"
+            return (
+                f"{wrong[0]} of the {wanted.layer} image is in {self.derived[wanted.layer, wrong[0]].unit}, not in {wanted.unit}"
+            )
         absent = [b for b in wanted.bands if b not in derived and self._holder(wanted.layer, b) is None]
         if absent:
             held = ", ".join(b for layer in images for b in layer.bands)
@@ -90,13 +95,16 @@ class Scene:
     def _holder(self, name: str, band: str) -> Layer | None:
         return next((layer for layer in self.images(name) if layer.index(band) is not None), None)
 
-    def read(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
+    def read(self, wanted: LayerBands, window: Window, pool: Executor | None = None) -> npt.NDArray[np.float32]:
         """Pixels (band, y, x) in the unit asked for ("digital_number": as the layer has them), NaN where not observed.
 
-        Where the layer's own class band says cloud or cloud shadow, the ground was not observed either.
+        Where the layer's own class band says cloud or cloud shadow, the ground was not observed either. Medians of several
+        bands are taken side by side in a `pool`.
         """
         if why := self.missing(wanted):
             raise BandError(why, repair="give the image that has it", code="band-missing")
+        if wanted.median_px > 1:
+            return self._smoothed(wanted, window, pool)
         if any((wanted.layer, b) in self.derived for b in wanted.bands):
             return np.stack([self._one(replace(wanted, bands=(b,)), window) for b in wanted.bands])
         layers = self.seen([wanted])
@@ -108,6 +116,12 @@ class Scene:
             of_layer = LayerBands(layer.name, tuple(wanted.bands[k] for k in places), wanted.unit)
             pixels[places] = self._read(layer, of_layer, window)
         return pixels
+
+    def _smoothed(self, wanted: LayerBands, window: Window, pool: Executor | None) -> npt.NDArray[np.float32]:
+        around = window.pad(wanted.median_px // 2, self.shape)
+        pixels = self.read(replace(wanted, median_px=1), around)
+        bands = (pool.map if pool else map)(partial(median_filter, size=wanted.median_px), pixels)
+        return np.stack([band[window.within(around).slices] for band in bands])
 
     def _read(self, layer: Layer, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
         pixels = self._gather(layer, wanted, (window.height, window.width), lambda reader: reader.read(window))
@@ -133,6 +147,8 @@ class Scene:
         self, layer: Layer, wanted: LayerBands, shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         names = [layer.bands[i] for b in wanted.bands if (i := layer.index(b)) is not None]
+        if not layer.beneath:
+            return convert(self._gather_image(layer, names, shape, read), layer.unit, wanted.unit)
         pixels = np.full((len(names), *shape), np.nan, np.float32)
         for image in layer.images:
             if (unseen := np.isnan(pixels)).any():

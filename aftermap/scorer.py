@@ -26,6 +26,8 @@ class LayerBands:
     bands: tuple[str, ...]
     unit: str
     """One of sensors.UNITS: "dB", "power", "amplitude", "reflectance", "digital_number" (as stored)."""
+    median_px: int = 1
+    """Each pixel is the median of what was observed of this many x this many (odd) around it: shared by the scorers of a run."""
 
 
 @runtime_checkable

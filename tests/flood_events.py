@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aftermap.median import median_filter
 from aftermap.scorer import F32, Bool, LayerBands, Method, Scorer
 from aftermap.sensors import SENSORS
 from aftermap.tiles import Window
@@ -41,7 +42,7 @@ class Event:
 
     def read(self, wanted: LayerBands, window: Window) -> F32:
         found = [band for b in wanted.bands if (band := self._band(wanted.layer, b)) is not None]
-        return np.stack([band[window.slices] for band in found])
+        return median_filter(np.stack(found), wanted.median_px)[(..., *window.slices)].copy()
 
     @property
     def scene(self) -> Any:

@@ -20,8 +20,8 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "ahead", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "beside", "clouds",
-        "scene", "coregister", "check", "drainage", "terrain", "relief", "simulate", "tally", "outline", "indices", "journal",
+        "scorer", "median", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "beside",
+        "clouds", "scene", "coregister", "check", "drainage", "terrain", "relief", "simulate", "tally", "outline", "indices", "journal",
         "hazardmap", "exclude", "products", "calibration", "choice",
     ),
     (),

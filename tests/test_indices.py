@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from aftermap.indices.change import FallScorer, LogRatio, MndwiRise, RiseScorer, rise
-from aftermap.indices.median import median_filter
 from aftermap.indices.optical import Mndwi, Ndwi, normalised_difference
 from aftermap.indices.sar import DarkScorer, SarDarker, SarDrop, SarThreshold
+from aftermap.median import median_filter
 from aftermap.scorer import Method, Scorer
 from aftermap.tiles import Window
 from tests.flood_events import (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftermap.indices.median import median_filter, middle, network
+from aftermap.median import median_filter, middle, network
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,10 +14,10 @@ import numpy as np
 
 from aftermap.indices.exact import LEVELS, box_sum, whole
 from aftermap.indices.landslide import common_unit, pair_inputs, pair_why_not
-from aftermap.indices.median import median_filter
 from aftermap.indices.optical import UNITS, normalised_difference
 from aftermap.indices.survey import span_of, survey, usual
 from aftermap.indices.threshold import F32, Found, Gate, logistic, otsu, tiled_threshold
+from aftermap.median import median_filter
 from aftermap.scorer import Bool, LayerBands
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aftermap.indices.landslide import common_unit
-from aftermap.indices.median import median_filter
 from aftermap.indices.optical import UNITS, normalised_difference
 from aftermap.indices.radar import common_bands, sample, value_span, why_not
 from aftermap.indices.survey import survey
@@ -49,14 +48,14 @@ class LogRatio:
         """The scorer with the threshold, None where none was found, from a pass over at most 34 Mpx per date."""
         unit = _unit(scene)
         band = common_bands(scene, unit, "after", "before")[0]
-        after, before = (LayerBands(layer, (band,), unit) for layer in ("after", "before"))
+        after, before = (LayerBands(layer, (band,), unit, self.smooth_px) for layer in ("after", "before"))
         low, high = value_span(scene, after, before)
         wide = high - low
         bounds = self.bounds_db if unit == "dB" else (-wide, wide)
         gate = Gate(
             (-wide, wide), bounds, (np.inf, -np.inf), wide / 128, balance=self.balance, least_votes=self.least_votes
         )  # fmt: skip
-        pairs = zip(sample(scene, before, self.smooth_px), sample(scene, after, self.smooth_px), strict=True)
+        pairs = zip(sample(scene, before), sample(scene, after), strict=True)
         found = tiled_threshold((then - now for then, now in pairs), gate, otsu)
         return FallScorer(band, unit, found.value, found.source, self.smooth_px, 1.0 if unit == "dB" else wide / 25)
 
@@ -77,24 +76,20 @@ class FallScorer:
     scale: float
 
     classes = ("flood",)
+    halo_px = 0
     multiple_of = 1
 
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same band after and before."""
-        return LayerBands("after", (self.band,), self.unit), LayerBands("before", (self.band,), self.unit)
-
-    @property
-    def halo_px(self) -> int:
-        """Half the median's window."""
-        return self.smooth_px // 2
+        after, before = (LayerBands(layer, (self.band,), self.unit, self.smooth_px) for layer in ("after", "before"))
+        return after, before
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the fall above the threshold through the logistic function; 0 without a threshold."""
         if self.threshold is None:
             return np.zeros_like(pixels[:, :1])
-        smooth = median_filter(pixels, self.smooth_px)
-        return logistic(smooth[:, 1:] - smooth[:, :1] - np.float32(self.threshold), self.scale)
+        return logistic(pixels[:, 1:] - pixels[:, :1] - np.float32(self.threshold), self.scale)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from aftermap.indices.median import median_filter
 from aftermap.indices.sar import DarkScorer, SarThreshold, newly_dark
 from aftermap.indices.survey import sampled, survey
 from aftermap.indices.threshold import F32, logistic
@@ -63,12 +62,10 @@ class SarFuzzy:
         """Values (n,) of backscatter (0) or height above drainage (2) where it is dark and flat."""
 
         def see(pixels: F32) -> F32:
-            smooth = median_filter(pixels[0], dark.smooth_px)
-            wet = (smooth < dark.after_db) & (pixels[1] < self.steep_deg)
-            return np.where(wet, smooth if which == 0 else pixels[which], np.float32(np.nan))
+            wet = (pixels[0] < dark.after_db) & (pixels[1] < self.steep_deg)
+            return np.where(wet, pixels[which], np.float32(np.nan))
 
-        inputs = (LayerBands("after", (dark.band,), "dB"), SLOPE, HAND)
-        return sampled(survey(scene, inputs, see, halo_px=dark.halo_px))
+        return sampled(survey(scene, (dark.inputs[0], SLOPE, HAND), see))
 
     def _heights(self, heights: F32) -> tuple[float, float, str]:
         """Height in m up to which membership is 1 and from which it is 0, and what says so."""
@@ -106,8 +103,8 @@ class FuzzyScorer:
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The after band, slope, height above drainage, and the before band of a pair."""
-        before = () if self.before_db is None else (LayerBands("before", (self.band,), "dB"),)
-        return LayerBands("after", (self.band,), "dB"), SLOPE, HAND, *before
+        after, before = (LayerBands(layer, (self.band,), "dB", self.smooth_px) for layer in ("after", "before"))
+        return (after, SLOPE, HAND) if self.before_db is None else (after, SLOPE, HAND, before)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -116,23 +113,22 @@ class FuzzyScorer:
 
     @property
     def halo_px(self) -> int:
-        """Half the median's window, and how far a segment smaller than `ample_px` reaches."""
-        return self.smooth_px // 2 + self.ample_px - 1
+        """How far a segment smaller than `ample_px` reaches."""
+        return self.ample_px - 1
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the mean membership above the least one, as long as none is 0; in a pair also newly dark."""
-        smooth = median_filter(pixels[:, :1], self.smooth_px)
-        area = self._area(smooth[:, 0] < self.after_db)[:, None]
+        level, slope, hand = (pixels[:, k : k + 1] for k in range(3))
+        area = self._area(level[:, 0] < self.after_db)[:, None]
         members = (
-            falling(smooth, self.water_db, self.after_db), falling(pixels[:, 1:2], 0, self.steep_deg),
-            falling(pixels[:, 2:3], self.hand_sure_m, self.hand_none_m), falling(-area, -self.ample_px, -self.scarce_px),
+            falling(level, self.water_db, self.after_db), falling(slope, 0, self.steep_deg),
+            falling(hand, self.hand_sure_m, self.hand_none_m), falling(-area, -self.ample_px, -self.scarce_px),
         )  # fmt: skip
         mean = np.mean([np.maximum(m, 0) for m in members], axis=0) - self.least_mean
         scores = logistic(np.minimum(mean, np.min(members, axis=0)), self.scale)
         if self.before_db is None:
             return scores
-        before = median_filter(pixels[:, 3:], self.smooth_px)
-        return np.minimum(scores, logistic(newly_dark(smooth, before, self.before_db, self.least_drop_db), self.scale_db))
+        return np.minimum(scores, logistic(newly_dark(level, pixels[:, 3:], self.before_db, self.least_drop_db), self.scale_db))
 
     def _area(self, water: Bool) -> F32:
         """Pixels (n, y, x) of the segment (8 neighbours) that each lies in, counted up to `ample_px`; 0 outside."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aftermap.indices.median import median_filter
 from aftermap.indices.threshold import F32
 from aftermap.scorer import LayerBands
 from aftermap.tiles import spread
@@ -20,10 +20,10 @@ SAMPLE_BLOCK_PX, SAMPLE_BLOCKS = 512, 128
 """A first pass reads at most this many square blocks, evenly spread: 34 Mpx, whatever the size of the scene."""
 
 
-def sample(scene: Scene, inputs: LayerBands, smooth_px: int) -> Iterator[F32]:
-    """Smoothed blocks (y, x) of the first band of `inputs`, evenly spread over the scene."""
+def sample(scene: Scene, inputs: LayerBands) -> Iterator[F32]:
+    """Blocks (y, x) of the first band of `inputs`, evenly spread over the scene."""
     for block in spread(scene.shape, SAMPLE_BLOCK_PX, SAMPLE_BLOCKS):
-        yield median_filter(scene.read(inputs, block), smooth_px)[0]
+        yield scene.read(inputs, block)[0]
 
 
 def common_bands(scene: Scene, unit: str, *layers: str) -> list[str]:
@@ -41,7 +41,7 @@ def why_not(scene: Scene, unit: str, *layers: str) -> str:
 
 def value_span(scene: Scene, *inputs: LayerBands) -> tuple[float, float]:
     """The values that 1 in 1000 pixels of all these bands lie below and above, at least 1 apart; (0, 1) where none is seen."""
-    every = [block[::4, ::4].ravel() for layer in inputs for block in sample(scene, layer, 1)]
+    every = [block[::4, ::4].ravel() for layer in inputs for block in sample(scene, replace(layer, median_px=1))]
     seen = np.concatenate(every)
     seen = seen[np.isfinite(seen)]
     low, high = np.quantile(seen, (0.001, 0.999)) if seen.size else (0.0, 1.0)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aftermap.indices.median import median_filter
 from aftermap.indices.radar import CROSS_POL, common_bands, sample, value_span, why_not
 from aftermap.indices.threshold import F32, Found, Gate, logistic, otsu, tiled_threshold
 from aftermap.scorer import Bool, LayerBands
@@ -58,7 +57,7 @@ class SarThreshold:
     def _threshold(self, scene: Scene, layer: str, band: str) -> tuple[float, str]:
         assumed, bounds = (self.cross_db, self.cross_bounds_db) if band in CROSS_POL else (self.co_db, self.co_bounds_db)
         gate = Gate(span=(bounds[0] - 12, bounds[1] + 12), bounds=bounds, between=(assumed, assumed), bin_width=0.1)
-        found = tiled_threshold(sample(scene, LayerBands(layer, (band,), "dB"), self.smooth_px), gate)
+        found = tiled_threshold(sample(scene, LayerBands(layer, (band,), "dB", self.smooth_px)), gate)
         return (assumed, f"{found.source}; {assumed:g} dB assumed") if found.value is None else (found.value, found.source)
 
 
@@ -75,30 +74,25 @@ class DarkScorer:
     smooth_px: int
     scale_db: float
 
+    halo_px = 0
     multiple_of = 1
 
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The after band, and the before band of a pair."""
         layers = ("after",) if self.before_db is None else ("after", "before")
-        return tuple(LayerBands(layer, (self.band,), "dB") for layer in layers)
+        return tuple(LayerBands(layer, (self.band,), "dB", self.smooth_px) for layer in layers)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Without a before image permanent water cannot be told from flood."""
         return ("water",) if self.before_db is None else ("flood",)
 
-    @property
-    def halo_px(self) -> int:
-        """Half the median's window."""
-        return self.smooth_px // 2
-
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the least of the margins in dB, through the logistic function."""
-        smooth = median_filter(pixels, self.smooth_px)
-        margin = self.after_db - smooth[:, :1]
+        margin = self.after_db - pixels[:, :1]
         if self.before_db is not None:
-            margin = np.minimum(margin, newly_dark(smooth[:, :1], smooth[:, 1:], self.before_db, self.least_drop_db))
+            margin = np.minimum(margin, newly_dark(pixels[:, :1], pixels[:, 1:], self.before_db, self.least_drop_db))
         return logistic(margin, self.scale_db)
 
 
@@ -156,21 +150,17 @@ class DropScorer:
     scale_db: float
 
     classes = ("flood",)
+    halo_px = 0
     multiple_of = 1
 
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same bands after and before."""
-        return LayerBands("after", self.bands, "dB"), LayerBands("before", self.bands, "dB")
-
-    @property
-    def halo_px(self) -> int:
-        """Half the median's window."""
-        return self.smooth_px // 2
+        return LayerBands("after", self.bands, "dB", self.smooth_px), LayerBands("before", self.bands, "dB", self.smooth_px)
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the least margin of all conditions and polarisations, in dB, through the logistic function."""
-        post, pre = np.split(median_filter(pixels, self.smooth_px), 2, axis=1)  # (n, pol, y, x) each
+        post, pre = np.split(pixels, 2, axis=1)  # (n, pol, y, x) each
         dark, floor = (np.array(levels, np.float32).reshape(-1, 1, 1) for levels in (self.dark_db, self.floor_db))
         margins = (dark - post, pre - dark, pre - post - self.drop_db, np.minimum(post, pre) - floor)
         return logistic(np.min(margins, axis=0).min(axis=1, keepdims=True), self.scale_db)
@@ -200,12 +190,12 @@ class SarDarker:
         """The scorer with the two thresholds, None where none was found, from passes over at most 34 Mpx per date."""
         unit = _unit(scene)
         band = common_bands(scene, unit, "after", "before")[0]
-        after, before = (LayerBands(layer, (band,), unit) for layer in ("after", "before"))
+        after, before = (LayerBands(layer, (band,), unit, self.smooth_px) for layer in ("after", "before"))
         low, high = value_span(scene, after, before)
-        pairs = zip(sample(scene, before, self.smooth_px), sample(scene, after, self.smooth_px), strict=True)
+        pairs = zip(sample(scene, before), sample(scene, after), strict=True)
         # in dB the dates compare, and what did not darken is no flood; 8-bit stretches may brighten a whole date
         least = 0.0 if unit == "dB" else low - high
-        dark = self._otsu(sample(scene, after, self.smooth_px), (low, high), (low, high))
+        dark = self._otsu(sample(scene, after), (low, high), (low, high))
         drop = self._otsu((then - now for then, now in pairs), (low - high, high - low), (least, high - low))
         return DarkerScorer(band, unit, dark.value, dark.source, drop.value, drop.source, self.smooth_px, (high - low) / 25)
 
@@ -233,22 +223,18 @@ class DarkerScorer:
     scale: float
 
     classes = ("flood",)
+    halo_px = 0
     multiple_of = 1
 
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same band after and before."""
-        return LayerBands("after", (self.band,), self.unit), LayerBands("before", (self.band,), self.unit)
-
-    @property
-    def halo_px(self) -> int:
-        """Half the median's window."""
-        return self.smooth_px // 2
+        after, before = (LayerBands(layer, (self.band,), self.unit, self.smooth_px) for layer in ("after", "before"))
+        return after, before
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the lesser margin of dark and of darker, through the logistic function; 0 without thresholds."""
         if self.dark is None or self.drop is None:
             return np.zeros_like(pixels[:, :1])
-        smooth = median_filter(pixels, self.smooth_px)
-        now, then = smooth[:, :1], smooth[:, 1:]
+        now, then = pixels[:, :1], pixels[:, 1:]
         return logistic(np.minimum(self.dark - now, then - now - self.drop), self.scale)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aftermap.indices.landslide import common_unit
-from aftermap.indices.median import median_filter
 from aftermap.indices.optical import UNITS, normalised_difference
 from aftermap.indices.radar import common_bands, why_not
 from aftermap.indices.survey import otsu_of_rarer, span_of, survey, usual
@@ -156,22 +155,18 @@ class LogRatioScorer:
     scale_db: float
 
     classes = ("landslide",)
+    halo_px = 0
     multiple_of = 1
 
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same band after and before."""
-        return LayerBands("after", (self.band,), "dB"), LayerBands("before", (self.band,), "dB")
-
-    @property
-    def halo_px(self) -> int:
-        """Half the median's window."""
-        return self.smooth_px // 2
+        after, before = (LayerBands(layer, (self.band,), "dB", self.smooth_px) for layer in ("after", "before"))
+        return after, before
 
     def change(self, pixels: F32) -> F32:
-        """Change (n, 1, y, x) of the smoothed dates (n, 2, y, x)."""
-        smooth = median_filter(pixels, self.smooth_px)
-        return np.asarray(smooth[:, :1] - smooth[:, 1:])
+        """Change (n, 1, y, x) from before to after (n, 2, y, x)."""
+        return np.asarray(pixels[:, :1] - pixels[:, 1:])
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): how far the change lies outside of what is usual."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aftermap.indices.threshold import F32
+F32 = npt.NDArray[np.float32]
 
 STRIP_PX = 24_576
 """Pixels of a strip, of which some 25 copies fit a processor's second cache."""

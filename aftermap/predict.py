@@ -183,8 +183,7 @@ def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None
 
 def _from(cube: _Cube, plan: Plan, scorer: Scorer) -> Callable[[Window], F32]:
     places = [plan.bands[one] for one in singly(scorer)]
-    pixels = cube.pixels if places == list(range(len(cube.pixels))) else cube.pixels[places]
-    return lambda window: pixels[(..., *window.within(cube.region).slices)]
+    return lambda window: cube.pixels[(places, *window.within(cube.region).slices)]
 
 
 def singly(scorer: Scorer) -> list[LayerBands]:

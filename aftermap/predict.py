@@ -28,7 +28,7 @@ from aftermap.tiles import Window, starts
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
-BASE_MB, MOST_CORES = 350, 4
+BASE_MB, MOST_CORES = 350, 3
 """What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from aftermap import check, clouds, coregister, exclude, features, journal, palette, pieces, raster, report
+from aftermap import archive, check, clouds, coregister, exclude, features, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
 from aftermap.drainage import coarsening
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
@@ -327,7 +327,7 @@ def _file(path: Path) -> dict[str, Any]:
 
 def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
     return {
-        "files": [_file(p) for p in layer.paths],
+        "files": [_file(p) for p in archive.homes(layer.paths)],
         "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
         "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
         "stored": [[str(s.nodata), s.scale, s.offset] for image in layer.images for s in image.sources],

@@ -27,6 +27,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
+from aftermap import archive
 from aftermap.errors import RasterError
 from aftermap.tiles import Window
 
@@ -87,14 +88,14 @@ def facts(path: Path, *, alpha_is_band: bool = False) -> Facts:
 
 def open_raster(path: Path) -> Any:
     """An open rasterio dataset; RasterError names the file and the reason."""
-    if not path.exists():
+    if not archive.home(path).exists():
         raise RasterError(f"there is no file {path}", repair="check the path", code="missing-file")
     if path.is_dir():
         raise RasterError(
             f"{path} is a folder", repair="give the image files in it, bands stacked or one per file", code="folder"
         )
     try:
-        return rasterio.open(path)
+        return rasterio.open(archive.gdal_name(path))
     except rasterio.errors.RasterioError as error:
         raise RasterError(
             f"{path.name} cannot be read as an image: {error}", repair="fetch or export it again", code="unreadable"
@@ -135,7 +136,7 @@ def _overhearing() -> Iterator[list[str]]:
 
 
 def _refuse_missing_bytes(src: Any, path: Path) -> None:
-    size = path.stat().st_size
+    size = archive.size(path)
     bands = src.indexes if src.interleaving != rasterio.enums.Interleaving.pixel else (1,)
     height, width = src.block_shapes[0]
     for band in bands:

@@ -20,8 +20,8 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "clouds", "scene",
-        "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
+        "scorer", "palette", "archive", "safe", "raster", "area", "vector", "features", "naming", "mosaic", "layer", "clouds",
+        "scene", "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
         "exclude", "products",
     ),
     (),

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
-from aftermap import clouds, coregister
+from aftermap import clouds, coregister, meridian
 from aftermap.errors import InputRefusedError
 from aftermap.layer import SAMPLE_PX, SAMPLE_SIDE, Layer, open_layer
 from aftermap.scene import Scene
@@ -113,9 +114,7 @@ def _clouds(scene: Scene) -> Iterator[Finding]:
 def _pair(scene: Scene) -> Iterator[Finding]:
     after, before = scene.layers["after"], scene.layers.get("before")
     for layer in scene.layers.values():
-        if after.grid.crs is not None and not layer.grid.extent.to_crs(after.grid.crs).geom.buffer(1e-9).covers(
-            after.grid.extent.geom
-        ):
+        if after.grid.crs is not None and not _covers(layer.grid, after.grid):
             yield _warn(
                 "part-covered", f"{layer.name} covers only part of after", layer.sources[0].path.name, "give images that cover it"
             )
@@ -137,6 +136,11 @@ def _pair(scene: Scene) -> Iterator[Finding]:
             "give a pair of one orbit direction; trust changes on slopes less",
         )  # fmt: skip
     yield from _shifted(scene)
+
+
+def _covers(own: GeoBox, grid: GeoBox) -> bool:
+    """True where a layer's own grid reaches everywhere on another; parts that meet at the antimeridian are one."""
+    return bool(meridian.footprint(own, grid).geom.buffer(1e-9).covers(grid.extent.geom))
 
 
 def _shifted(scene: Scene) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from aftermap import archive, check, clouds, coregister, exclude, features, journal, palette, pieces, raster, report
+from aftermap import archive, check, clouds, coregister, exclude, features, journal, meridian, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
 from aftermap.drainage import coarsening
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
@@ -235,7 +235,7 @@ class _Job:
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
-                "centre": None if grid.crs is None else [round(v, 5) for v in grid.extent.centroid.to_crs("EPSG:4326").coords[0]],
+                "centre": None if grid.crs is None else [round(v, 5) for v in meridian.centre(grid)],
             },
             "parameters": {
                 "method": self.method, "threshold": self.options.level, "keep_scores": self.options.keep_scores,

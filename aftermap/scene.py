@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import clouds, vector
+from aftermap import clouds, meridian, vector
 from aftermap.errors import BandError, InputRefusedError
 from aftermap.layer import Declared, Layer, open_layer
 from aftermap.raster import Reader
@@ -189,7 +189,7 @@ def _refuse_apart(after: Layer, other: Layer) -> None:
                 code="no-common-grid",
             )
         return
-    if not other.grid.extent.to_crs(after.grid.crs).intersects(after.grid.extent):
+    if not meridian.footprint(other.grid, after.grid).intersects(after.grid.extent):
         raise InputRefusedError(
             f"{other.name} does not overlap after: {_where(other)} against {_where(after)}",
             repair="give images of the same place",

@@ -20,9 +20,9 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "palette", "archive", "safe", "raster", "area", "vector", "features", "naming", "mosaic", "layer", "clouds",
-        "scene", "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices", "journal", "hazardmap",
-        "exclude", "products",
+        "scorer", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
+        "layer", "clouds", "scene", "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices",
+        "journal", "hazardmap", "exclude", "products",
     ),
     (),
     ("predict", "evaluate", "finish"),

@@ -235,15 +235,16 @@ def _say_scores(result: Any) -> None:
 @main.command()
 @click.argument("kind", type=click.Choice(sorted(PIECES["simulate"])))
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for before.tif, after.tif, truth.tif and dem.tif.")
-@click.option("--size", default=2048, show_default=True, help="Pixels along each side.")
+@click.option("--size", type=int, help="Pixels along each side.  [default: 2048, or all of --dem]")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another scene.")
+@click.option("--dem", type=_FILES, help="flood, landslide: a real elevation model to build the scene on, on its grid.")
 @click.option("--sensor", help="flood, landslide: sentinel-1, sentinel-2 or rgb.  [default: sentinel-1; sentinel-2]")
 @click.option("--terrain", help="flood: plain, hills, alps or andes; landslide: alps or andes.  [default: plain; andes]")
 @click.option("--looks", type=float, help="Equivalent number of looks of the speckle.  [default: 4.9]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres.  [default: that of the sensor]")
 @click.option("--coherence", is_flag=True, default=None, help="sentinel-1: also coherence.tif, before and across the event.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def simulate(kind: str, out: Path, size: int, seed: int, quiet: bool, **given: Any) -> None:
+def simulate(kind: str, out: Path, seed: int, quiet: bool, **given: Any) -> None:
     """Write a georeferenced scene with known truth."""
     from inspect import signature
 
@@ -254,7 +255,7 @@ def simulate(kind: str, out: Path, size: int, seed: int, quiet: bool, **given: A
     for name in chosen.keys() - signature(make).parameters.keys():
         raise UsageError(f"{kind} has no --{name.replace('_', '-')}", repair="leave it out")
     with _Progress(quiet) as progress:
-        make(out, size=size, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
+        make(out, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
     click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}")
 
 

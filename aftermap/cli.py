@@ -18,7 +18,7 @@ from aftermap.pieces import HAZARDS, PIECES
 _NOT_ANALYSED_EXIT = 4
 _FILES = click.Path(path_type=Path)
 _METHODS = "; ".join(f"{hazard}: {', '.join(PIECES[hazard])}" for hazard in HAZARDS)
-_MANY = {"--after", "--before", "--dem", "--reference-water", "--truth"}
+_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth"}
 
 
 class _ManyFiles(click.Command):
@@ -91,6 +91,11 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--method", default="auto", show_default=True, help=f"Or one of {_METHODS}.")
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
+@click.option(
+    "--low-sensitivity", multiple=True, type=_FILES, help="Where the method cannot tell: a raster above 0, or polygons."
+)
+@click.option("--incidence", type=float, help="Radar's angle of incidence in degrees, for shadow and layover by --dem.")
+@click.option("--look", type=float, help="Azimuth in which the radar looks, in degrees clockwise from north.")
 @click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format.")
 @click.option("--assets", type=_FILES, help="Points, lines or polygons to count as affected or not, in any vector format.")
 @click.option(
@@ -124,8 +129,8 @@ def map_command(**given: Any) -> None:
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
-            aoi=given["aoi"], assets=given["assets"], declared=_declared(given), name=given["name"], hazard=given["hazard"],
-            method=given["method"], options=options, progress=progress,
+            low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"], declared=_declared(given),
+            name=given["name"], hazard=given["hazard"], method=given["method"], options=options, progress=progress,
         )  # fmt: skip
     _say_map(mapped, given["as_json"])
 

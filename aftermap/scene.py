@@ -19,7 +19,7 @@ from aftermap.scorer import LayerBands
 from aftermap.sensors import SAR_UNITS, convert
 from aftermap.tiles import Window
 
-LAYERS = ("after", "before", "dem", "reference_water")
+LAYERS = ("after", "before", "dem", "reference_water", "low_sensitivity")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Scene:
     grid: GeoBox
     layers: Mapping[str, Layer]
     area_of_interest: tuple[Any, ...] = ()
+    insensitive: tuple[Any, ...] = ()
+    """Polygons in the grid's CRS in which the method cannot tell; a raster of such ground is the layer `low_sensitivity`."""
     shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Pixels (x, y) that a layer lies to the right of and below its place by its georeference; taken out on reading."""
     _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
@@ -158,6 +160,8 @@ def open_scene(
 
     Raises the errors of `open_layer`, and InputRefusedError ("no-overlap") where a layer lies wholly beside `after`.
     """
+    drawn = [p for p in paths.get("low_sensitivity", ()) if vector.is_vector(p)]
+    paths = {k: [f for f in files if f not in drawn] for k, files in paths.items()}
     layers = {k: open_layer(k, files, (declared or {}).get(k)) for k, files in paths.items() if files}
     after = layers["after"]
     for layer in layers.values():
@@ -166,6 +170,7 @@ def open_scene(
     return Scene(
         name=name or after.sources[0].path.stem, hazard=hazard, domain=after.sensor.name,
         grid=after.grid, layers=layers, area_of_interest=aoi,
+        insensitive=tuple(shape for p in drawn for shape in vector.read_polygons(p, after.grid)),
     )  # fmt: skip
 
 

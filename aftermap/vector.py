@@ -111,6 +111,14 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     return list(shapely.get_parts(reproject(found, meta["crs"], grid, path.name)))
 
 
+def is_vector(path: Path) -> bool:
+    """True for a file that holds layers of vector data."""
+    try:
+        return path.is_file() and len(pyogrio.list_layers(path)) > 0
+    except pyogrio.errors.DataSourceError:
+        return False
+
+
 def _polygon_layer(path: Path) -> str:
     return only_layer(path, ("Polygon", "Unknown", "GeometryCollection"), "polygon")
 

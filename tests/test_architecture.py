@@ -21,8 +21,8 @@ FLOORS = (
     ("errors", "tiles", "sensors", "pieces", "metrics"),
     (
         "scorer", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
-        "layer", "clouds", "scene", "coregister", "check", "drainage", "terrain", "simulate", "tally", "outline", "indices",
-        "journal", "hazardmap", "exclude", "products",
+        "layer", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "simulate", "tally", "outline",
+        "indices", "journal", "hazardmap", "exclude", "products",
     ),
     (),
     ("predict", "evaluate", "finish"),

@@ -66,6 +66,25 @@ def pixel_spacing_m(grid: GeoBox, window: Window, *, gsd_m: float | None = None)
     return across, down
 
 
+def pixels_per_m(grid: GeoBox, azimuth_deg: float) -> tuple[float, float]:
+    """Columns and rows that a metre on the ground toward an azimuth, clockwise from true north, is at the grid's middle."""
+    assert grid.crs is not None
+    crs, reach = grid.crs.proj, 100.0
+    back = pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+    height, width = grid.shape
+    x, y = _place(grid, width / 2, height / 2)
+    lon, lat = _geographic(grid).transform(x, y)
+    geod = crs.get_geod()
+    assert geod is not None
+    there = back.transform(*geod.fwd(lon, lat, azimuth_deg, reach)[:2])
+    here = back.transform(lon, lat)  # PROJ may turn longitudes: both ends come from it
+    a, b, _, d, e, _ = grid.affine[:6]
+    dx, dy = there[0] - here[0], there[1] - here[1]
+    dx = (dx + 180) % 360 - 180 if grid.crs.geographic else dx
+    det = a * e - b * d
+    return (e * dx - b * dy) / det / reach, (a * dy - d * dx) / det / reach
+
+
 def _sides_at(grid: GeoBox, rows: I64, cols: I64) -> tuple[F64, F64]:
     """Geodesics (row, col) in m across single pixels and down them, through their centres."""
     assert grid.crs is not None

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
-from aftermap import clouds, coregister
+from aftermap import clouds, coregister, meridian
 from aftermap.errors import InputRefusedError
 from aftermap.layer import SAMPLE_PX, SAMPLE_SIDE, Layer, open_layer
 from aftermap.scene import Scene
@@ -113,7 +114,7 @@ def _clouds(scene: Scene) -> Iterator[Finding]:
 def _pair(scene: Scene) -> Iterator[Finding]:
     grid = scene.grid
     for layer in scene.layers.values():
-        if grid.crs is not None and not layer.grid.extent.to_crs(grid.crs).geom.buffer(1e-9).covers(grid.extent.geom):
+        if grid.crs is not None and not _covers(layer.grid, grid):
             where = layer.sources[0].path.name
             yield _warn("part-covered", f"{layer.name} covers only part of after", where, "give images that cover it")
     for name in ("after", "before"):
@@ -149,6 +150,11 @@ def _dates(scene: Scene, after: Layer, before: Layer) -> Iterator[Finding]:
             f"{'an' if after.orbit[0] == 'a' else 'a'} {after.orbit} one: slopes look different", scene.name,
             "give a pair of one orbit direction; trust changes on slopes less",
         )  # fmt: skip
+
+
+def _covers(own: GeoBox, grid: GeoBox) -> bool:
+    """True where a layer's own grid reaches everywhere on another; parts that meet at the antimeridian are one."""
+    return bool(meridian.footprint(own, grid).geom.buffer(1e-9).covers(grid.extent.geom))
 
 
 def _shifted(scene: Scene, after: Layer, before: Layer) -> Iterator[Finding]:

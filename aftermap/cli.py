@@ -18,7 +18,7 @@ from aftermap.pieces import HAZARDS, PIECES
 _NOT_ANALYSED_EXIT = 4
 _FILES = click.Path(path_type=Path)
 _METHODS = "; ".join(f"{hazard}: {', '.join(PIECES[hazard])}" for hazard in HAZARDS)
-_MANY = {"--after", "--before", "--dem", "--reference-water", "--truth"}
+_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth"}
 
 
 class _ManyFiles(click.Command):
@@ -91,6 +91,11 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--method", default="auto", show_default=True, help=f"Or one of {_METHODS}.")
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
+@click.option(
+    "--low-sensitivity", multiple=True, type=_FILES, help="Where the method cannot tell: a raster above 0, or polygons."
+)
+@click.option("--incidence", type=float, help="Radar's angle of incidence in degrees, for shadow and layover by --dem.")
+@click.option("--look", type=float, help="Azimuth in which the radar looks, in degrees clockwise from north.")
 @click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format.")
 @click.option("--assets", type=_FILES, help="Points, lines or polygons to count as affected or not, in any vector format.")
 @click.option(
@@ -124,8 +129,8 @@ def map_command(**given: Any) -> None:
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
-            aoi=given["aoi"], assets=given["assets"], declared=_declared(given), name=given["name"], hazard=given["hazard"],
-            method=given["method"], options=options, progress=progress,
+            low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"], declared=_declared(given),
+            name=given["name"], hazard=given["hazard"], method=given["method"], options=options, progress=progress,
         )  # fmt: skip
     _say_map(mapped, given["as_json"])
 
@@ -235,15 +240,16 @@ def _say_scores(result: Any) -> None:
 @main.command()
 @click.argument("kind", type=click.Choice(sorted(PIECES["simulate"])))
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for before.tif, after.tif, truth.tif and dem.tif.")
-@click.option("--size", default=2048, show_default=True, help="Pixels along each side.")
+@click.option("--size", type=int, help="Pixels along each side.  [default: 2048, or all of --dem]")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another scene.")
+@click.option("--dem", type=_FILES, help="flood, landslide: a real elevation model to build the scene on, on its grid.")
 @click.option("--sensor", help="flood, landslide: sentinel-1, sentinel-2 or rgb.  [default: sentinel-1; sentinel-2]")
 @click.option("--terrain", help="flood: plain, hills, alps or andes; landslide: alps or andes.  [default: plain; andes]")
 @click.option("--looks", type=float, help="Equivalent number of looks of the speckle.  [default: 4.9]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres.  [default: that of the sensor]")
 @click.option("--coherence", is_flag=True, default=None, help="sentinel-1: also coherence.tif, before and across the event.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def simulate(kind: str, out: Path, size: int, seed: int, quiet: bool, **given: Any) -> None:
+def simulate(kind: str, out: Path, seed: int, quiet: bool, **given: Any) -> None:
     """Write a georeferenced scene with known truth."""
     from inspect import signature
 
@@ -254,7 +260,7 @@ def simulate(kind: str, out: Path, size: int, seed: int, quiet: bool, **given: A
     for name in chosen.keys() - signature(make).parameters.keys():
         raise UsageError(f"{kind} has no --{name.replace('_', '-')}", repair="leave it out")
     with _Progress(quiet) as progress:
-        make(out, size=size, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
+        make(out, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
     click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}")
 
 

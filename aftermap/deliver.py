@@ -16,12 +16,24 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from aftermap import check, clouds, coregister, exclude, features, journal, palette, pieces, raster, report
+from aftermap import (
+    archive,
+    check,
+    coregister,
+    exclude,
+    features,
+    journal,
+    meridian,
+    palette,
+    pieces,
+    raster,
+    report,
+    sight,
+)
 from aftermap.area import pixel_size_m
 from aftermap.calibration import FILE as CALIBRATION
 from aftermap.calibration import UNCALIBRATED
 from aftermap.choice import Chosen, Made, choose, make
-from aftermap.drainage import coarsening
 from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
@@ -73,6 +85,10 @@ class Options:
     """"unosat": map.gpkg also has a layer with the field names of UNOSAT."""
     event_code: str | None = None
     """UNOSAT's code of the event, for example FL20220808PAK."""
+    incidence: float | None = None
+    """Angle of incidence of the radar in degrees from the vertical; None for what the tags of `after` say."""
+    look: float | None = None
+    """Azimuth in which the radar looks, in degrees clockwise from north."""
     keep_scores: bool = False
     coregister: bool = False
     memory_mb: int = 1000
@@ -108,6 +124,7 @@ def map(
     out: str | os.PathLike[str],
     dem: Files = (),
     reference_water: Files = (),
+    low_sensitivity: Files = (),
     aoi: str | os.PathLike[str] | None = None,
     assets: str | os.PathLike[str] | None = None,
     declared: Mapping[str, Declared] | None = None,
@@ -129,7 +146,8 @@ def map(
     if method != "auto" and method not in pieces.PIECES[hazard]:
         raise UnknownNameError("method", method, ["auto", *pieces.PIECES[hazard]])
     started = time.time()
-    files = {"after": _paths(after), "before": _paths(before), "dem": _paths(dem), "reference_water": _paths(reference_water)}
+    given = {"after": after, "before": before, "dem": dem, "reference_water": reference_water, "low_sensitivity": low_sensitivity}
+    files = {key: _paths(paths) for key, paths in given.items()}
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
     if options is not None and options.coregister:
         scene = _coregistered(scene)
@@ -185,7 +203,7 @@ class _Job:
         plan = Plan(
             scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations
         )
-        exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m)
+        exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look())
         parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made)}
@@ -193,11 +211,15 @@ class _Job:
         self._write(log, {**run, "answer": summary.answer}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
+    def _look(self) -> sight.Look | None:
+        return sight.look_of(self.scene, self.options.incidence, self.options.look)
+
     def _facts(self, chosen: Chosen) -> dict[str, Any]:
         """What is known before the first score, and determines everything after."""
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
         least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
+        look = self._look()
         if self.options.profile == "unosat" and scene.hazard != "flood":
             raise UsageError(f"the UNOSAT profile is for floods, not for {scene.hazard}", repair="leave --profile out")
         if self.options.gsd_m is not None and grid.crs is not None:
@@ -211,25 +233,26 @@ class _Job:
             "name": scene.name,
             "hazard": scene.hazard,
             "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
-            "area_of_interest": _polygons(scene),
+            "area_of_interest": _polygons(scene.area_of_interest), "low_sensitivity": _polygons(scene.insensitive),
             "assets": _assets(self.assets),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
-                "centre": None if grid.crs is None else [round(v, 5) for v in grid.extent.centroid.to_crs("EPSG:4326").coords[0]],
+                "centre": None if grid.crs is None else [round(v, 5) for v in meridian.centre(grid)],
             },
             "parameters": {
                 "method": self.method, "threshold": self.options.level, "keep_scores": self.options.keep_scores,
                 "favour": self.options.favour, "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
                 "profile": self.options.profile, "event_code": self.options.event_code,
                 "exclusion": asdict(limits) if limits else None,
+                "radar_look": look.facts() if look else None,
                 "coregister": self.options.coregister,
                 "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
                 **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },
             "area_unit": "ha" if size else "px",
             "warnings": [f.facts() for f in check.examine(scene)],
-            "assumptions": _assumptions(scene, limits),
+            "assumptions": _assumptions(scene, limits, look),
             "versions": {
                 "python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES},
                 "calibration": journal.sha256(CALIBRATION)[:16],
@@ -309,9 +332,9 @@ def _assets(path: Path | None) -> list[dict[str, Any]]:
     return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
 
 
-def _polygons(scene: Scene) -> dict[str, Any] | None:
-    """How many polygons bound the area of interest, and a hash of them in the grid's CRS; None where there are none."""
-    shapes = [polygon.wkb_hex for polygon in scene.area_of_interest]
+def _polygons(given: Sequence[Any]) -> dict[str, Any] | None:
+    """How many polygons there are, and a hash of them in the grid's CRS; None where there are none."""
+    shapes = [polygon.wkb_hex for polygon in given]
     return {"polygons": len(shapes), "sha256": journal.digest(shapes)} if shapes else None
 
 
@@ -321,7 +344,7 @@ def _file(path: Path) -> dict[str, Any]:
 
 def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
     return {
-        "files": [_file(p) for p in layer.paths],
+        "files": [_file(p) for p in archive.homes(layer.paths)],
         "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
         "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
         "stored": [[str(s.nodata), s.scale, s.offset] for image in layer.images for s in image.sources],
@@ -333,39 +356,17 @@ def _numbers(scorer: Scorer) -> dict[str, Any]:
     return {k: v for k, v in asdict(scorer).items() if v is None or isinstance(v, int | float | str)}  # type: ignore[call-overload]
 
 
-def _assumptions(scene: Scene, limits: exclude.Limits | None) -> list[str]:
+def _assumptions(scene: Scene, limits: exclude.Limits | None, look: sight.Look | None) -> list[str]:
     """What was taken from where, in words."""
     said = [f"{layer.name}: {what} from {why}" for layer in scene.layers.values() for what, why in layer.reasons.items()]
     warped = [f"{k} was resampled to the grid of after: {way}" for k in scene.layers if (way := scene.resampling(k)) != "none"]
     dates = [f"{layer.name} states no date of acquisition" for layer in _dated(scene) if not layer.acquired]
     warped += [f"{k} was read {x:+.2f} px right of and {y:+.2f} px below its place" for k, (x, y) in scene.shifts.items()]
-    return said + warped + dates + _excluded_by(scene, limits)
+    return said + warped + dates + exclude.words(scene, limits, look)
 
 
 def _dated(scene: Scene) -> list[Layer]:
     return [*scene.images("after"), *scene.images("before")]
-
-
-def _excluded_by(scene: Scene, limits: exclude.Limits | None) -> list[str]:
-    """What excludes ground from the analysis, and what could not, in words."""
-    where = "the map is made from {} alone" if len(scene.images("after")) > 1 else "the leading method looks at {}"
-    said = [
-        f"cloud and cloud shadow of {layer.name} are excluded by its own band {band} where {where.format(layer.name)}"
-        for layer in _dated(scene) if (band := clouds.class_band(layer))
-    ]  # fmt: skip
-    if any(layer.sensor.is_sar for layer in _dated(scene)):
-        said.append("radar shadow and layover are not excluded: no file gives the angle of incidence")
-    if limits is not None:
-        factor = coarsening(scene.shape)
-        said += [
-            f"ground steeper than {limits.slope_deg:g} degrees and not within {limits.low_m:g} m above the nearest drainage, and "
-            f"ground more than {limits.high_m:g} m above it, is excluded",
-            f"drainage (catchments from {limits.channel_km2:g} km2) is routed on the elevation model within the image"
-            + (f", coarsened {factor} times" if factor > 1 else ""),
-        ]
-    elif "dem" in scene.layers:
-        said.append("nothing is excluded by the elevation model")
-    return said
 
 
 def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:

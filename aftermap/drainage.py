@@ -73,7 +73,7 @@ def drain(scene: Scene, *, channel_km2: float = CHANNEL_KM2, gsd_m: float | None
     across, down = pixel_spacing_m(grid, column, gsd_m=size)
     area = pixel_area_m2(grid, column, gsd_m=size)
     receivers = receive(heights, across, down)
-    return Drainage(_drained(heights, receivers, accumulate(receivers, area), channel_km2 * 1e6), factor)
+    return Drainage(drained(heights, receivers, accumulate(receivers, area), channel_km2 * 1e6), factor)
 
 
 def _coarse(scene: Scene, factor: int) -> F32:
@@ -199,7 +199,7 @@ def _depth(receivers: I32) -> I32:
     return np.asarray(steps, np.int32)
 
 
-def _drained(heights: F32, receivers: I32, catchment: F64, channel_m2: float) -> F32:
+def drained(heights: F32, receivers: I32, catchment: F64, channel_m2: float) -> F32:
     """Elevation (row, col) in m of the first cell downstream whose catchment makes it drainage; NaN where there is none."""
     channel = catchment >= channel_m2
     ends = follow(np.where(channel, np.arange(receivers.size, dtype=np.int32), receivers))

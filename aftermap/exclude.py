@@ -1,7 +1,7 @@
 """Which pixels of a window are not analysed, and why: the one place where that is decided.
 
-Of several reasons the first holds: outside the area of interest, cloud or its shadow, not observed, reference water, slope, high
-above drainage. Excluded means not analysed, never "no hazard".
+Of several reasons the first holds: outside the area of interest, cloud or its shadow, not observed, reference water, low
+sensitivity, radar shadow or layover, slope, high above drainage. Excluded means not analysed, never "no hazard".
 """
 
 from __future__ import annotations
@@ -12,12 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import vector
+from aftermap import clouds, sight, vector
 from aftermap.area import pixel_size_m
-from aftermap.drainage import CHANNEL_KM2, Drainage, drain
-from aftermap.hazardmap import ABOVE_DRAINAGE, CLOUD, NOT_OBSERVED, OUTSIDE_AOI, REFERENCE_WATER, SLOPE
+from aftermap.drainage import CHANNEL_KM2, Drainage, coarsening, drain
+from aftermap.hazardmap import (
+    ABOVE_DRAINAGE,
+    CLOUD,
+    LOW_SENSITIVITY,
+    NOT_OBSERVED,
+    OUTSIDE_AOI,
+    RADAR,
+    REFERENCE_WATER,
+    SLOPE,
+)
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
+from aftermap.sight import Look, unseen
 from aftermap.terrain import read_ground
 from aftermap.tiles import Window, blocks
 
@@ -59,13 +69,17 @@ class Exclusions:
     limits: Limits | None = None
     drainage: Drainage | None = None
     gsd_m: float | None = None
+    look: Look | None = None
 
     def codes(self, window: Window) -> U8:
         """Codes (y, x) of exclusion.tif, 0 where nothing speaks against analysing what was observed; see `settle`."""
         codes = self._dry(window)
-        if "reference_water" in self.scene.layers:
-            water = self.scene.read(LayerBands("reference_water", ("mask",), "class"), window)[0] > 0
-            codes[water] = REFERENCE_WATER
+        self._mark_unseen(codes, window)
+        if self.scene.insensitive:
+            codes[vector.rasterise(self.scene.insensitive, self.scene.grid, window)] = LOW_SENSITIVITY
+        for layer, code in (("low_sensitivity", LOW_SENSITIVITY), ("reference_water", REFERENCE_WATER)):
+            if layer in self.scene.layers:
+                codes[self.scene.read(LayerBands(layer, ("mask",), "class"), window)[0] > 0] = code
         for image in self.images:
             hidden = self.scene.clouded(image, window)
             if hidden is not None:
@@ -73,6 +87,14 @@ class Exclusions:
         if self.scene.area_of_interest:
             codes[~vector.rasterise(self.scene.area_of_interest, self.scene.grid, window)] = OUTSIDE_AOI
         return codes
+
+    def _mark_unseen(self, codes: U8, window: Window) -> None:
+        """Writes RADAR into codes (y, x) where a radar that is looked at sees shadow or layover."""
+        if self.look is None or not any(self.scene.layers[image].sensor.is_sar for image in self.images):
+            return
+        for part in blocks((window.height, window.width), _STEP_PX):
+            there = Window(window.row + part.row, window.col + part.col, part.height, part.width)
+            codes[part.slices][np.logical_or(*unseen(self.scene, there, self.look))] = RADAR
 
     def _dry(self, window: Window) -> U8:
         """SLOPE and ABOVE_DRAINAGE (y, x), else 0. What is not known excludes nothing."""
@@ -89,13 +111,41 @@ class Exclusions:
         return codes
 
 
-def prepare(scene: Scene, images: Iterable[str], *, gsd_m: float | None = None) -> Exclusions:
-    """The exclusions of a scene for a method that looks at `images`; routes the drainage where limits ask for it."""
+def prepare(scene: Scene, images: Iterable[str], *, gsd_m: float | None = None, look: Look | None = None) -> Exclusions:
+    """The exclusions of a scene for a method that looks at `images`; routes the drainage where limits ask for it.
+
+    `look` is how the radar looked; None excludes neither shadow nor layover.
+    """
     limits = limits_for(scene, gsd_m=gsd_m)
     drainage = drain(scene, channel_km2=limits.channel_km2, gsd_m=gsd_m) if limits else None
-    return Exclusions(scene, tuple(dict.fromkeys(images)), limits, drainage, gsd_m)
+    return Exclusions(scene, tuple(dict.fromkeys(images)), limits, drainage, gsd_m, look)
 
 
 def settle(codes: U8, observed: Bool) -> U8:
     """Final codes (y, x): what was not observed is so, unless cloud hides it or nobody asked for it."""
     return np.where(observed | np.isin(codes, (CLOUD, OUTSIDE_AOI)), codes, np.uint8(NOT_OBSERVED))
+
+
+def words(scene: Scene, limits: Limits | None, look: Look | None) -> list[str]:
+    """What excludes ground from the analysis, and what could not, in words."""
+    images = [*scene.images("after"), *scene.images("before")]
+    where = "the map is made from {} alone" if len(scene.images("after")) > 1 else "the leading method looks at {}"
+    said = [
+        f"cloud and cloud shadow of {layer.name} are excluded by its own band {band} where {where.format(layer.name)}"
+        for layer in images if (band := clouds.class_band(layer))
+    ]  # fmt: skip
+    if any(layer.sensor.is_sar for layer in images):
+        said.append(sight.words(look))
+    if scene.insensitive or "low_sensitivity" in scene.layers:
+        said.append("ground where the method cannot tell is excluded as --low-sensitivity says")
+    if limits is not None:
+        factor = coarsening(scene.shape)
+        said += [
+            f"ground steeper than {limits.slope_deg:g} degrees and not within {limits.low_m:g} m above the nearest drainage, and "
+            f"ground more than {limits.high_m:g} m above it, is excluded",
+            f"drainage (catchments from {limits.channel_km2:g} km2) is routed on the elevation model within the image"
+            + (f", coarsened {factor} times" if factor > 1 else ""),
+        ]
+    elif "dem" in scene.layers and look is None:
+        said.append("nothing is excluded by the elevation model")
+    return said

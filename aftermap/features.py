@@ -16,7 +16,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from aftermap import raster, vector
+from aftermap import meridian, raster, vector
 from aftermap.tiles import Window
 from aftermap.vector import Geometries
 
@@ -71,8 +71,9 @@ def stage(path: Path, grid: GeoBox, scratch: Path) -> Features:
 
 def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries, str | None]]:
     """Geometries (n,) of the features about the grid, in the order of the file, and their CRS."""
-    crs, skip = pyogrio.read_info(path, layer=layer)["crs"], 0
-    bounds = _bounds(grid, crs)
+    info, skip = pyogrio.read_info(path, layer=layer, force_total_bounds=meridian.turn(grid) is not None), 0
+    crs = info["crs"]
+    bounds = None if _turns(grid, info["total_bounds"]) else _bounds(grid, crs)
     while True:
         try:
             _, _, wkb, _ = pyogrio.raw.read(
@@ -86,6 +87,14 @@ def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries,
         if len(shapes) < _BATCH:
             return
         skip += _BATCH
+
+
+def _turns(grid: GeoBox, bounds: tuple[float, float, float, float] | None) -> bool:
+    """True where features of a file may have to be turned to lie on a grid of longitudes, which a box would miss."""
+    if bounds is None or meridian.turn(grid) is None or not np.isfinite(bounds).all():
+        return False
+    own = grid.extent.boundingbox
+    return bool(min(own.left, bounds[0]) < -180 or max(own.right, bounds[2]) > 180)
 
 
 def _bounds(grid: GeoBox, crs: str | None) -> tuple[float, float, float, float] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import vector
+from aftermap import meridian, vector
 from aftermap.area import pixel_area_m2
 from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
@@ -179,4 +179,4 @@ def _context(scene: Scene, package: MapPackage, run: Mapping[str, Any]) -> None:
 
 def _footprint(own: GeoBox, grid: GeoBox) -> Any:
     """The outer edge of one grid as a polygon in the CRS of another."""
-    return vector.rectangle(own) if grid.crs is None else own.extent.to_crs(grid.crs).geom
+    return vector.rectangle(own) if grid.crs is None else meridian.footprint(own, grid).geom

@@ -20,7 +20,7 @@ from aftermap.tiles import Window
 
 NOT_ANALYSED = 255
 """In likelihood, extent and agreement: not observed or excluded."""
-NOT_OBSERVED, REFERENCE_WATER, SLOPE, CLOUD, OUTSIDE_AOI, ABOVE_DRAINAGE = 1, 2, 3, 5, 7, 8
+NOT_OBSERVED, REFERENCE_WATER, SLOPE, RADAR, CLOUD, LOW_SENSITIVITY, OUTSIDE_AOI, ABOVE_DRAINAGE = range(1, 9)
 """Codes of exclusion.tif that mapping itself gives; all of them with their labels stand in palette.EXCLUSION."""
 
 

@@ -201,7 +201,7 @@ def _declared_names(name: str, counts: Sequence[int], bands: Sequence[str]) -> l
     return [tuple(bands[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
 
-_SINGLE_BAND = {"dem": "elevation", "reference_water": "mask"}
+_SINGLE_BAND = {"dem": "elevation", "reference_water": "mask", "low_sensitivity": "mask"}
 
 
 def _refuse_strangers(names: Sequence[str], known: Sensor) -> None:

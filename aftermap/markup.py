@@ -117,6 +117,7 @@ def place(grid: Mapping[str, Any]) -> str:
         return "place not known"
     if not (math.isfinite(lon) and math.isfinite(lat)):
         return "place not known"
+    lon = (lon + 180) % 360 - 180  # a grid may run on past the antimeridian
     return f"{abs(lat):.2f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.2f}° {'E' if lon >= 0 else 'W'}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
-from aftermap import naming
+from aftermap import meridian, naming
 from aftermap.area import pixel_size_m
 from aftermap.errors import BandError
 from aftermap.raster import Facts
@@ -49,7 +49,7 @@ def _in_common(one: GeoBox, other: GeoBox) -> float:
     """Area that two footprints share, over that which they cover together, in [0, 1]; 1 for pixels without place."""
     if one.crs is None or other.crs is None:
         return 1.0
-    first, second = one.extent, other.extent.to_crs(one.crs)
+    first, second = one.extent, meridian.footprint(other, one)
     return float((first & second).area / (first | second).area)
 
 
@@ -91,7 +91,7 @@ def union(grids: Sequence[GeoBox]) -> GeoBox:
     assert own.crs is not None
     left, top, right, bottom = 0, 0, own.shape[1], own.shape[0]
     for grid in grids:
-        x0, y0, x1, y1 = _in_pixels(grid.extent.to_crs(own.crs), own)
+        x0, y0, x1, y1 = _in_pixels(meridian.footprint(grid, own), own)
         left, top, right, bottom = min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)
     shape = (bottom - top, right - left)
     pixels = sum(g.shape[0] * g.shape[1] * (pixel_size_m(g) or 1.0) ** 2 for g in grids) / (pixel_size_m(own) or 1.0) ** 2
@@ -102,6 +102,7 @@ def union(grids: Sequence[GeoBox]) -> GeoBox:
 
 def _in_pixels(footprint: Geometry, on: GeoBox) -> tuple[int, int, int, int]:
     """Left, top, right and bottom pixel edges that enclose a footprint; a thousandth of a pixel over an edge is rounding."""
-    places = [~on.affine @ point for point in footprint.exterior.coords]
+    parts = footprint.geoms if footprint.is_multi else [footprint]
+    places = [~on.affine @ point for part in parts for point in part.exterior.coords]
     xs, ys = [p[0] for p in places], [p[1] for p in places]
     return int((min(xs) + 1e-3) // 1), int((min(ys) + 1e-3) // 1), int(-((1e-3 - max(xs)) // 1)), int(-((1e-3 - max(ys)) // 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from aftermap import safe
 from aftermap.errors import BandError
 from aftermap.raster import Facts
 from aftermap.sensors import POLARISATIONS, Sensor, canonical, sensor, sensors_with
@@ -106,9 +107,9 @@ def orbit(facts: Facts) -> str | None:
 
 
 def s2_baseline(facts: Facts) -> float | None:
-    """Sentinel-2 processing baseline, for example 4.0 or 5.09, from the tags or the product name."""
+    """Sentinel-2 processing baseline, for example 4.0 or 5.09, from the tags, the product name or its metadata."""
     if tag := facts.tags.get("PROCESSING_BASELINE"):
         return float(tag)
     product = next((p.stem for p in facts.path.parents if p.suffix.upper() == ".SAFE"), facts.path.stem)
     m = re.search(r"_N(\d\d)(\d\d)_", product)
-    return float(f"{m[1]}.{m[2]}") if m else None
+    return float(f"{m[1]}.{m[2]}") if m else safe.baseline(facts.path)

@@ -27,6 +27,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
+from aftermap import archive, meridian
 from aftermap.errors import RasterError
 from aftermap.tiles import Window
 
@@ -87,14 +88,14 @@ def facts(path: Path, *, alpha_is_band: bool = False) -> Facts:
 
 def open_raster(path: Path) -> Any:
     """An open rasterio dataset; RasterError names the file and the reason."""
-    if not path.exists():
+    if not archive.home(path).exists():
         raise RasterError(f"there is no file {path}", repair="check the path", code="missing-file")
     if path.is_dir():
         raise RasterError(
             f"{path} is a folder", repair="give the image files in it, bands stacked or one per file", code="folder"
         )
     try:
-        return rasterio.open(path)
+        return rasterio.open(archive.gdal_name(path))
     except rasterio.errors.RasterioError as error:
         raise RasterError(
             f"{path.name} cannot be read as an image: {error}", repair="fetch or export it again", code="unreadable"
@@ -135,7 +136,7 @@ def _overhearing() -> Iterator[list[str]]:
 
 
 def _refuse_missing_bytes(src: Any, path: Path) -> None:
-    size = path.stat().st_size
+    size = archive.size(path)
     bands = src.indexes if src.interleaving != rasterio.enums.Interleaving.pixel else (1,)
     height, width = src.block_shapes[0]
     for band in bands:
@@ -173,15 +174,17 @@ class Reader:
         self._path, self._bands = path, list(bands)
         declared = nodata if nodata is not None else [src.nodatavals[b - 1] for b in bands]
         self._nodata = [None if v is None or np.isnan(v) else float(v) for v in declared]
-        self.resampling = "none" if own == grid else _resampling(own, grid, classes)
+        shifts = [] if own == grid else meridian.shifts(own, grid)
+        ways = [_resampling(meridian.moved(own, shift), grid, classes) for shift in shifts]
+        self.resampling = next((way for way in ways if way != "nearest"), "nearest") if ways else "none"
         self._mask: Any = None
         if self.resampling == "none":
-            self._sources = dict.fromkeys(self._nodata, src)
+            self._sources = {value: [src] for value in self._nodata}
             self._mask = src if _is_masked(src, self._bands) else None
         else:
-            self._sources = {value: self._warped(src, grid, value) for value in self._nodata}
+            self._sources = {value: [self._warped(src, grid, value, shift) for shift in shifts] for value in self._nodata}
 
-    def _warped(self, src: Any, grid: GeoBox, nodata: float | None) -> Any:
+    def _warped(self, src: Any, grid: GeoBox, nodata: float | None, shift: float) -> Any:
         if grid.crs is None:
             raise RasterError(
                 f"{self._path.name} and the after image differ in size and have no CRS to align them by",
@@ -194,10 +197,12 @@ class Reader:
                 repair="rewrite it with gdal_translate -colorinterp undefined",
                 code="alpha-as-band",
             )
+        placed = {"src_transform": Affine.translation(shift, 0) @ src.transform} if shift else {}
         own_nodata = np.nan if nodata is None and "float" in src.dtypes[0] else nodata
         return WarpedVRT(
             src, crs=grid.crs, transform=grid.affine, height=grid.shape[0], width=grid.shape[1], src_nodata=own_nodata,
             nodata=np.nan, dtype="float32", resampling=Resampling[self.resampling], warp_mem_limit=64, UNIFIED_SRC_NODATA="NO",
+            **placed,
         )  # fmt: skip
 
     def read(self, window: Window) -> npt.NDArray[np.float32]:
@@ -226,9 +231,11 @@ class Reader:
         read_mask: Callable[[Any], npt.NDArray[np.uint8]],
     ) -> npt.NDArray[np.float32]:
         out = np.empty((len(self._bands), *shape), np.float32)
-        for value, src in self._sources.items():
+        for value, (src, *others) in self._sources.items():
             rows = [k for k, declared in enumerate(self._nodata) if declared == value]
             out[rows] = read(src, [self._bands[k] for k in rows])
+            for other in others:
+                out[rows] = np.where(np.isnan(out[rows]), read(other, [self._bands[k] for k in rows]), out[rows])
             if self.resampling == "none" and value is not None:
                 out[rows] = np.where(out[rows] == np.float32(value), np.float32(np.nan), out[rows])
         if self._mask is not None:
@@ -312,7 +319,8 @@ class Writer:
 
 def finish_cog(scratch: Path, destination: Path, *, overview: str) -> None:
     """A Cloud Optimized GeoTIFF from a closed scratch file; overviews by "average" (measurements) or "nearest" (classes)."""
-    predictor = {"predictor": "FLOATING_POINT"} if "float" in _dtype(scratch) else {}
+    with rasterio.open(scratch) as src:
+        predictor = {"predictor": "FLOATING_POINT"} if "float" in src.dtypes[0] else {}
     try:
         _copy_as_cog(scratch, destination, overview, predictor)
     except rasterio.errors.RasterioError as error:
@@ -324,11 +332,6 @@ def _copy_as_cog(scratch: Path, destination: Path, overview: str, predictor: Map
         scratch, destination, driver="COG", compress="DEFLATE", level=6, blocksize=BLOCK_PX, num_threads="ALL_CPUS",
         overview_resampling=overview.upper(), bigtiff="IF_SAFER", **predictor,
     )  # fmt: skip
-
-
-def _dtype(path: Path) -> str:
-    with rasterio.open(path) as src:
-        return str(src.dtypes[0])
 
 
 def read_window(path: Path, window: Window, bands: Sequence[int] = (1,)) -> npt.NDArray[Any]:

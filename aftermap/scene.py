@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import clouds, vector
+from aftermap import clouds, meridian, vector
 from aftermap.beside import kind_of, open_date
 from aftermap.errors import BandError, InputRefusedError
 from aftermap.layer import Declared, Layer
@@ -23,7 +23,7 @@ from aftermap.scorer import LayerBands
 from aftermap.sensors import SAR_UNITS, convert
 from aftermap.tiles import Window
 
-LAYERS = ("after", "before", "dem", "reference_water")
+LAYERS = ("after", "before", "dem", "reference_water", "low_sensitivity")
 
 
 class Derived(NamedTuple):
@@ -48,6 +48,8 @@ class Scene:
     grid: GeoBox
     layers: Mapping[str, Layer]
     area_of_interest: tuple[Any, ...] = ()
+    insensitive: tuple[Any, ...] = ()
+    """Polygons in the grid's CRS in which the method cannot tell; a raster of such ground is the layer `low_sensitivity`."""
     shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Pixels (x, y) that a layer lies to the right of and below its place by its georeference; taken out on reading."""
     derived: Mapping[tuple[str, str], Derived] = field(default_factory=dict, compare=False, repr=False)
@@ -224,6 +226,8 @@ def open_scene(
 
     Raises the errors of `open_layer`, and InputRefusedError ("no-overlap") where a layer lies wholly beside `after`.
     """
+    drawn = [p for p in paths.get("low_sensitivity", ()) if vector.is_vector(p)]
+    paths = {k: [f for f in files if f not in drawn] for k, files in paths.items()}
     layers = {layer.name: layer for k, files in paths.items() if files for layer in open_date(k, files, (declared or {}).get(k))}
     after = layers["after"]
     for layer in layers.values():
@@ -232,6 +236,7 @@ def open_scene(
     return Scene(
         name=name or after.sources[0].path.stem, hazard=hazard, grid=after.grid, layers=layers,
         domain="+".join(k.sensor.name for k in layers.values() if k.name.partition("-")[0] == "after"), area_of_interest=aoi,
+        insensitive=tuple(shape for p in drawn for shape in vector.read_polygons(p, after.grid)),
     )  # fmt: skip
 
 
@@ -255,7 +260,7 @@ def _refuse_apart(after: Layer, other: Layer) -> None:
                 code="no-common-grid",
             )
         return
-    if not other.grid.extent.to_crs(after.grid.crs).intersects(after.grid.extent):
+    if not meridian.footprint(other.grid, after.grid).intersects(after.grid.extent):
         raise InputRefusedError(
             f"{other.name} does not overlap after: {_where(other)} against {_where(after)}",
             repair="give images of the same place",

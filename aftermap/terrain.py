@@ -1,7 +1,6 @@
 """The shape of the ground: slope, aspect and curvature of a window, in metres on the ground whatever the CRS.
 
-Height above drainage stands in drainage.py. Radar shadow and layover are not here: they need the angle of incidence at each
-pixel, which none of the layers of a scene holds.
+Height above drainage stands in drainage.py, radar shadow and layover in sight.py.
 """
 
 from __future__ import annotations

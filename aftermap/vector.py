@@ -20,8 +20,9 @@ import pyproj
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from shapely import affinity
 
-from aftermap import raster
+from aftermap import meridian, raster
 from aftermap.errors import InputRefusedError
 from aftermap.tiles import Window
 
@@ -107,7 +108,15 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     found = _polygonal(shapely.from_wkb(wkb))
     if len(found) == 0:
         raise InputRefusedError(f"{path.name} holds no polygon", repair="give a file of polygons", code="no-polygons")
-    return list(reproject(found, meta["crs"], grid, path.name))
+    return list(shapely.get_parts(reproject(found, meta["crs"], grid, path.name)))
+
+
+def is_vector(path: Path) -> bool:
+    """True for a file that holds layers of vector data."""
+    try:
+        return path.is_file() and len(pyogrio.list_layers(path)) > 0
+    except pyogrio.errors.DataSourceError:
+        return False
 
 
 def _polygon_layer(path: Path) -> str:
@@ -144,6 +153,7 @@ def _polygonal(shapes: Geometries) -> Geometries:
 
 
 def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> Geometries:
+    """Geometries (n,) in the CRS of a grid; where that is longitude, turned to lie on the grid, as a collection if twice."""
     if crs is None and grid.crs is None:
         return shapes
     if crs is None or grid.crs is None:
@@ -152,7 +162,7 @@ def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> G
             f"{lacking} has no CRS and {holder} has one", repair=f"georeference {lacking} first", code="vector-without-crs"
         )
     if pyproj.CRS(crs) == grid.crs.proj:
-        return shapes
+        return _turned(shapes, grid)
     move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
     west, south, east, north = shapely.total_bounds(shapes)
     fine = shapely.segmentize(shapes, max(east - west, north - south) / _EDGE_PARTS)
@@ -160,7 +170,32 @@ def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> G
     if not np.isfinite(shapely.total_bounds(moved)).all() or not np.isfinite(shapely.bounds(moved)).all():
         what = f"{name} reaches beyond where {grid.crs} is defined"
         raise InputRefusedError(what, repair="cut it to the surroundings of the scene", code="outside-crs")
-    return moved
+    return _turned(_mended(moved, grid), grid)
+
+
+def _mended(shapes: Geometries, grid: GeoBox) -> Geometries:
+    """Shapes reprojected to longitude: one over the antimeridian comes torn over the whole world, and is narrow again."""
+    circle = meridian.turn(grid)
+    if circle is None:
+        return shapes
+    mended = shapely.transform(shapes, lambda xy: np.stack([meridian.near(xy[:, 0], circle / 2, circle), xy[:, 1]], 1))
+    torn, whole = (shapely.bounds(s)[:, 2] - shapely.bounds(s)[:, 0] for s in (shapes, mended))
+    return np.where(whole < torn / 2, mended, shapes)
+
+
+def _turned(shapes: Geometries, grid: GeoBox) -> Geometries:
+    """Shapes in longitude, turned to lie on the grid; those that do not are left where they are."""
+    circle = meridian.turn(grid)
+    if circle is None or len(shapes) == 0:
+        return shapes
+    west, _, east, _ = shapely.bounds(shapes).T
+    first, last = meridian.turns(west, east, meridian.span(grid), circle)
+    out = shapes.copy()
+    for i in np.flatnonzero((first <= last) & ((first != 0) | (last != 0))):
+        steps = [(k * circle, 0.0) for k in range(int(first[i]), int(last[i]) + 1)]
+        copies = [affinity.translate(shapes[i], *step) for step in steps]
+        out[i] = copies[0] if len(copies) == 1 else shapely.geometrycollections(copies)
+    return out
 
 
 def rasterise(geometries: Sequence[Any], grid: GeoBox, window: Window) -> Bool:

@@ -20,9 +20,9 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "ahead", "tiles", "sensors", "pieces", "metrics"),
     (
-        "scorer", "median", "palette", "raster", "area", "vector", "features", "naming", "mosaic", "safe", "layer", "beside",
-        "clouds", "scene", "coregister", "check", "drainage", "terrain", "relief", "simulate", "tally", "outline", "indices", "journal",
-        "hazardmap", "exclude", "products", "calibration", "choice",
+        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
+        "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "choice",
     ),
     (),
     ("seamless", "predict", "evaluate", "finish"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
+from aftermap import meridian
 from aftermap.journal import SEAL, multihash, write_json
 
 _EXTENSIONS = (
@@ -53,7 +54,7 @@ def _footprint(grid: GeoBox) -> tuple[dict[str, Any] | None, list[float] | None]
     """GeoJSON and bbox in degrees, split at the antimeridian (RFC 7946: there west is greater than east); null without CRS."""
     if grid.crs is None:
         return None, None
-    shape = grid.extent.to_crs("EPSG:4326", resolution=_densify(grid), wrapdateline=True)
+    shape = meridian.degrees(grid)
     west, south, east, north = shape.boundingbox
     if east - west > 180 and shape.is_multi:
         parts = [p.boundingbox for p in shape.geoms]
@@ -67,11 +68,6 @@ def parsed(acquired: str | None) -> datetime | None:
         return None
     moment = datetime.fromisoformat(acquired.replace("Z", "+00:00"))
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _densify(grid: GeoBox) -> float:
-    """A vertex about every twentieth of a side, so that straight edges stay on the ground when reprojected."""
-    return float(max(abs(grid.resolution.x) * grid.shape[1], abs(grid.resolution.y) * grid.shape[0]) / 20)
 
 
 def _properties(grid: GeoBox, run: Mapping[str, Any]) -> dict[str, Any]:

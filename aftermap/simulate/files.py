@@ -31,6 +31,10 @@ class Place:
     east_m: float
     north_m: float
 
+    def grid(self, size: int, gsd_m: float) -> GeoBox:
+        """The grid of size x size pixels of `gsd_m` metres from that corner."""
+        return GeoBox((size, size), Affine(gsd_m, 0, self.east_m, 0, -gsd_m, self.north_m), self.crs)
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -75,15 +79,14 @@ def check_choice(name: str, given: str, known: tuple[str, ...], why: str) -> Non
 
 
 def write_scene(
-    out: Path, layers: Mapping[str, Layer], make: Make, *, place: Place, size: int, gsd_m: float, made_by: str,
+    out: Path, layers: Mapping[str, Layer], make: Make, *, grid: GeoBox, made_by: str,
     progress: Progress | None = None,
 ) -> None:  # fmt: skip
-    """Writes `out`/NAME.tif of size x size pixels for each layer; all of them appear, or none."""
+    """Writes `out`/NAME.tif on the grid for each layer; all of them appear, or none."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write into {out}: {error.strerror}", repair="name a folder that can be created") from error
-    grid = GeoBox((size, size), Affine(gsd_m, 0, place.east_m, 0, -gsd_m, place.north_m), place.crs)
     scratch = {name: out / f".{name}.tif.part" for name in layers}
     try:
         _write(scratch, layers, grid, made_by, make, progress)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from aftermap.raster import BLOCK_PX
 from aftermap.simulate import optical
-from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, check_scene, truth, write_scene
+from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, truth, write_scene
+from aftermap.simulate.model import Model, chosen_site
 from aftermap.simulate.mountain import RANGES, mountain, mountain_land
 from aftermap.simulate.relief import Sun, slope_light
 from aftermap.simulate.sar import (
@@ -58,24 +59,26 @@ class Block:
 def simulate(
     out: Path,
     *,
-    size: int = 2048,
+    size: int | None = None,
     seed: int = 0,
     sensor: str = "sentinel-1",
     terrain: str = "plain",
     looks: float = 4.9,
-    gsd_m: float = 10.0,
+    gsd_m: float | None = None,
     stage_m: float = 2.5,
     coherence: bool = False,
+    dem: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Writes before.tif, after.tif, truth.tif (flood, permanent_water) and dem.tif (m) of size x size pixels.
 
+    `dem` is a real elevation model: on its grid, cut to `size`, the flood stands by height above the drainage routed on it.
     `sensor` is "sentinel-1" (VV, VH in dB), to which `coherence` adds coherence.tif, "sentinel-2" (12 bands, reflectance
     x 10,000) or "rgb" (8 bits). A seed is one world: a smaller scene is the north-west corner of a larger one.
     """
     check_choice("sensor", sensor, ("sentinel-1", "sentinel-2", "rgb"), "no such picture of floods is made")
     check_choice("terrain", terrain, REGIONS, "there is no such terrain")
-    check_scene(size, seed, gsd_m)
+    site = chosen_site(PLACE, dem, size=size, seed=seed, gsd_m=gsd_m, usual_m=10.0)
     check_ranges(looks=(looks, 0.5, 1e6), stage_m=(stage_m, 0.1, 20))
     layers = {
         name: Layer(POLARISATIONS, unit="dB", acquired=date) if sensor == "sentinel-1" else optical.layer(sensor, date)
@@ -88,21 +91,22 @@ def simulate(
 
     def make(row: int, col: int) -> Mapping[str, npt.NDArray[Any]]:
         made = block(
-            seed, row, col, looks=looks, gsd_m=gsd_m, stage_m=stage_m, sensor=sensor, terrain=terrain, coherence=coherence
-        )
+            seed, row, col, looks=looks, gsd_m=site.gsd_m, stage_m=stage_m, sensor=sensor, terrain=terrain,
+            coherence=coherence, model=site.model,
+        )  # fmt: skip
         return vars(made)
 
-    made_by = f"aftermap flood seed={seed} looks={looks} stage_m={stage_m} sensor={sensor} terrain={terrain}"
-    write_scene(out, layers, make, place=PLACE, size=size, gsd_m=gsd_m, made_by=made_by, progress=progress)
+    made_by = f"aftermap flood seed={seed} looks={looks} stage_m={stage_m} sensor={sensor} terrain={terrain}{site.words}"
+    write_scene(out, layers, site.masked(make, layers), grid=site.grid, made_by=made_by, progress=progress)
 
 
 def block(
     seed: int, row: int, col: int, *, looks: float, gsd_m: float, stage_m: float, sensor: str = "sentinel-1",
-    terrain: str = "plain", coherence: bool = False,
+    terrain: str = "plain", coherence: bool = False, model: Model | None = None,
 ) -> Block:  # fmt: skip
     """The whole 512 px block at block position (row, col): no other block, and no scene size, has a say in it."""
     ground = Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m)
-    ter, use = _country(ground, terrain)
+    ter, use = _country(ground, terrain, model)
     depth = _depth(ground, ter, stage_m)
     # stalks and ridges stand out of the first 40 cm
     flooded = smoothstep(-0.1, 0.4, depth) * (depth > 0)
@@ -115,12 +119,12 @@ def block(
     return Block(before, after, codes, ter.elevation[None], pairs)
 
 
-def _country(ground: Ground, terrain: str) -> tuple[Terrain, Land]:
-    """Terrain and land of the region of that name."""
+def _country(ground: Ground, terrain: str, model: Model | None) -> tuple[Terrain, Land]:
+    """Terrain of the region of that name, or of a real model, and the land of that region."""
     if terrain in LOWLANDS:
-        ter = lowland(ground, LOWLANDS[terrain])
+        ter = model.terrain(ground) if model else lowland(ground, LOWLANDS[terrain])
         return ter, land(ground, ter)
-    ter = mountain(ground, RANGES[terrain])
+    ter = model.terrain(ground) if model else mountain(ground, RANGES[terrain])
     return ter, mountain_land(ground, ter, RANGES[terrain])
 
 

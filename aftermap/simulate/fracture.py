@@ -35,7 +35,7 @@ def simulate(out: Path, *, size: int = 2048, seed: int = 0, gsd_m: float = 125.0
     layers |= {"truth": truth("fracture", "new_fracture"), "dem": DEM}
     make = partial(block, seed, gsd_m=gsd_m)
     made_by = f"aftermap fracture seed={seed}"
-    write_scene(out, layers, make, place=PLACE, size=size, gsd_m=gsd_m, made_by=made_by, progress=progress)
+    write_scene(out, layers, make, grid=PLACE.grid(size, gsd_m), made_by=made_by, progress=progress)
 
 
 def block(seed: int, row: int, col: int, *, gsd_m: float) -> Mapping[str, npt.NDArray[Any]]:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from aftermap.raster import BLOCK_PX
 from aftermap.simulate import optical
-from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, check_scene, truth, write_scene
+from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, truth, write_scene
+from aftermap.simulate.model import Model, chosen_site
 from aftermap.simulate.mountain import RANGES, heights, mountain, mountain_land, slope_deg
 from aftermap.simulate.relief import Skyline, Sun, radar_relief, skyline, sunlight
 from aftermap.simulate.sar import (
@@ -27,7 +28,7 @@ from aftermap.simulate.sar import (
     speckled,
     texture,
 )  # fmt: skip
-from aftermap.simulate.slides import REACH_M, TILE_M, slides
+from aftermap.simulate.slides import RANGE_RISES, REACH_M, TILE_M, Slopes, slides
 from aftermap.simulate.strokes import paint, strokes_near
 from aftermap.simulate.terrain import Cover, Field, Ground, Land, Terrain, fractal, noise, smoothstep
 
@@ -71,33 +72,34 @@ class _Site:
 def simulate(
     out: Path,
     *,
-    size: int = 2048,
+    size: int | None = None,
     seed: int = 0,
     sensor: str = "sentinel-2",
     terrain: str = "andes",
     looks: float = 4.9,
     gsd_m: float | None = None,
     coherence: bool = False,
+    dem: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Writes before.tif, after.tif, truth.tif (landslide, permanent_water, hidden) and dem.tif (m) of size x size pixels.
 
     `sensor` is "sentinel-2" (12 bands, reflectance x 10,000), "rgb" (8 bits) or "sentinel-1" (VV, VH in dB), to which
-    `coherence` adds coherence.tif. `hidden` is under cloud or its shadow after the event; for radar in shadow or layover.
+    `coherence` adds coherence.tif. `dem` is a real elevation model: its slopes fail, on its grid, cut to `size`. `hidden` is
+    under cloud or its shadow after the event; for radar in shadow or layover.
     """
     check_choice("sensor", sensor, tuple(SENSORS), "no such picture of slides is made")
     check_choice("terrain", terrain, tuple(RANGES), "slides need mountains")
-    gsd_m = SENSORS[sensor] if gsd_m is None else gsd_m
-    check_scene(size, seed, gsd_m)
+    site = chosen_site(PLACES[terrain], dem, size=size, seed=seed, gsd_m=gsd_m, usual_m=SENSORS[sensor])
     check_ranges(looks=(looks, 0.5, 1e6))
     layers = {name: _layer(sensor, date) for name, date in DATES.items()}
     layers |= {"truth": truth("landslide", "permanent_water", "hidden"), "dem": DEM}
     if coherence:
         check_choice("sensor", sensor, ("sentinel-1",), "coherence needs radar")
         layers["coherence"] = COHERENCE_PAIRS
-    make = partial(block, seed, sensor=sensor, terrain=terrain, looks=looks, gsd_m=gsd_m)
-    made_by = f"aftermap landslide seed={seed} sensor={sensor} terrain={terrain} looks={looks}"
-    write_scene(out, layers, make, place=PLACES[terrain], size=size, gsd_m=gsd_m, made_by=made_by, progress=progress)
+    make = partial(block, seed, sensor=sensor, terrain=terrain, looks=looks, gsd_m=site.gsd_m, model=site.model)
+    made_by = f"aftermap landslide seed={seed} sensor={sensor} terrain={terrain} looks={looks}{site.words}"
+    write_scene(out, layers, site.masked(make, layers), grid=site.grid, made_by=made_by, progress=progress)
 
 
 def _layer(sensor: str, acquired: str) -> Layer:
@@ -107,30 +109,31 @@ def _layer(sensor: str, acquired: str) -> Layer:
 
 
 def block(
-    seed: int, row: int, col: int, *, sensor: str, terrain: str, looks: float, gsd_m: float
+    seed: int, row: int, col: int, *, sensor: str, terrain: str, looks: float, gsd_m: float, model: Model | None = None
 ) -> Mapping[str, npt.NDArray[Any]]:
     """Layers (band, y, x) of the whole 512 px block at block position (row, col); no other block has a say in it."""
-    site = _site(Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m), terrain, (row, col))
+    site = _site(Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m), terrain, (row, col), model)
     made = _radar(site, looks) if sensor == "sentinel-1" else _optical(site, sensor)
     slid = (site.new.bare > 0.5) & ~site.ter.water
     codes = np.stack([slid, site.ter.water, made.pop("hidden") > 0.5]).astype(np.uint8)
     return {**made, "truth": codes, "dem": site.ter.elevation[None]}
 
 
-def _site(ground: Ground, terrain: str, at: tuple[int, int]) -> _Site:
+def _site(ground: Ground, terrain: str, at: tuple[int, int], model: Model | None) -> _Site:
     region = RANGES[terrain]
-    ter = mountain(ground, region)
-    sky = skyline(ground, partial(heights, region=region))
+    ter = model.terrain(ground) if model else mountain(ground, region)
+    sky = skyline(ground, model.heights if model else partial(heights, region=region))
     use = mountain_land(ground, ter, region)
-    old, new = (_scars(ground, ter, use, terrain, event) for event in ("old", "event"))
+    slopes = model.rises if model else RANGE_RISES[terrain]
+    old, new = (_scars(ground, use, slopes, event) for event in ("old", "event"))
     return _Site(ground, ter, sky, use, old, new, at)
 
 
-def _scars(ground: Ground, ter: Terrain, use: Land, terrain: str, event: str) -> Scars:
+def _scars(ground: Ground, use: Land, slopes: Slopes, event: str) -> Scars:
     """One event's slides in a window: ragged at the rim, with tufts of turf left on the tongue."""
 
     def of_tile(row: int, col: int) -> Any:
-        return slides(ground.seed, terrain, event, DENSITY[event], row, col)
+        return slides(ground.seed, slopes, event, DENSITY[event], row, col)
 
     painted = paint(ground, strokes_near(ground, TILE_M, REACH_M, of_tile), rim_m=RIM_M)
     ragged = np.minimum(4 + 0.3 * painted.half_m, RIM_M / 2) * fractal(ground, f"{event}/rim", 70, 3, gain=0.7)

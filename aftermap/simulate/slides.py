@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaincc, gammainccinv
 
-from aftermap.simulate.mountain import RANGES, heights
+from aftermap.simulate.mountain import RANGES, Range, heights
 from aftermap.simulate.strokes import Points, Stroke, sample
 from aftermap.simulate.terrain import Field, Ground, hashed, noise, rises, smoothstep, uniform
 
@@ -23,12 +24,23 @@ START_DEG, STOP_DEG = (25.0, 30.0, 46.0, 54.0), 9.0
 INERTIA = 0.55
 
 
+Slopes = Callable[[Ground], tuple[Field, Field]]
+"""Rise (y, x) southward and eastward at the pixels of a window."""
+
+
+def _rises_of(region: Range) -> Slopes:
+    return lambda ground: rises(ground, heights(ground, region))
+
+
+RANGE_RISES: dict[str, Slopes] = {name: _rises_of(region) for name, region in RANGES.items()}
+"""Slopes of the built mountains; one object each, for slides are remembered by it."""
+
+
 @lru_cache(maxsize=4096)
-def slides(seed: int, region: str, event: str, density: float, row: int, col: int) -> tuple[Stroke, ...]:
+def slides(seed: int, slopes: Slopes, event: str, density: float, row: int, col: int) -> tuple[Stroke, ...]:
     """Slides of one tile and event whose heads lie in tile (row, col); `density` is the share of steep cells that may fail."""
     ground, heads, draws = _cells(seed, event, row, col)
-    field = heights(ground, RANGES[region])
-    down, right = rises(ground, field)
+    down, right = slopes(ground)
     slope = np.degrees(np.arctan(np.hypot(*(sample(ground, f, heads) for f in (down, right)))))
     # rain falls in cells, rock is weak in belts: slides come in swarms
     swarm = smoothstep(-0.4, 1.5, sample(ground, noise(ground, f"{event}/rain", 2600), heads).astype(np.float32))

@@ -1,0 +1,107 @@
+"""Longitude is a circle: whole turns bring what lies beyond the antimeridian onto a grid, which itself may run on past 180."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry, box, multigeom
+
+_SIDES = 20
+"""Edges get a vertex each twentieth of a side before they are reprojected, for they bend."""
+_TOUCH = 1e-8
+"""Spans that share less than this, a millimetre where it is degrees, only touch."""
+
+
+def turn(grid: GeoBox) -> float | None:
+    """A full circle in the units of a grid's CRS, 360 for degrees; None where its x is no longitude."""
+    if grid.crs is None or not grid.crs.geographic:
+        return None
+    return round(2 * math.pi / grid.crs.proj.axis_info[0].unit_conversion_factor, 9)
+
+
+def turns(
+    west: npt.ArrayLike, east: npt.ArrayLike, between: tuple[float, float], circle: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """First and last number of turns (n,) by which spans of longitude (n,) overlap that one; first > last where none do."""
+    return (
+        np.ceil((between[0] - np.asarray(east, np.float64)) / circle),
+        np.floor((between[1] - np.asarray(west, np.float64)) / circle),
+    )
+
+
+def span(grid: GeoBox) -> tuple[float, float]:
+    """The longitudes of a grid's west and east, less what may as well be rounding."""
+    bounds = grid.extent.boundingbox
+    return bounds.left + _TOUCH, bounds.right - _TOUCH
+
+
+def shifts(own: GeoBox, on: GeoBox) -> list[float]:
+    """What is added to the longitudes of a grid to lay it on another of the same CRS; several where it lies on both ends of it.
+
+    The nearest where it lies wholly beside. Where the CRS differ, what lays it within 180 degrees, as PROJ gives them.
+    """
+    circle = turn(own)
+    if circle is None or own.crs is None:
+        return [0.0]
+    between = span(on) if own.crs == on.crs else (-circle / 2, circle / 2)
+    first, last = (int(k) for k in turns(*span(own), between, circle))
+    if first > last:
+        first = last = round((sum(between) / 2 - _middle(own)) / circle)
+    return sorted((k * circle for k in range(first, last + 1)), key=abs)
+
+
+def moved(grid: GeoBox, shift: float) -> GeoBox:
+    """The grid with that much added to its longitudes."""
+    return grid if shift == 0 else GeoBox(grid.shape, Affine.translation(shift, 0) @ grid.affine, grid.crs)
+
+
+def near(x: Any, centre: float, circle: float) -> Any:
+    """Longitudes no more than half a turn from a centre."""
+    return x + circle * np.round((centre - x) / circle)
+
+
+def footprint(own: GeoBox, on: GeoBox) -> Geometry:
+    """The outer edge of a grid in the CRS of another, there where it lies on that one."""
+    assert on.crs is not None
+    circle = turn(on)
+    if own.crs == on.crs:
+        parts = [moved(own, shift).extent for shift in shifts(own, on)]
+        return parts[0] if len(parts) == 1 else multigeom(parts)
+    if circle is None:
+        return own.extent.to_crs(on.crs)
+    centre = near(own.extent.centroid.to_crs(on.crs).coords[0][0], _middle(on), circle)
+    return own.extent.to_crs(on.crs, resolution=_step(own)).transform(lambda x, y: (near(x, centre, circle), y))
+
+
+def degrees(grid: GeoBox) -> Geometry:
+    """The outer edge of a grid in longitude and latitude, cut at the antimeridian into parts within 180 degrees (RFC 7946)."""
+    circle = turn(grid)
+    if circle is None:
+        return grid.extent.to_crs("EPSG:4326", resolution=_step(grid), wrapdateline=True)
+    west, south, east, north = grid.extent.boundingbox
+    parts = []
+    for k in range(math.floor(west / circle + 0.5), math.ceil(east / circle - 0.5) + 1):
+        world = box((k - 0.5) * circle, south - 1, (k + 0.5) * circle, north + 1, grid.crs)
+        if (part := grid.extent & world).area > 0:
+            parts.append(part.transform(lambda x, y, k=k: (x - k * circle, y)).to_crs("EPSG:4326", resolution=_step(grid)))
+    return parts[0] if len(parts) == 1 else multigeom(parts)
+
+
+def centre(grid: GeoBox) -> tuple[float, float]:
+    """Longitude in [-180, 180] and latitude of the middle of a grid."""
+    lon, lat = grid.extent.centroid.to_crs("EPSG:4326").coords[0]
+    return float(near(lon, 0, 360)), float(lat)
+
+
+def _middle(grid: GeoBox) -> float:
+    bounds = grid.extent.boundingbox
+    return float(bounds.left + bounds.right) / 2
+
+
+def _step(grid: GeoBox) -> float:
+    return float(max(abs(grid.resolution.x) * grid.shape[1], abs(grid.resolution.y) * grid.shape[0]) / _SIDES)

@@ -15,9 +15,9 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from aftermap import check, clouds, coregister, exclude, features, journal, palette, pieces, raster, report
+from aftermap import check, coregister, exclude, features, journal, palette, pieces, raster, report
 from aftermap.area import pixel_size_m
-from aftermap.drainage import coarsening
+from aftermap.assumptions import assumptions
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
@@ -34,8 +34,8 @@ Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("prepare", "map", "deliver") and how much of it is done, of how much."""
 
-MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
-"""Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
+MIN_AREA_M2, MIN_BUILDING_M2, MIN_AREA_PX = 1000.0, 30.0, 10.0
+"""Minimum mapping units: 10 pixels of 10 m (UN-SPIDER uses 8), a small house (Vulcan's), and 10 pixels without a scale."""
 PROFILES = ("unosat",)
 FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
 """Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
@@ -105,6 +105,7 @@ def map(
     reference_water: Files = (),
     aoi: str | os.PathLike[str] | None = None,
     assets: str | os.PathLike[str] | None = None,
+    footprints: str | os.PathLike[str] | None = None,
     declared: Mapping[str, Declared] | None = None,
     name: str = "",
     hazard: str = "flood",
@@ -114,7 +115,8 @@ def map(
 ) -> HazardMap:
     """The delivered map of a hazard on the grid of `after`; see products.md of the documentation for the files in `out`.
 
-    `assets` are points, lines and polygons that the summary counts as affected or not. `declared` says of a layer what its
+    `assets` are points, lines and polygons that the summary counts as affected or not, `footprints` polygons of buildings that
+    are graded one by one. `declared` says of a layer what its
     files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
     when `out` holds this very job unfinished, and returns at once when it is finished. Raises UsageError,
     InputRefusedError, JobInterruptedError.
@@ -128,7 +130,9 @@ def map(
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
     if options is not None and options.coregister:
         scene = _coregistered(scene)
-    job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None), Path(assets) if assets else None)
+    told = progress or (lambda *_: None)
+    beside = (Path(path) if path else None for path in (assets, footprints))
+    job = _Job(scene, method, options or Options(), Path(out), told, *beside)
     try:
         return job.run(started)
     except KeyboardInterrupt as error:
@@ -186,6 +190,7 @@ class _Job:
     out: Path
     progress: Progress
     assets: Path | None = None
+    footprints: Path | None = None
 
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
@@ -208,14 +213,16 @@ class _Job:
         parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen)}
-        summary = finish(self.scene, parts, log, run, assets=self.assets, progress=partial(self.progress, "deliver"))
-        self._write(log, {**run, "answer": summary.answer}, summary)
+        told = partial(self.progress, "deliver")
+        summary = finish(self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, progress=told)
+        self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
     def _facts(self, chosen: _Chosen) -> dict[str, Any]:
         """What is known before the first score, and determines everything after."""
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
+        usual = MIN_BUILDING_M2 if scene.hazard == "building" else MIN_AREA_M2
         least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
         if self.options.profile == "unosat" and scene.hazard != "flood":
             raise UsageError(f"the UNOSAT profile is for floods, not for {scene.hazard}", repair="leave --profile out")
@@ -232,6 +239,7 @@ class _Job:
             "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
             "area_of_interest": _polygons(scene),
             "assets": _assets(self.assets),
+            "footprints": _footprints(self.footprints, grid),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
@@ -244,11 +252,11 @@ class _Job:
                 "exclusion": asdict(limits) if limits else None,
                 "coregister": self.options.coregister,
                 "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
-                **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
+                **({"min_area_m2": usual if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },
             "area_unit": "ha" if size else "px",
             "warnings": [f.facts() for f in check.examine(scene)],
-            "assumptions": _assumptions(scene, limits),
+            "assumptions": assumptions(scene, limits),
             "versions": {"python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES}},
         }  # fmt: skip
 
@@ -308,10 +316,23 @@ def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
 
 
 def _assets(path: Path | None) -> list[dict[str, Any]]:
-    """The files that hold the assets: a shapefile keeps its parts in several."""
+    """The files that hold the assets."""
     if path is None:
         return []
     features.layer_of(path)
+    return _files_of(path)
+
+
+def _footprints(path: Path | None, grid: GeoBox) -> list[dict[str, Any]]:
+    """The files that hold the footprints, of which some lie in the image."""
+    if path is None:
+        return []
+    features.refuse_apart(path, grid)
+    return _files_of(path)
+
+
+def _files_of(path: Path) -> list[dict[str, Any]]:
+    """A shapefile keeps its parts in several."""
     return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
 
 
@@ -337,39 +358,6 @@ def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
 def _numbers(scorer: Scorer) -> dict[str, Any]:
     """The plain numbers and words of a scorer, which is a frozen dataclass."""
     return {k: v for k, v in asdict(scorer).items() if v is None or isinstance(v, int | float | str)}  # type: ignore[call-overload]
-
-
-def _assumptions(scene: Scene, limits: exclude.Limits | None) -> list[str]:
-    """What was taken from where, in words."""
-    said = [f"{layer.name}: {what} from {why}" for layer in scene.layers.values() for what, why in layer.reasons.items()]
-    warped = [f"{k} was resampled to the grid of after: {way}" for k in scene.layers if (way := scene.resampling(k)) != "none"]
-    dates = [
-        f"{k} states no date of acquisition" for k in ("after", "before") if k in scene.layers and not scene.layers[k].acquired
-    ]
-    warped += [f"{k} was read {x:+.2f} px right of and {y:+.2f} px below its place" for k, (x, y) in scene.shifts.items()]
-    return said + warped + dates + _excluded_by(scene, limits)
-
-
-def _excluded_by(scene: Scene, limits: exclude.Limits | None) -> list[str]:
-    """What excludes ground from the analysis, and what could not, in words."""
-    images = [k for k in ("after", "before") if k in scene.layers]
-    said = [
-        f"cloud and cloud shadow of {k} are excluded by its own band {band} where the leading method looks at {k}"
-        for k in images if (band := clouds.class_band(scene.layers[k]))
-    ]  # fmt: skip
-    if any(scene.layers[k].sensor.is_sar for k in images):
-        said.append("radar shadow and layover are not excluded: no file gives the angle of incidence")
-    if limits is not None:
-        factor = coarsening(scene.shape)
-        said += [
-            f"ground steeper than {limits.slope_deg:g} degrees and not within {limits.low_m:g} m above the nearest drainage, and "
-            f"ground more than {limits.high_m:g} m above it, is excluded",
-            f"drainage (catchments from {limits.channel_km2:g} km2) is routed on the elevation model within the image"
-            + (f", coarsened {factor} times" if factor > 1 else ""),
-        ]
-    elif "dem" in scene.layers:
-        said.append("nothing is excluded by the elevation model")
-    return said
 
 
 def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import features
-from aftermap.indices import footprint
+from aftermap.indices import pattern
 from aftermap.indices.footprint import RoofChange, roof_change
 from aftermap.products.exposure import AFFECTED, CLEAR, OUTSIDE
 from aftermap.scene import Scene
@@ -86,7 +86,7 @@ class Buildings:
         self.rule = rule_for(scene.hazard, found, self._pair)
         self._features = features.stage(path, scene.grid, scratch / "scratch-footprints.gpkg", polygons=True)
         self._sums = np.zeros((self._features.count, _STATES + 1))
-        self._moments = np.zeros((self._features.count if self._compares else 0, footprint.MOMENTS))
+        self._moments = np.zeros((self._features.count if self._compares else 0, pattern.MOMENTS))
         self._count = dict.fromkeys(self.rule.grades, 0)
 
     @property
@@ -106,9 +106,9 @@ class Buildings:
         seen = (state == CLEAR) | (state == AFFECTED)
         np.add.at(self._sums[:, _SCORE], number[seen], (weight * likelihood[row, col])[seen])
         if self._compares and self._pair is not None:
-            levels = self._pair.read(self._scene, window)[:, row, col]
-            whole = seen & (share >= 0.5) & np.isfinite(levels[0])
-            np.add.at(self._moments, number[whole], footprint.moments(levels[:, whole]))
+            inner = seen & (share >= 0.5)
+            levels = self._pair.read(self._scene, window)[:, row[inner], col[inner]]
+            np.add.at(self._moments, number[inner], pattern.moments(levels).T)
 
     def rows(self) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         """Shapes in pixels of the grid and their columns, in batches, in the order of the file; each is counted by grade."""
@@ -130,8 +130,9 @@ class Buildings:
         share, mean = (
             np.divide(v, analysed, out=np.full(len(number), np.nan), where=some) for v in (sums[:, AFFECTED], sums[:, _SCORE])
         )
-        score = footprint.scores(self._moments[number]) if self._compares else mean / 100
-        value = np.where(seen >= LEAST_SEEN, score if self._compares else share, np.nan)
+        compared = self._pair.scores(self._moments[number]) if self._pair and self._compares else None
+        score = np.where(seen >= LEAST_SEEN, mean / 100 if compared is None else compared, np.nan)
+        value = np.where(seen >= LEAST_SEEN, share, np.nan) if compared is None else score
         unknown = (100 * (1 - seen)).round(2)
         return {
             "damage_gra": self.rule.of(value) if self.rule.words else [UNGRADED] * len(number),
@@ -153,6 +154,5 @@ class Buildings:
 
     def facts(self) -> dict[str, Any]:
         """What the grades rest on, for run.json."""
-        pair = self._pair
-        compared = {"least_after": pair.least_after, "least_before": pair.least_before, "quiet": pair.quiet} if pair else {}
+        compared = {"quiet": self._pair.quiet} if self._pair else {}
         return {"graded_by": self.rule.source, "words": list(self.rule.words), "from": list(self.rule.levels), **compared}

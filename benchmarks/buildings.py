@@ -142,6 +142,8 @@ def auc(values: Sequence[float], actual: Sequence[bool]) -> float:
 
 def _line(name: str, rows: Sequence[Row]) -> list[str]:
     known = [r for r in rows if r["grade"] != UNGRADED]
+    if not known:
+        return [name, f"{len(rows)} (0)", *("–" for _ in HEAD[2:])]
     actual = [int(r["actual"]) >= 2 for r in known]
     said = [WORDS.index(r["grade"]) >= 2 for r in known]
     hits = sum(a and s for a, s in zip(actual, said, strict=True))

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import aftermap as am
 from aftermap.cli import main
+from aftermap.coregister import Shift
 from aftermap.errors import InputRefusedError
 from aftermap.products.buildings import DAMAGE, REACHED, UNGRADED, Buildings, rule_for
 from aftermap.products.exposure import AFFECTED, CLEAR, NOT_ANALYSED, OUTSIDE
@@ -51,7 +52,7 @@ def graded(path: Path, scratch: Path, windows: list[Window], hazard: str = "floo
     return [row for columns in rows for row in zip(*columns.values(), strict=True)]
 
 
-def by_hand() -> dict[Any, tuple[Any, ...]]:
+def by_hand() -> dict[Any, tuple[Any, ...] | None]:
     """Footprint in pixels -> its row; None where it has none."""
     nan = float("nan")
     return {
@@ -73,7 +74,7 @@ def by_hand() -> dict[Any, tuple[Any, ...]]:
             0.9,
         ),  # no centre
         shapely.MultiPolygon([shapely.box(5, 20, 7, 22), shapely.box(21, 20, 23, 22)]): (REACHED[2], 50, 100, 0, 0.5),
-    }  # type: ignore[dict-item]
+    }
 
 
 def test_footprints_by_hand(tmp_path: Path) -> None:
@@ -157,13 +158,15 @@ def test_roofs_are_graded_on_a_pair_in_any_light(tmp_path: Path) -> None:
     assert all(f'value="{word}"' in qml for word in (*DAMAGE, *REACHED, UNGRADED))
 
 
-def test_roofs_on_one_image_or_an_unlike_pair_are_not_graded(tmp_path: Path) -> None:
-    _, after, roofs = town(tmp_path)
+def test_roofs_on_one_image_or_an_unlike_pair_are_not_graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after, roofs = town(tmp_path)
     am.map(after, out=tmp_path / "one", hazard="building", footprints=roofs)
     noise = np.random.default_rng(1).integers(1, 256, (3, *TOWN)).astype(np.uint8)
     unlike = write(tmp_path / "noise.tif", noise, grid(TOWN, gsd=0.5), ("red", "green", "blue"), unit="digital_number")
     am.map(after, unlike, out=tmp_path / "two", hazard="building", footprints=roofs)
-    for name, why in (("one", "give an image from before"), ("two", "differ everywhere")):
+    monkeypatch.setattr("aftermap.indices.footprint.shift_of", lambda scene: Shift(3.0, 0.0, 25, 25))
+    am.map(after, before, out=tmp_path / "three", hazard="building", footprints=roofs)
+    for name, why in (("one", "give an image from before"), ("two", "differ everywhere"), ("three", "lie 3.0 px apart")):
         assert set(built_up(tmp_path / name)["damage_gra"]) == {UNGRADED}
         assert why in (tmp_path / name / "report.html").read_text()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aftermap.coregister import shift_of
 from aftermap.indices import pattern
 from aftermap.indices.building import BuildingChange, ChangeScorer
 from aftermap.indices.survey import sampled, survey
@@ -23,6 +24,9 @@ FULL = 0.25
 MOST_QUIET = 0.125
 """Where even the quietest quarter of the ground spreads by half a ruin, the pair cannot tell one from a roof."""
 
+MOST_SHIFT_PX = 1.0
+"""Images farther apart compare a roof's edge with its lawn."""
+
 
 @dataclass(frozen=True)
 class RoofChange:
@@ -32,10 +36,17 @@ class RoofChange:
     quiet: float
     """Spread of the difference that three quarters of the pieces of the scene exceed (pieces of the pair's window)."""
 
+    shift_px: float | None
+    """How far the images lie apart; None where that cannot be told."""
+
     @property
-    def tells(self) -> bool:
-        """Whether ruins stand out of what changes everywhere."""
-        return self.quiet <= MOST_QUIET
+    def why_not(self) -> str:
+        """Why no roof can be compared, in words; empty when they can."""
+        if (self.shift_px or 0.0) > MOST_SHIFT_PX:
+            return f"the two images lie {self.shift_px:.1f} px apart: map with --coregister"
+        if self.quiet > MOST_QUIET:
+            return f"the two images differ everywhere (spread {self.quiet:.3f} where quietest)"
+        return ""
 
     def read(self, scene: Scene, window: Window) -> F64:
         """Levels (2, y, x) of a window, after and before; NaN where either was not observed."""
@@ -54,4 +65,6 @@ def roof_change(scene: Scene) -> RoofChange | None:
         return None
     pair = method.prepare(scene)
     local = sampled(survey(scene, pair.inputs, lambda p: pattern.spread(pair.around(pair.levels(p))), pair.halo_px))
-    return RoofChange(pair, round(float(np.quantile(local, 0.25)), 4) if local.size else 0.0)
+    shift = shift_of(scene)
+    quiet = round(float(np.quantile(local, 0.25)), 4) if local.size else 0.0
+    return RoofChange(pair, quiet, None if shift is None else round(shift.length, 2))

@@ -65,9 +65,9 @@ class Rule:
 def rule_for(hazard: str, found: str, pair: RoofChange | None) -> Rule:
     """The rule for a map of `hazard` whose class is `found` ("water", "change", ... where it is not the hazard itself)."""
     if pair is not None:
-        if pair.tells:
-            return Rule(DAMAGE, DAMAGE_FROM, "each roof compared on both images")
-        return Rule((), (), f"the two images differ everywhere (spread {pair.quiet:.3f} where quietest): no roof can be compared")
+        if pair.why_not:
+            return Rule((), (), f"no roof can be compared, for {pair.why_not}")
+        return Rule(DAMAGE, DAMAGE_FROM, "each roof compared on both images")
     if found in _NO_EVENT:
         return Rule((), (), f"a map of {found} shows no damage: give an image from before")
     if hazard == "building":
@@ -91,7 +91,7 @@ class Buildings:
 
     @property
     def _compares(self) -> bool:
-        return self._pair is not None and self._pair.tells
+        return self._pair is not None and not self._pair.why_not
 
     def add(self, window: Window, states: U8, likelihood: U8) -> None:
         """Adds a window: state (exposure.py) and likelihood in percent (y, x) of each pixel. Windows cover the scene once."""
@@ -154,5 +154,5 @@ class Buildings:
 
     def facts(self) -> dict[str, Any]:
         """What the grades rest on, for run.json."""
-        compared = {"quiet": self._pair.quiet} if self._pair else {}
+        compared = {"quiet": self._pair.quiet, "shift_px": self._pair.shift_px} if self._pair else {}
         return {"graded_by": self.rule.source, "words": list(self.rule.words), "from": list(self.rule.levels), **compared}

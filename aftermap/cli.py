@@ -98,6 +98,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--look", type=float, help="Azimuth in which the radar looks, in degrees clockwise from north.")
 @click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format.")
 @click.option("--assets", type=_FILES, help="Points, lines or polygons to count as affected or not, in any vector format.")
+@click.option("--footprints", type=_FILES, help="Polygons of buildings to grade one by one, in any vector format.")
 @click.option(
     "--bands", help="Names of the bands of --after (and --before) in file order, for example VV,VH or red,green,blue,nir."
 )
@@ -129,7 +130,8 @@ def map_command(**given: Any) -> None:
     with _Progress(given["quiet"]) as progress:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
-            low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"], declared=_declared(given),
+            low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"], footprints=given["footprints"],
+            declared=_declared(given),
             name=given["name"], hazard=given["hazard"], method=given["method"], options=options, progress=progress,
         )  # fmt: skip
     _say_map(mapped, given["as_json"])
@@ -162,6 +164,8 @@ def _say_map(mapped: Any, as_json: bool) -> None:
             click.echo(f"warning: {finding['what']} ({finding['where']}); {finding['repair']} [{finding['code']}]", err=True)
         click.echo(_answer(run, rows))
         click.echo(f"method    {run['methods']['lead']}: {run['methods']['why']}")
+        if graded := [f"{r['value']} {r['class'].lower()}" for r in rows if r["quantity"] == "buildings"]:
+            click.echo(f"buildings {', '.join(graded)} ({run['buildings']['graded_by']})")
         click.echo(f"report    {mapped.folder / 'report.html'}")
         click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
     if mapped.answer == "not analysed":

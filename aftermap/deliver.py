@@ -31,6 +31,7 @@ from aftermap import (
     sight,
 )
 from aftermap.area import pixel_size_m
+from aftermap.assumptions import assumptions
 from aftermap.calibration import FILE as CALIBRATION
 from aftermap.calibration import UNCALIBRATED
 from aftermap.choice import Chosen, Made, choose, make
@@ -51,8 +52,8 @@ Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("prepare", "map", "deliver") and how much of it is done, of how much."""
 
-MIN_AREA_M2, MIN_AREA_PX = 1000.0, 10.0
-"""Default minimum mapping unit: 10 pixels of 10 m (UN-SPIDER uses 8), and the same where the scene has no scale."""
+MIN_AREA_M2, MIN_BUILDING_M2, MIN_AREA_PX = 1000.0, 30.0, 10.0
+"""Minimum mapping units: 10 pixels of 10 m (UN-SPIDER uses 8), a small house (Vulcan's), and 10 pixels without a scale."""
 PROFILES = ("unosat",)
 FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
 """Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
@@ -127,6 +128,7 @@ def map(
     low_sensitivity: Files = (),
     aoi: str | os.PathLike[str] | None = None,
     assets: str | os.PathLike[str] | None = None,
+    footprints: str | os.PathLike[str] | None = None,
     declared: Mapping[str, Declared] | None = None,
     name: str = "",
     hazard: str = "flood",
@@ -136,7 +138,8 @@ def map(
 ) -> HazardMap:
     """The delivered map of a hazard on the grid of `after`; see products.md of the documentation for the files in `out`.
 
-    `assets` are points, lines and polygons that the summary counts as affected or not. `declared` says of a layer what its
+    `assets` are points, lines and polygons that the summary counts as affected or not, `footprints` polygons of buildings that
+    are graded one by one. `declared` says of a layer what its
     files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
     when `out` holds this very job unfinished, and returns at once when it is finished. Raises UsageError,
     InputRefusedError, JobInterruptedError.
@@ -152,7 +155,9 @@ def map(
     if options is not None and options.coregister:
         scene = _coregistered(scene)
     scene = with_relief(scene, gsd_m=options.gsd_m if options else None)
-    job = _Job(scene, method, options or Options(), Path(out), progress or (lambda *_: None), Path(assets) if assets else None)
+    told = progress or (lambda *_: None)
+    beside = (Path(path) if path else None for path in (assets, footprints))
+    job = _Job(scene, method, options or Options(), Path(out), told, *beside)
     try:
         return job.run(started)
     except KeyboardInterrupt as error:
@@ -183,6 +188,7 @@ class _Job:
     out: Path
     progress: Progress
     assets: Path | None = None
+    footprints: Path | None = None
 
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
@@ -207,8 +213,9 @@ class _Job:
         parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made)}
-        summary = finish(self.scene, parts, log, run, assets=self.assets, progress=partial(self.progress, "deliver"))
-        self._write(log, {**run, "answer": summary.answer}, summary)
+        told = partial(self.progress, "deliver")
+        summary = finish(self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, progress=told)
+        self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
     def _look(self) -> sight.Look | None:
@@ -218,6 +225,7 @@ class _Job:
         """What is known before the first score, and determines everything after."""
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
+        usual = MIN_BUILDING_M2 if scene.hazard == "building" else MIN_AREA_M2
         least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
         look = self._look()
         if self.options.profile == "unosat" and scene.hazard != "flood":
@@ -235,6 +243,7 @@ class _Job:
             "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
             "area_of_interest": _polygons(scene.area_of_interest), "low_sensitivity": _polygons(scene.insensitive),
             "assets": _assets(self.assets),
+            "footprints": _footprints(self.footprints, grid),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
@@ -248,11 +257,11 @@ class _Job:
                 "radar_look": look.facts() if look else None,
                 "coregister": self.options.coregister,
                 "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
-                **({"min_area_m2": MIN_AREA_M2 if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
+                **({"min_area_m2": usual if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
             },
             "area_unit": "ha" if size else "px",
             "warnings": [f.facts() for f in check.examine(scene)],
-            "assumptions": _assumptions(scene, limits, look),
+            "assumptions": assumptions(scene, limits, look),
             "versions": {
                 "python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES},
                 "calibration": journal.sha256(CALIBRATION)[:16],
@@ -325,10 +334,23 @@ def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
 
 
 def _assets(path: Path | None) -> list[dict[str, Any]]:
-    """The files that hold the assets: a shapefile keeps its parts in several."""
+    """The files that hold the assets."""
     if path is None:
         return []
     features.layer_of(path)
+    return _files_of(path)
+
+
+def _footprints(path: Path | None, grid: GeoBox) -> list[dict[str, Any]]:
+    """The files that hold the footprints, of which some lie in the image."""
+    if path is None:
+        return []
+    features.refuse_apart(path, grid)
+    return _files_of(path)
+
+
+def _files_of(path: Path) -> list[dict[str, Any]]:
+    """A shapefile keeps its parts in several."""
     return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
 
 
@@ -354,19 +376,6 @@ def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
 def _numbers(scorer: Scorer) -> dict[str, Any]:
     """The plain numbers and words of a scorer, which is a frozen dataclass."""
     return {k: v for k, v in asdict(scorer).items() if v is None or isinstance(v, int | float | str)}  # type: ignore[call-overload]
-
-
-def _assumptions(scene: Scene, limits: exclude.Limits | None, look: sight.Look | None) -> list[str]:
-    """What was taken from where, in words."""
-    said = [f"{layer.name}: {what} from {why}" for layer in scene.layers.values() for what, why in layer.reasons.items()]
-    warped = [f"{k} was resampled to the grid of after: {way}" for k in scene.layers if (way := scene.resampling(k)) != "none"]
-    dates = [f"{layer.name} states no date of acquisition" for layer in _dated(scene) if not layer.acquired]
-    warped += [f"{k} was read {x:+.2f} px right of and {y:+.2f} px below its place" for k, (x, y) in scene.shifts.items()]
-    return said + warped + dates + exclude.words(scene, limits, look)
-
-
-def _dated(scene: Scene) -> list[Layer]:
-    return [*scene.images("after"), *scene.images("before")]
 
 
 def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:

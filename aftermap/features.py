@@ -17,6 +17,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from aftermap import meridian, raster, vector
+from aftermap.errors import InputRefusedError
 from aftermap.tiles import Window
 from aftermap.vector import Geometries
 
@@ -54,19 +55,52 @@ def layer_of(path: Path) -> str:
     return vector.only_layer(path, ("Point", "LineString", "Polygon", "Unknown", "GeometryCollection"), "feature")
 
 
-def stage(path: Path, grid: GeoBox, scratch: Path) -> Features:
-    """The features of a file about the grid, made valid and in its pixels. Raises InputRefusedError as `vector.read_polygons`."""
-    layer, number = layer_of(path), 0
+def stage(path: Path, grid: GeoBox, scratch: Path, *, polygons: bool = False) -> Features:
+    """The features of a file about the grid, or its polygons alone, made valid and in pixels.
+
+    Raises InputRefusedError as `vector.read_polygons`.
+    """
+    layer, number = (vector.polygon_layer if polygons else layer_of)(path), 0
+    kinds = [shapely.GeometryType.POLYGON] if polygons else list(_KINDS)
     parts = vector.Layer("parts", "Unknown", {"feature": "integer"})
     with vector.GeoPackageWriter(scratch, GeoBox(grid.shape, Affine.identity(), None), [parts]) as out:
         for shapes, crs in _batches(path, layer, grid):
             placed = vector.place(vector.reproject(shapes, crs, grid, path.name), ~grid.affine)
             simple, of = shapely.get_parts(shapely.make_valid(placed), return_index=True)
             simple, deeper = shapely.get_parts(simple, return_index=True)  # make_valid may give collections of collections
-            keep = np.isin(shapely.get_type_id(simple), list(_KINDS)) & ~shapely.is_empty(simple)
+            keep = np.isin(shapely.get_type_id(simple), kinds) & ~shapely.is_empty(simple)
             out.write("parts", simple[keep], {"feature": number + of[deeper][keep]})
             number += len(shapes)
     return Features(scratch, number)
+
+
+def refuse_apart(path: Path, grid: GeoBox) -> None:
+    """Raises InputRefusedError as `stage` does, and where no polygon of the file lies in the image."""
+    layer, image = vector.polygon_layer(path), shapely.box(0, 0, int(grid.shape[1]), int(grid.shape[0]))
+    for shapes, crs in _batches(path, layer, grid):
+        placed = vector.place(vector.reproject(shapes, crs, grid, path.name), ~grid.affine)
+        if (shapely.intersects(placed, image) & (shapely.get_dimensions(placed) == 2)).any():
+            return
+    raise InputRefusedError(
+        f"no polygon of {path.name} lies in the image", repair="give footprints of the same place", code="footprints-outside"
+    )
+
+
+def wholes(staged: Features, batch: int) -> Iterator[tuple[I64, Geometries]]:
+    """Features as multipolygons (n,) of their polygons, in pixels, with their numbers in rising order, some at a time."""
+    for first in range(0, staged.count, batch):
+        where = f"feature >= {first} AND feature < {first + batch}"
+        _, _, wkb, columns = pyogrio.raw.read(staged.path, layer="parts", columns=["feature"], where=where)
+        order = np.argsort(columns[0], kind="stable")
+        number, of = np.unique(np.asarray(columns[0], np.int64)[order], return_inverse=True)
+        if len(number):
+            parts = np.asarray(shapely.from_wkb(wkb), dtype=object)[order]
+            yield number, np.asarray(shapely.multipolygons(parts, indices=of), dtype=object)
+
+
+def area_beyond(shapes: Geometries, shape: tuple[int, int]) -> F64:
+    """Area in pixels (n,) of the polygons that reach beyond an image of `shape` (y, x), 0 for the others."""
+    return np.where(leaves(shapes, shape), shapely.area(shapes), 0.0)
 
 
 def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries, str | None]]:

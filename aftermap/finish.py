@@ -19,10 +19,11 @@ from aftermap.outline import Classes, Outlined, outlines, take_census
 from aftermap.palette import EXCLUSION, NODATA
 from aftermap.predict import Parts
 from aftermap.products import exposure as exposed
+from aftermap.products.buildings import Buildings
 from aftermap.products.cog import RASTERS, RasterSet
 from aftermap.products.density import FILE, Cells, Density
 from aftermap.products.exposure import Exposure
-from aftermap.products.geopackage import PRIORITY, UNOSAT, Event, MapPackage, Source
+from aftermap.products.geopackage import BUILT_UP, PRIORITY, UNOSAT, Event, MapPackage, Source
 from aftermap.products.styles import raster_styles
 from aftermap.products.summary import Summary
 from aftermap.scene import Scene
@@ -45,7 +46,7 @@ _PHASES = {"after": "Post-event", "before": "Pre-event"}
 
 def finish(
     scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, assets: Path | None = None,
-    progress: Callable[[int, int], None],
+    footprints: Path | None = None, progress: Callable[[int, int], None],
 ) -> Summary:  # fmt: skip
     """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes."""
     parameters, windows = run["parameters"], list(blocks(scene.shape, WINDOW_PX))
@@ -55,7 +56,12 @@ def finish(
     summary = Summary(run["classes"][0], run["area_unit"])
     rasters, density = _rasters(scene, log, run), _density(scene, log, run)
     exposure = Exposure(assets, scene.grid, log.work, gsd_m=parameters["gsd_m"]) if assets else None
-    extra = [*([PRIORITY] if density else []), *([UNOSAT] if parameters["profile"] == "unosat" else [])]
+    buildings = Buildings(footprints, scene, log.work, found=run["classes"][0]) if footprints else None
+    extra = [
+        *([BUILT_UP] if buildings else []),
+        *([PRIORITY] if density else []),
+        *([UNOSAT] if parameters["profile"] == "unosat" else []),
+    ]
     with MapPackage(log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"], extra=extra) as package:
         beside = partial(_beside, parts)
         for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
@@ -69,9 +75,16 @@ def finish(
                 _add(density, found, found.area_m2, scene.grid)
             if exposure:
                 exposure.add(found.window, _states(found.codes), found.area_m2)
+            if buildings:
+                buildings.add(found.window, _states(found.codes), found.values["likelihood"])
             package.not_analysed(found.outlines.only(*(c for c in EXCLUSION if c not in (0, OUTSIDE_AOI, NODATA))))
         _context(scene, package, run)
         summary.exposure = exposure.rows() if exposure else []
+        if buildings:
+            for shapes, columns in buildings.rows():
+                package.built_up(shapes, columns)
+            summary.exposure += buildings.summary()
+            summary.graded = buildings.facts()
         package.summary(summary.rows())
         if density:
             density.finish(log.stage / FILE)

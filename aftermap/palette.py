@@ -21,6 +21,8 @@ EXTENT: Colour = (0, 196, 255, 255)
 NOT_ANALYSED: Colour = (128, 132, 138, 255)
 PRIORITY: Colour = (255, 96, 0, 255)
 """Outline of the cells to look at first."""
+GRADES: tuple[Colour, ...] = ((254, 240, 190, 255), (253, 190, 90, 255), (240, 90, 40, 255), (150, 0, 30, 255))
+"""Graded buildings from no visible damage to destroyed: darker is graver, also to colour-blind eyes."""
 UNSEEN: Colour = (120, 124, 128, 255)
 """Pixels of a photograph that the sensor did not see."""
 

@@ -38,6 +38,7 @@ _QUANTITIES = {
 _ASSETS = {
     "assets_total": "Assets in the area", "assets_affected": "Assets affected", "assets_not_analysed": "Assets not analysed",
 }  # fmt: skip
+_BUILDINGS = {"buildings_total": "Buildings in the area", "buildings": "Buildings"}
 _COUNT_TOO = {
     "open water": "rivers and lakes count", "bare soil": "fields, roads and river beds count",
     "bright surface": "roads, bare ground and cloud count", "rough surface": "trees and rocks count",
@@ -144,7 +145,7 @@ def _section(ident: str, title: str, *parts: object) -> Html:
 
 def _sections(run: Mapping[str, Any], numbers: _Numbers, pictures: Mapping[str, U8]) -> list[Html]:
     return [
-        _section("consequences", "Consequences", _consequences(run, numbers)),
+        _section("consequences", "Consequences", _consequences(run, numbers), *_graded(run)),
         _section("excluded", "What was not analysed, and why", _excluded(numbers)),
         _section("methods", "Do the methods agree?", *_methods(run["methods"], pictures)),
         _section("warnings", "Warnings and assumptions", *_warnings(run)),
@@ -159,8 +160,20 @@ def _consequences(run: Mapping[str, Any], numbers: _Numbers) -> Html:
     for row in numbers.rows:
         name, number = row["quantity"], amount(float(row["value"]), row["unit"])
         cells = ("not known", "") if _unknowable(run, name) else (number, percent(row["percent_of_aoi"]))
-        rows.append(((_QUANTITIES | _ASSETS).get(name, name), row["class"], *cells))
+        rows.append(((_QUANTITIES | _ASSETS | _BUILDINGS).get(name, name), row["class"], *cells))
     return table(("Quantity", "Class", "Amount", "Share of area"), rows, numeric=(2, 3))
+
+
+def _graded(run: Mapping[str, Any]) -> list[Html]:
+    """What the grades of buildings rest on, where footprints were given."""
+    graded = run.get("buildings")
+    if not graded:
+        return []
+    from_, words = graded["from"], graded["words"]
+    unit = "score" if "quiet" in graded else "share"
+    levels = ", ".join(f"{word.lower()} from a {unit} of {level:.2g}" for word, level in zip(words[1:], from_, strict=True))
+    caution = "A machine graded them from above; nobody has looked at a building."
+    return [tag("p", f"Buildings are graded by this: {graded['graded_by']}{f' ({levels})' if levels else ''}. {caution}")]
 
 
 def _excluded(numbers: _Numbers) -> Html:

@@ -100,7 +100,7 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
 
     Raises InputRefusedError: missing or unreadable file, no or several polygon layers, no polygon, no CRS to go by.
     """
-    layer = _polygon_layer(path)
+    layer = polygon_layer(path)
     try:
         meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
     except pyogrio.errors.DataSourceError as error:
@@ -119,7 +119,8 @@ def is_vector(path: Path) -> bool:
         return False
 
 
-def _polygon_layer(path: Path) -> str:
+def polygon_layer(path: Path) -> str:
+    """The one layer of a file that holds polygons. Raises InputRefusedError: missing, unreadable, none, several."""
     return only_layer(path, ("Polygon", "Unknown", "GeometryCollection"), "polygon")
 
 

@@ -201,6 +201,7 @@ NOTES = (
     "Scores are over observed pixels; AP mean is over images that hold both classes. Mpx/s: one thread, both passes.",
     "Defaults were chosen on Landslide4Sense A, B, C, Bijie and the labelled Antarctic tiles, which are not unseen data. Texture",
     "on Ggaba and brightness on Atlanta are no better than the trivial predictor; gabor ranks better than saturation.",
+    "The pair of Joplin has no labels of its pixels; what can be said of its houses is in [buildings.md](buildings.md).",
 )
 
 

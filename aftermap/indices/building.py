@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aftermap.indices import pattern
 from aftermap.indices.exact import LEVELS, box_sum, whole
 from aftermap.indices.landslide import common_unit, pair_inputs, pair_why_not
-from aftermap.indices.optical import UNITS, normalised_difference
+from aftermap.indices.optical import UNITS
 from aftermap.indices.survey import span_of, survey, usual
-from aftermap.indices.threshold import F32, Found, Gate, logistic, otsu, tiled_threshold
-from aftermap.median import median_filter
+from aftermap.indices.threshold import F32, F64, Found, Gate, logistic, otsu, tiled_threshold
 from aftermap.scorer import Bool, LayerBands
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SETS = (("red", "green", "blue"), ("grey",))
 """In order of choice: what is visible, or one band."""
+DARK = 1 / 256
+"""Share of the bright end below which brightness is dark."""
 
 
 def _bands(scene: Scene, *layers: str) -> tuple[str, ...]:
@@ -172,18 +174,17 @@ class TextureScorer:
 
 @dataclass(frozen=True)
 class BuildingChange:
-    """Change of any kind: |normalised difference| of brightness, after and before, significant among that of the scene.
+    """Change of any kind: pieces of 9 x 9 px whose pattern of light and dark is gone (pattern.py), significant in the scene.
 
-    The median of the difference is taken off, which takes up another exposure; what remains must exceed `significance`
-    robust standard deviations and `least`; `most`, a brightness doubled or halved, is change even where all has changed.
-    Without footprints ground and trees count too (field.md 3.10).
+    The median of the difference is taken off, which takes up another exposure; half of `significance` robust standard
+    deviations, and half of `least`, must remain; `most` is change even where all has changed. Without footprints ground and
+    trees count too (field.md 3.10).
     """
 
-    smooth_px: int = 3
+    window_px: int = 9
     significance: float = 4.0
-    least: float = 0.1
-    most: float = 1 / 3
-    scale: float = 0.05
+    least: float = 0.25
+    most: float = 0.5
 
     name = "building-change"
 
@@ -192,28 +193,28 @@ class BuildingChange:
         return pair_why_not(scene, _bands(scene, "after", "before"))
 
     def prepare(self, scene: Scene) -> ChangeScorer:
-        """The scorer with median and least difference from a first pass over at most 34 Mpx."""
+        """The scorer with median and least difference, from two passes over at most 34 Mpx."""
         bands = _bands(scene, "after", "before")
         unit = common_unit(scene, bands, "after", "before") or UNITS[-1]
-        blank = ChangeScorer(bands, unit, 0.0, "", self.least, self.smooth_px, self.scale)
-        changes = survey(scene, blank.inputs, lambda p: blank.difference(p[None])[0, 0], blank.halo_px)
-        middle, std = usual(changes, least_std=0.001)
+        after, before = (max(_span(scene, (one,))[1] * DARK, 1e-6) for one in pair_inputs(bands, unit))
+        blank = ChangeScorer(bands, unit, after, before, 0.0, "", self.least, self.window_px)
+        middle, std = usual(survey(scene, blank.inputs, blank.change), least_std=0.001)
         told = f"median {middle:.3f}, robust standard deviation {std:.3f}"
-        threshold = min(max(self.significance * std, self.least), self.most)
-        return replace(blank, middle=middle, source=told, threshold=threshold)
+        return replace(blank, middle=middle, source=told, full=min(max(self.significance * std, self.least), self.most))
 
 
 @dataclass(frozen=True)
 class ChangeScorer:
-    """Scores of change; levels of the normalised difference."""
+    """Scores of change; differences are of half logarithms of brightness, which is at least `least_...` in `unit`."""
 
     bands: tuple[str, ...]
     unit: str
+    least_after: float
+    least_before: float
     middle: float
     source: str
-    threshold: float
-    smooth_px: int
-    scale: float
+    full: float
+    window_px: int
 
     classes = ("change",)
     multiple_of = 1
@@ -225,14 +226,23 @@ class ChangeScorer:
 
     @property
     def halo_px(self) -> int:
-        """Half the median's window."""
-        return self.smooth_px // 2
+        """Half the window."""
+        return self.window_px // 2
 
-    def difference(self, pixels: F32) -> F32:
-        """Normalised difference (n, 1, y, x) of the smoothed brightness."""
-        dates = [median_filter(brightness(date), self.smooth_px) for date in np.split(pixels, 2, axis=-3)]
-        return normalised_difference(*dates)[:, None]
+    def levels(self, pixels: F32) -> F64:
+        """Levels (2, y, x) of pixels (band, y, x), after and before."""
+        return pattern.levels([brightness(date) for date in np.split(pixels, 2)], (self.least_after, self.least_before))
+
+    def change(self, pixels: F32) -> F32:
+        """Difference (y, x) of pixels (band, y, x)."""
+        after, before = self.levels(pixels)
+        return np.asarray((after - before) / pattern.STEPS, np.float32)
+
+    def around(self, levels: F64) -> F64:
+        """Moments (6, y, x) summed over what was observed in the window of each pixel."""
+        return np.stack([box_sum(moment, self.window_px) for moment in pattern.moments(levels)])
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
-        """Scores (n, 1, y, x): how far the difference lies outside of what is usual."""
-        return logistic(np.abs(self.difference(pixels) - np.float32(self.middle)) - self.threshold, self.scale)
+        """Scores (n, 1, y, x): how much of the pattern is gone."""
+        found = [pattern.lost(self.around(self.levels(image)), middle=self.middle, full=self.full) for image in pixels]
+        return np.stack(found)[:, None].astype(np.float32)

@@ -48,6 +48,12 @@ LAYERS = (
 PRIORITY = Layer("priority", "Polygon", {"rank": "integer", **dict.fromkeys(("share", "affected_ha", "analysed_ha"), "real")})
 """The layer of priority cells, where a density was asked for."""
 
+BUILT_UP = Layer(
+    "built_up", "MultiPolygon",
+    {"damage_gra": "text", **dict.fromkeys(("damage_pct", "observed_pct", "unknown_pct", "score"), "real")},
+)  # fmt: skip
+"""The layer of graded footprints, where some were given."""
+
 UNOSAT = Layer(
     "unosat", "Polygon",
     dict.fromkeys(("Water_Clas", "Sensor_ID", "Sensor_Dat", "Confidence", "Field_Vali", "Water_Stat", "Notes"), "text")
@@ -141,6 +147,10 @@ class MapPackage:
             "affected_ha": found.affected_m2 / 1e4, "analysed_ha": found.analysed_m2 / 1e4,
         }  # fmt: skip
         self._file.write("priority", vector.boxes(first, last, self._grid.affine), columns)
+
+    def built_up(self, shapes: Any, columns: Mapping[str, Any]) -> None:
+        """Adds graded footprints, in pixels of the grid."""
+        self._file.write("built_up", vector.place(shapes, self._grid.affine), columns)
 
     def area_of_interest(self, geometries: Sequence[Any]) -> None:
         """Adds the polygons that the map was asked for, in the grid's CRS."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
-from aftermap.palette import EXCLUSION, EXTENT, LIKELIHOOD, NODATA, NOT_ANALYSED, PRIORITY, Colour, agreed
+from aftermap.palette import EXCLUSION, EXTENT, GRADES, LIKELIHOOD, NODATA, NOT_ANALYSED, PRIORITY, Colour, agreed
+from aftermap.products.buildings import DAMAGE, REACHED, UNGRADED
 
 _OPEN_SHARE = 0.45
 """Opacity of filled polygons against that of their outline: the image must show through."""
@@ -31,10 +32,18 @@ def layer_styles(hazard: str) -> dict[str, str]:
         "observed_event": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
         "unosat": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
         "not_analysed": _categories_qml("reason", reasons),
+        "built_up": _categories_qml("damage_gra", {g: _fill(c, outline=c) for g, c in _graded()}),
         "priority": _single_qml(f"cells with {hazard}", _fill(None, outline=PRIORITY, width_mm=0.4)),
         "area_of_interest": _single_qml("area of interest", _fill(None, outline=(230, 30, 90, 255), width_mm=0.6)),
         "image_footprint": _single_qml("image footprint", _fill(None, outline=NOT_ANALYSED, line="dash")),
     }
+
+
+def _graded() -> list[tuple[str, Colour]]:
+    """Every grade a footprint may have (buildings.py), and its colour."""
+    reached = (GRADES[0], GRADES[1], GRADES[2])
+    words = [*zip(DAMAGE, GRADES, strict=True), *zip(REACHED, reached, strict=True)]
+    return [*words, (UNGRADED, NOT_ANALYSED)]
 
 
 def paletted_qml(entries: Sequence[tuple[str, int, Colour]]) -> str:

@@ -31,7 +31,9 @@ class Summary:
     polygons: int = 0
     largest: float = 0.0
     exposure: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of what the hazard reached, which come last."""
+    """Rows of what the hazard reached, and of graded buildings, which come last."""
+    graded: dict[str, Any] = field(default_factory=dict)
+    """What the grades of buildings rest on."""
 
     def _amount(self, area: float) -> float:
         return area / 1e4 if self.unit == "ha" else area

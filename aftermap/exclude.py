@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from aftermap import vector
 from aftermap.area import pixel_size_m
-from aftermap.drainage import CHANNEL_KM2, Drainage, drain
+from aftermap.drainage import CHANNEL_KM2, Drainage
 from aftermap.hazardmap import ABOVE_DRAINAGE, CLOUD, NOT_OBSERVED, OUTSIDE_AOI, REFERENCE_WATER, SLOPE
+from aftermap.relief import drainage
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
 from aftermap.terrain import read_ground
@@ -92,8 +93,8 @@ class Exclusions:
 def prepare(scene: Scene, images: Iterable[str], *, gsd_m: float | None = None) -> Exclusions:
     """The exclusions of a scene for a method that looks at `images`; routes the drainage where limits ask for it."""
     limits = limits_for(scene, gsd_m=gsd_m)
-    drainage = drain(scene, channel_km2=limits.channel_km2, gsd_m=gsd_m) if limits else None
-    return Exclusions(scene, tuple(dict.fromkeys(images)), limits, drainage, gsd_m)
+    routed = drainage(scene, channel_km2=limits.channel_km2, gsd_m=gsd_m) if limits else None
+    return Exclusions(scene, tuple(dict.fromkeys(images)), limits, routed, gsd_m)
 
 
 def settle(codes: U8, observed: Bool) -> U8:

@@ -168,8 +168,8 @@ class Plan:
         return [0, *(s + tiling.trim + tiling.blend // 2 for s in begins[cores::cores]), length]
 
     def _block_px(self) -> float:
-        """Pixels a block may have: three blocks are in flight (read ahead, scored, written)."""
-        per_px = 3 * 4 * len(self.bands) + 40 * len(self.scorers) + 3 * (len(PLANES) + 4)
+        """Pixels a block may have: three blocks are in flight (read ahead, scored, written), and one scorer at a time."""
+        per_px = 3 * 4 * len(self.bands) + 40 + 8 * len(self.scorers) + 3 * (len(PLANES) + 4)
         room = self.memory_mb - BASE_MB
         if room * 1e6 < per_px * CORE_PX**2:
             least = int(BASE_MB + per_px * CORE_PX**2 / 1e6) + 1
@@ -224,13 +224,15 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
 
 def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> tuple[U8, F32]:
     """Planes (likelihood, extent, exclusion, agreement) and the leading scores (y, x) of a block."""
-    scores = [score_window(s, _from(cube, plan, s), block, scene.shape, plan.tiling, pool)[0] for s in plan.scorers.values()]
-    lead = scores[0]
+    each = (score_window(s, _from(cube, plan, s), block, scene.shape, plan.tiling, pool)[0] for s in plan.scorers.values())
+    lead = next(each)
+    votes = (lead > plan.threshold).astype(np.uint8)
+    for score in each:  # one at a time: together they would need room for every method
+        votes += score > plan.threshold
     exclusion = settle(cube.excluded, ~np.isnan(lead))
     analysed = exclusion == 0
     lead = np.where(analysed, lead, np.float32(np.nan))
     filled = np.where(analysed, lead, np.float32(0))
-    votes = sum(((s > plan.threshold).astype(np.uint8) for s in scores), start=np.zeros(lead.shape, np.uint8))
     planes = (np.rint(filled * 100).astype(np.uint8), (filled > plan.threshold).astype(np.uint8), exclusion, votes)
     return np.stack([p if p is exclusion else np.where(analysed, p, np.uint8(NOT_ANALYSED)) for p in planes]), lead
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,12 @@ from aftermap.tiles import Window
 LAYERS = ("after", "before", "dem", "reference_water")
 
 
-class Derived(NamedTuple):
-    """A band worked out of a layer: its unit, and how to read a window (y, x) of it on the scene's grid."""
+class Derived(Protocol):
+    """Bands worked out of a layer's own: their units by name, and a window (y, x) of one on the scene's grid."""
 
-    unit: str
-    read: Callable[[Window], npt.NDArray[np.float32]]
+    @property
+    def units(self) -> Mapping[str, str]: ...
+    def read(self, band: str, window: Window) -> npt.NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Scene:
     area_of_interest: tuple[Any, ...] = ()
     shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Pixels (x, y) that a layer lies to the right of and below its place by its georeference; taken out on reading."""
-    derived: Mapping[tuple[str, str], Derived] = field(default_factory=dict, compare=False, repr=False)
-    """By layer and band, what no file holds: relief.py gives the slope and height above drainage of `dem`."""
+    derived: Mapping[str, Derived] = field(default_factory=dict, compare=False, repr=False)
+    """By layer, what no file holds: relief.py gives the slope and height above drainage of `dem`."""
     _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -58,12 +59,12 @@ class Scene:
         layer = self.layers.get(wanted.layer)
         if layer is None:
             return f"there is no {wanted.layer.replace('_', ' ')} image"
-        derived = [b for b in wanted.bands if (wanted.layer, b) in self.derived]
-        if wrong := [b for b in derived if self.derived[wanted.layer, b].unit != wanted.unit]:
-            return f"{wrong[0]} of the {layer.name} image is in {self.derived[wanted.layer, wrong[0]].unit}, not in {wanted.unit}"
-        if derived == list(wanted.bands):
+        units = self._derived_units(wanted.layer)
+        if wrong := [b for b in wanted.bands if units.get(b, wanted.unit) != wanted.unit]:
+            return f"{wrong[0]} of the {layer.name} image is in {units[wrong[0]]}, not in {wanted.unit}"
+        if units.keys() >= set(wanted.bands):
             return ""
-        absent = [b for b in wanted.bands if layer.index(b) is None and b not in derived]
+        absent = [b for b in wanted.bands if layer.index(b) is None and b not in units]
         if absent:
             return f"the {layer.name} image has no band {', '.join(absent)} (it has {', '.join(layer.bands)})"
         if wanted.unit not in ("digital_number", layer.unit) and not {wanted.unit, layer.unit} <= set(SAR_UNITS):
@@ -77,8 +78,10 @@ class Scene:
         """
         if why := self.missing(wanted):
             raise BandError(why, repair="give the image that has it", code="band-missing")
-        if any((wanted.layer, b) in self.derived for b in wanted.bands):
-            return np.stack([self._one(replace(wanted, bands=(b,)), window) for b in wanted.bands])
+        if (units := self._derived_units(wanted.layer)).keys() & set(wanted.bands):
+            own = self.derived[wanted.layer]
+            each = ((b, replace(wanted, bands=(b,))) for b in wanted.bands)
+            return np.stack([own.read(b, window) if b in units else self.read(alone, window)[0] for b, alone in each])
         pixels = self._gather(wanted, (window.height, window.width), lambda reader: reader.read(window))
         layer = self.layers[wanted.layer]
         if (band := clouds.class_band(layer)) is not None:
@@ -89,10 +92,8 @@ class Scene:
                     pixels[k][unseen] = np.nan
         return pixels
 
-    def _one(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
-        """Pixels (y, x) of a single band, derived or stored."""
-        found = self.derived.get((wanted.layer, wanted.bands[0]))
-        return self.read(wanted, window)[0] if found is None else found.read(window)
+    def _derived_units(self, layer: str) -> Mapping[str, str]:
+        return self.derived[layer].units if layer in self.derived else {}
 
     def thumbnail(self, layer: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         """All bands (band, y, x) of a layer averaged down to `shape`, in the layer's own unit."""

@@ -34,7 +34,7 @@ def ground() -> npt.NDArray[np.float32]:
 
 def dark(pair: bool = False) -> list[npt.NDArray[np.float32]]:
     """VH in dB (1, y, x), water and shadow alike; in a pair before it, all but the shadow is bright."""
-    dates = []
+    dates: list[npt.NDArray[np.float32]] = []
     for wet in (RIVER, TARN), ():
         level = np.full(SHAPE, -15.0)
         for place in (*wet, SHADOW):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import rasterio
 
-from aftermap.errors import RasterError
 from aftermap.layer import open_layer
 from aftermap.scene import open_scene
 from aftermap.scorer import LayerBands
@@ -52,21 +50,3 @@ def test_a_level_1c_folder_is_read_as_reflectance(tmp_path: Path) -> None:
 def test_an_old_baseline_has_no_offset(tmp_path: Path) -> None:
     layer = open_layer("after", [product(tmp_path, "L1C", {"B03": (10, 2000), "B11": (20, 1500)}, baseline="0301")])
     assert layer.reasons["offset"] == "none: baseline 03.01"
-
-
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("S1A_IW_GRDH_1SDV_20240612T165500.SAFE", "sar-uncalibrated"),
-        ("S1A_IW_GRDH_1SDV_20240612T165500.zip", "sar-uncalibrated"),
-        ("S2A_MSIL2A_20240612T101559.zip", "packed"),
-        ("S2A_MSIL2A_20240612T101559.SAFE", "safe-empty"),
-    ],
-)
-def test_what_cannot_be_read_as_delivered(tmp_path: Path, name: str, code: str) -> None:
-    path = tmp_path / name
-    path.touch() if name.endswith("zip") else path.mkdir()
-    with pytest.raises(RasterError) as refused:
-        open_layer("after", [path])
-    assert refused.value.code == code
-    assert refused.value.repair

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from aftermap import clouds, sight, vector
 from aftermap.area import pixel_size_m
-from aftermap.drainage import CHANNEL_KM2, Drainage, coarsening, drain
+from aftermap.drainage import CHANNEL_KM2, Drainage, coarsening
 from aftermap.hazardmap import (
     ABOVE_DRAINAGE,
     CLOUD,
@@ -25,6 +25,7 @@ from aftermap.hazardmap import (
     REFERENCE_WATER,
     SLOPE,
 )
+from aftermap.relief import drainage
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
 from aftermap.sight import Look, unseen
@@ -117,8 +118,8 @@ def prepare(scene: Scene, images: Iterable[str], *, gsd_m: float | None = None, 
     `look` is how the radar looked; None excludes neither shadow nor layover.
     """
     limits = limits_for(scene, gsd_m=gsd_m)
-    drainage = drain(scene, channel_km2=limits.channel_km2, gsd_m=gsd_m) if limits else None
-    return Exclusions(scene, tuple(dict.fromkeys(images)), limits, drainage, gsd_m, look)
+    routed = drainage(scene, channel_km2=limits.channel_km2, gsd_m=gsd_m) if limits else None
+    return Exclusions(scene, tuple(dict.fromkeys(images)), limits, routed, gsd_m, look)
 
 
 def settle(codes: U8, observed: Bool) -> U8:

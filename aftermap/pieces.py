@@ -15,8 +15,8 @@ PIECES: dict[str, dict[str, str]] = {
         "log-ratio": "aftermap.indices.change:LogRatio",
         "sar-fuzzy": "aftermap.indices.fuzzy:SarFuzzy",
         "mndwi": "aftermap.indices.optical:Mndwi",
-        "ndwi": "aftermap.indices.optical:Ndwi",
         "mndwi-rise": "aftermap.indices.change:MndwiRise",
+        "ndwi": "aftermap.indices.optical:Ndwi",
     },
     "landslide": {
         "ndvi-change": "aftermap.indices.landslide:NdviChange",

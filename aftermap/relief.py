@@ -6,7 +6,7 @@ A scorer does not know which window it is given; so what the ground gives by win
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap.area import pixel_size_m
-from aftermap.drainage import ELEVATION, Drainage, drain
-from aftermap.scene import Derived, Scene
+from aftermap.drainage import CHANNEL_KM2, ELEVATION, Drainage, drain
+from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
 from aftermap.terrain import read_ground
 from aftermap.tiles import Window, blocks
@@ -34,16 +34,25 @@ class Relief:
     scene: Scene
     gsd_m: float | None = None
 
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Of the bands that there are."""
+        return {"slope": "degrees", "hand": "metres"}
+
     @cached_property
     def drainage(self) -> Drainage:
         """The scene's drainage, routed when first asked for."""
         return drain(self.scene, gsd_m=self.gsd_m)
 
-    def slope(self, window: Window) -> F32:
+    def read(self, band: str, window: Window) -> F32:
+        """Slope or hand (y, x) of a window."""
+        return self._slope(window) if band == "slope" else self._hand(window)
+
+    def _slope(self, window: Window) -> F32:
         """Slope (y, x) in degrees; NaN where a neighbour's elevation is not known."""
         return _by_parts(window, lambda part: read_ground(self.scene, part, gsd_m=self.gsd_m).slope_deg)
 
-    def hand(self, window: Window) -> F32:
+    def _hand(self, window: Window) -> F32:
         """Height (y, x) in m above the nearest drainage, NaN where the elevation is not known.
 
         0 where the elevation is known and the drainage is not, for flow that leaves the image first: what is not known must
@@ -58,9 +67,15 @@ def with_relief(scene: Scene, *, gsd_m: float | None = None) -> Scene:
     """The scene whose `dem` also has the bands slope and hand; itself where it has no elevation model or no scale."""
     if "dem" not in scene.layers or not (pixel_size_m(scene.grid) or gsd_m):
         return scene
-    ground = Relief(scene, gsd_m)
-    bands = {("dem", "slope"): Derived("degrees", ground.slope), ("dem", "hand"): Derived("metres", ground.hand)}
-    return replace(scene, derived=bands)
+    return replace(scene, derived={**scene.derived, "dem": Relief(scene, gsd_m)})
+
+
+def drainage(scene: Scene, *, channel_km2: float = CHANNEL_KM2, gsd_m: float | None = None) -> Drainage:
+    """The drainage of a scene's `dem`: that of its band hand, where it has one from channels of that catchment."""
+    ground = scene.derived.get("dem")
+    if isinstance(ground, Relief) and channel_km2 == CHANNEL_KM2 and gsd_m == ground.gsd_m:
+        return ground.drainage
+    return drain(scene, channel_km2=channel_km2, gsd_m=gsd_m)
 
 
 def _by_parts(window: Window, read: Callable[[Window], F32]) -> F32:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,12 @@ from aftermap.tiles import Window
 LAYERS = ("after", "before", "dem", "reference_water", "low_sensitivity")
 
 
-class Derived(NamedTuple):
-    """A band worked out of a layer: its unit, and how to read a window (y, x) of it on the scene's grid."""
+class Derived(Protocol):
+    """Bands worked out of a layer's own: their units by name, and a window (y, x) of one on the scene's grid."""
 
-    unit: str
-    read: Callable[[Window], npt.NDArray[np.float32]]
+    @property
+    def units(self) -> Mapping[str, str]: ...
+    def read(self, band: str, window: Window) -> npt.NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Scene:
     """Polygons in the grid's CRS in which the method cannot tell; a raster of such ground is the layer `low_sensitivity`."""
     shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Pixels (x, y) that a layer lies to the right of and below its place by its georeference; taken out on reading."""
-    derived: Mapping[tuple[str, str], Derived] = field(default_factory=dict, compare=False, repr=False)
-    """By layer and band, what no file holds: relief.py gives the slope and height above drainage of `dem`."""
+    derived: Mapping[str, Derived] = field(default_factory=dict, compare=False, repr=False)
+    """By layer, what no file holds: relief.py gives the slope and height above drainage of `dem`."""
     _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -80,12 +81,10 @@ class Scene:
         images = self.images(wanted.layer)
         if not images:
             return f"there is no {wanted.layer.replace('_', ' ')} image"
-        derived = [b for b in wanted.bands if (wanted.layer, b) in self.derived]
-        if wrong := [b for b in derived if self.derived[wanted.layer, b].unit != wanted.unit]:
-            return (
-                f"{wrong[0]} of the {wanted.layer} image is in {self.derived[wanted.layer, wrong[0]].unit}, not in {wanted.unit}"
-            )
-        absent = [b for b in wanted.bands if b not in derived and self._holder(wanted.layer, b) is None]
+        units = self._derived_units(wanted.layer)
+        if wrong := [b for b in wanted.bands if units.get(b, wanted.unit) != wanted.unit]:
+            return f"{wrong[0]} of the {wanted.layer} image is in {units[wrong[0]]}, not in {wanted.unit}"
+        absent = [b for b in wanted.bands if b not in units and self._holder(wanted.layer, b) is None]
         if absent:
             held = ", ".join(b for layer in images for b in layer.bands)
             return f"the {wanted.layer} image has no band {', '.join(absent)} (it has {held})"
@@ -107,8 +106,10 @@ class Scene:
             raise BandError(why, repair="give the image that has it", code="band-missing")
         if wanted.median_px > 1:
             return self._smoothed(wanted, window, pool)
-        if any((wanted.layer, b) in self.derived for b in wanted.bands):
-            return np.stack([self._one(replace(wanted, bands=(b,)), window) for b in wanted.bands])
+        if (units := self._derived_units(wanted.layer)).keys() & set(wanted.bands):
+            own = self.derived[wanted.layer]
+            each = ((b, replace(wanted, bands=(b,))) for b in wanted.bands)
+            return np.stack([own.read(b, window) if b in units else self.read(alone, window)[0] for b, alone in each])
         layers = self.seen([wanted])
         if len(layers) == 1:
             return self._read(next(iter(layers.values())), wanted, window)
@@ -135,10 +136,8 @@ class Scene:
                     pixels[k][unseen] = np.nan
         return pixels
 
-    def _one(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
-        """Pixels (y, x) of a single band, derived or stored."""
-        found = self.derived.get((wanted.layer, wanted.bands[0]))
-        return self.read(wanted, window)[0] if found is None else found.read(window)
+    def _derived_units(self, layer: str) -> Mapping[str, str]:
+        return self.derived[layer].units if layer in self.derived else {}
 
     def thumbnail(self, layer: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         """All bands (band, y, x) of a layer averaged down to `shape`, in the layer's own unit."""

@@ -24,45 +24,56 @@ SIZE, SEEDS = 1024, (1, 2, 3)
 
 
 class Trial(NamedTuple):
-    """Methods on one kind of scene, and the bands of truth.tif that hold the hazard and what hid the ground, if any."""
+    """Methods on one kind of scene, and the bands of truth.tif that hold the hazard and what hid the ground, if any.
+
+    With `dem` the methods are given the elevation, and what it excludes is not scored.
+    """
 
     hazard: str
     sensor: str
     methods: tuple[str, ...]
     pair: bool = True
-    truth: int = 1
+    truth: tuple[int, ...] = (1,)
     hidden: int | None = None
+    terrain: str = ""
+    dem: bool = False
 
 
 TRIALS = (
-    Trial("flood", "sentinel-1", ("sar-threshold", "sar-darker", "sar-drop")),
-    Trial("flood", "sentinel-2", ("mndwi", "ndwi")),
+    Trial("flood", "sentinel-1", ("sar-threshold", "sar-darker", "sar-drop", "log-ratio")),
+    *(
+        Trial("flood", "sentinel-1", ("sar-threshold", "sar-fuzzy"), pair=pair, terrain=terrain, dem=True, truth=truth)
+        for terrain in ("plain", "hills", "alps", "andes")
+        for pair, truth in ((True, (1,)), (False, (1, 2)))
+    ),
+    Trial("flood", "sentinel-2", ("mndwi", "mndwi-rise", "ndwi")),
     Trial("landslide", "sentinel-2", ("rdndvi", "ndvi-change", "bare-soil"), hidden=3),
     Trial("landslide", "sentinel-1", ("log-ratio",)),
     Trial("fracture", "", ("gabor", "contrast", "radon", "saturation"), pair=False),
     Trial("building", "", ("building-change",)),
-    Trial("building", "", ("brightness", "texture"), pair=False, truth=3),
+    Trial("building", "", ("brightness", "texture"), pair=False, truth=(3,)),
 )
-TITLE = {1: "", 3: ", truth: any building"}
+TITLE = {(1,): "", (1, 2): ", truth: any water", (3,): ", truth: any building"}
 
 
 def scene(folder: Path, trial: Trial, seed: int) -> Path:
     """The folder of a scene, simulated where it is not there yet."""
-    out = folder / f"{trial.hazard}-{trial.sensor or 'optical'}-{seed}"
+    out = folder / f"{trial.hazard}-{trial.sensor or 'optical'}-{trial.terrain}-{seed}"
     if not (out / "truth.tif").exists():
-        pieces.load("simulate", trial.hazard)(out, size=SIZE, seed=seed, **({"sensor": trial.sensor} if trial.sensor else {}))
+        how = {k: v for k, v in (("sensor", trial.sensor), ("terrain", trial.terrain)) if v}
+        pieces.load("simulate", trial.hazard)(out, size=SIZE, seed=seed, **how)
     return out
 
 
-def counted(mapped: HazardMap, truth: Path, band: int, hidden: int | None) -> Counts:
+def counted(mapped: HazardMap, truth: Path, hazard: tuple[int, ...], hidden: int | None) -> Counts:
     """Counts over what was analysed and, where the truth says so, not hidden."""
     whole = Window(0, 0, *mapped.shape)
-    bands = [band, hidden or band]
+    bands = [*hazard, hidden or hazard[0]]
     codes, extent = raster.Reader(truth, mapped.grid, bands, classes=True).read(whole), mapped.extent(whole)
     seen = extent != 255
     if hidden:
-        seen &= codes[1] == 0
-    return Counts.of(extent[seen] == 1, codes[0][seen] == 1)
+        seen &= codes[-1] == 0
+    return Counts.of(extent[seen] == 1, (codes[:-1] == 1).any(axis=0)[seen])
 
 
 def rows(folder: Path, trial: Trial) -> list[str]:
@@ -76,6 +87,7 @@ def rows(folder: Path, trial: Trial) -> list[str]:
                 mapped = am.map(
                     after=there / "after.tif",
                     before=there / "before.tif" if trial.pair else (),
+                    dem=there / "dem.tif" if trial.dem else (),
                     hazard=trial.hazard,
                     method=method,
                     out=there / method,
@@ -89,7 +101,8 @@ def rows(folder: Path, trial: Trial) -> list[str]:
         share = (pooled.tp + pooled.fn) / pooled.total
         cells = [
             trial.hazard,
-            f"{trial.sensor or 'optical'}, {'pair' if trial.pair else 'one image'}{TITLE[trial.truth]}",
+            f"{trial.sensor or 'optical'}, {'pair' if trial.pair else 'one image'}{TITLE[trial.truth]}"
+            + (f", {trial.terrain}, DEM" if trial.dem else ""),
             f"`{method}`",
             " ".join(_say(c.iou) for c in each),
             f"**{_say(pooled.iou)}**",
@@ -111,7 +124,8 @@ HEAD = f"""# Scores on simulated scenes
 {date.today()}, `python docs/measure.py`: scenes of {SIZE} x {SIZE} pixels, seeds {", ".join(map(str, SEEDS))},
 each method alone with its defaults. A simulation shows that a method does what it says; how it does on real images is in the
 tables that [Methods](methods.md) links to. *All-hazard* is the IoU of a map that calls everything hazard. *Clear* leaves out
-what simulated cloud and its shadow hide, as a class band (SCL, QA_PIXEL, Fmask) of a real image would.
+what simulated cloud and its shadow hide, as a class band (SCL, QA_PIXEL, Fmask) of a real image would. *DEM*: elevation is
+given; ground that it excludes is not scored.
 
 | hazard | images | method | IoU per seed | IoU pooled | precision | recall | IoU clear | all-hazard |
 |---|---|---|---|---|---|---|---|---|

@@ -17,7 +17,6 @@ from odc.geo.geobox import GeoBox
 import aftermap as am
 from aftermap import features
 from aftermap.area import pixel_area_m2
-from aftermap.errors import InputRefusedError
 from aftermap.products.exposure import AFFECTED, CLEAR, NOT_ANALYSED, OUTSIDE, Exposure
 from aftermap.tiles import blocks
 from tests.conftest import grid
@@ -142,13 +141,3 @@ def test_a_map_with_assets(pair: Pair, tmp_path: Path) -> None:
     assert mapped.made_by["assets"][0]["name"] == "roads.gpkg"
     assert str(tmp_path) not in json.dumps(mapped.made_by)
     assert "Assets affected" in (tmp_path / "out" / "report.html").read_text()
-
-
-def test_unusable_assets_are_refused_before_anything_is_written(pair: Pair, tmp_path: Path) -> None:
-    before, after = pair()
-    (tmp_path / "broken.gpkg").write_bytes(b"nothing")
-    for name, code in (("none.gpkg", "missing-file"), ("broken.gpkg", "unreadable-vector")):
-        with pytest.raises(InputRefusedError) as caught:
-            am.map(after, before, out=tmp_path / "out", assets=tmp_path / name)
-        assert caught.value.code == code
-        assert not (tmp_path / "out").exists()

@@ -173,7 +173,7 @@ def test_haze_that_lowers_water_below_zero_leaves_the_rise() -> None:
     event = optical_pair()
     for band in event._pixels["after"].values():
         band += 0.2
-    event._pixels["after"]["B11"] += 0.1
+    event._pixels["after"]["B11"] += 0.15
     assert (scores(event, Mndwi()) > 0.5)[FLOOD].mean() < 0.01
     assert iou(scores(event, MndwiRise()) > 0.5, region(FLOOD)) > 0.9
 

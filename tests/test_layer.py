@@ -77,17 +77,6 @@ def test_bands_unit_and_date_from_the_file_name(tmp_path: Path) -> None:
     assert found.reasons["unit"] == "file name"
 
 
-def test_nothing_says_what_the_bands_are(tmp_path: Path) -> None:
-    with pytest.raises(BandError, match="--bands") as refused:
-        layer(tmp_path / "a.tif", db(), ("", ""))
-    assert refused.value.code == "bands-unknown"
-
-
-def test_a_default_name_is_no_name(tmp_path: Path) -> None:
-    with pytest.raises(BandError):
-        layer(tmp_path / "a.tif", db(), ("Band 1", "Band 2"))
-
-
 def test_an_ambiguous_sensor_must_be_declared(tmp_path: Path) -> None:
     pixels = np.full((4, *SHAPE), 900, np.uint16) + np.arange(4, dtype=np.uint16)[:, None, None]
     names = ("B2", "B3", "B4", "B5")
@@ -101,29 +90,6 @@ def test_an_ambiguous_sensor_must_be_declared(tmp_path: Path) -> None:
 def test_declared_bands_must_match_the_count(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="3 bands are declared"):
         layer(tmp_path / "a.tif", db(), ("", ""), Declared(bands=("VV", "VH", "HH")))
-
-
-def test_a_band_the_sensor_does_not_have(tmp_path: Path) -> None:
-    with pytest.raises(BandError, match="has no band VX"):
-        layer(tmp_path / "a.tif", db(), ("", ""), Declared(bands=("VV", "VX"), sensor="sentinel-1"))
-
-
-@pytest.mark.parametrize(
-    ("pixels", "unit", "code"),
-    [
-        (db(), "power", "unit-impossible"),
-        (np.abs(db()) * 20, "dB", "unit-impossible"),
-        (convert(db(), "dB", "power"), "dB", "unit-impossible"),
-        (np.where(np.arange(SHAPE[1]) == 40, -9999, db()).astype(np.float32), "dB", "unit-impossible"),
-        (np.full((2, *SHAPE), 340, np.float32), "", "unit-unknown"),
-        (np.abs(db()) * 30, "amplitude", "unit-impossible"),
-    ],
-)
-def test_units_that_cannot_be(tmp_path: Path, pixels: npt.NDArray[np.float32], unit: str, code: str) -> None:
-    with pytest.raises(BandError) as refused:
-        layer(tmp_path / "a.tif", pixels, ("VV", "VH"), Declared(unit=unit))
-    assert refused.value.code == code
-    assert "--unit" in str(refused.value)
 
 
 def test_power_is_recognised_and_said(tmp_path: Path) -> None:
@@ -208,15 +174,6 @@ def test_infrared_marked_as_alpha_is_a_band_when_declared(tmp_path: Path) -> Non
     np.testing.assert_array_equal(got, pixels)
 
 
-def test_complex_pixels_and_folders_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "slc.tif", (db() + 1j * db(seed=1)).astype(np.complex64), grid(SHAPE), ("VV", "VH"))
-    with pytest.raises(RasterError) as refused:
-        open_layer("after", [tmp_path / "slc.tif"])
-    assert refused.value.code == "complex"
-    with pytest.raises(RasterError, match="folder"):
-        open_layer("after", [tmp_path])
-
-
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
 @pytest.mark.parametrize("compress", [None, "deflate"])
 def test_a_cut_file_is_truncated(tmp_path: Path, share: float, compress: str | None) -> None:
@@ -267,18 +224,3 @@ def test_one_band_per_file_on_grids_of_their_own(tmp_path: Path) -> None:
     got = scene.read(LayerBands("after", ("green", "swir1"), "reflectance"), Window(10, 10, 5, 5))
     np.testing.assert_allclose(got[:, 2, 2], [0.12, 0.05], rtol=1e-5)
     assert scene.resampling("after") == "bilinear, none"
-
-
-def test_a_band_given_twice(tmp_path: Path) -> None:
-    paths = [write(tmp_path / f"{n}_VV.tif", db(1), grid(SHAPE), ("",), unit="dB") for n in "ab"]
-    with pytest.raises(BandError, match="more than once"):
-        open_layer("after", paths)
-
-
-def test_missing_and_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(RasterError, match="no file"):
-        open_layer("after", [tmp_path / "none.tif"])
-    (tmp_path / "text.tif").write_text("not an image")
-    with pytest.raises(RasterError) as refused:
-        open_layer("after", [tmp_path / "text.tif"])
-    assert refused.value.code == "unreadable"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import aftermap as am
 from aftermap import journal
 from aftermap.cli import main
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
-from aftermap.sensors import convert
 from aftermap.tiles import Window
 from tests.conftest import flood_pair, grid, write
 
@@ -120,36 +118,6 @@ def test_unseen_pixels_change_no_area(pair: Pair, tmp_path: Path) -> None:
     assert (part.exclusion(WHOLE) == 1).sum() == 60 * 60
 
 
-@pytest.mark.parametrize("memory", [420, 700, 3000])
-def test_memory_changes_no_pixel(pair: Pair, tmp_path: Path, memory: int) -> None:
-    before, after = pair()
-    whole = am.map(after, before, out=tmp_path / "whole", options=am.Options(memory_mb=1000))
-    parts = am.map(after, before, out=tmp_path / "parts", options=am.Options(memory_mb=memory))
-    same(whole, parts)
-    assert journal.sha256(tmp_path / "whole" / "map.gpkg") == journal.sha256(tmp_path / "parts" / "map.gpkg")
-
-
-def test_power_maps_like_db(pair: Pair, tmp_path: Path) -> None:
-    in_db = am.map(*reversed(pair()), out=tmp_path / "db")
-    as_power = [
-        write(tmp_path / f"power{k}.tif", convert(p, "dB", "power"), grid(SHAPE), ("VV", "VH"), unit="power")
-        for k, p in enumerate(flood_pair(SHAPE)[:2])
-    ]
-    in_power = am.map(as_power[1], as_power[0], out=tmp_path / "power")
-    agree = in_db.extent(WHOLE) == in_power.extent(WHOLE)
-    assert agree.mean() > 0.9999
-
-
-def test_band_order_changes_nothing(pair: Pair, tmp_path: Path) -> None:
-    before, after, _ = flood_pair(SHAPE)
-    one = am.map(*reversed(pair()), out=tmp_path / "one")
-    swapped = [
-        write(tmp_path / f"swapped{k}.tif", p[::-1].copy(), grid(SHAPE), ("VH", "VV"), unit="dB")
-        for k, p in enumerate((before, after))
-    ]
-    same(one, am.map(swapped[1], swapped[0], out=tmp_path / "other"))
-
-
 def test_no_crs_is_mapped_in_pixels(pair: Pair, tmp_path: Path) -> None:
     before, after = pair(crs=None)
     mapped = am.map(after, before, out=tmp_path / "out")
@@ -198,62 +166,6 @@ def test_nothing_seen_is_another(tmp_path: Path) -> None:
     assert again.exit_code == 4
 
 
-def test_a_truncated_file_is_refused_and_nothing_written(pair: Pair, tmp_path: Path) -> None:
-    _, after = pair()
-    with after.open("rb+") as stream:
-        os.truncate(stream.fileno(), after.stat().st_size * 2 // 3)
-    result = run("map", "--after", after, "--hazard", "flood", "-o", tmp_path / "out")
-    assert result.exit_code == 3
-    assert "after.tif is truncated" in result.output or "cannot be read" in result.output
-    assert not (tmp_path / "out").exists()
-
-
-def bad_unit(path: Path) -> list[str]:
-    pixels = np.random.default_rng(0).normal(-12, 3, (2, *SHAPE)).astype(np.float32)
-    return ["--after", str(write(path / "a.tif", pixels, grid(SHAPE), ("VV", "VH"))), "--unit", "power"]
-
-
-def far_away(path: Path) -> list[str]:
-    _, after, _ = flood_pair(SHAPE)
-    there = write(path / "b.tif", after, grid(SHAPE, origin=(820000, 5350000)), ("VV", "VH"), unit="dB")
-    return ["--after", str(write(path / "a.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB")), "--before", str(there)]
-
-
-def no_band(path: Path) -> list[str]:
-    pixels = np.random.default_rng(0).integers(100, 3000, (2, *SHAPE)).astype(np.uint16)
-    return ["--after", str(write(path / "a.tif", pixels, grid(SHAPE), ("B02", "B04"))), "--sensor", "sentinel-2-l2a"]
-
-
-def no_names(path: Path) -> list[str]:
-    return ["--after", str(write(path / "a.tif", flood_pair(SHAPE)[1], grid(SHAPE), ("", "")))]
-
-
-def crs_on_one(path: Path) -> list[str]:
-    before, after, _ = flood_pair(SHAPE)
-    old = write(path / "b.tif", before, grid(SHAPE, crs=None), ("VV", "VH"), unit="dB")
-    return ["--after", str(write(path / "a.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB")), "--before", str(old)]
-
-
-@pytest.mark.parametrize(
-    ("make", "code"),
-    [
-        (bad_unit, "unit-impossible"),
-        (far_away, "no-overlap"),
-        (no_band, "band-missing"),
-        (no_names, "bands-unknown"),
-        (crs_on_one, "no-common-grid"),
-    ],
-)
-def test_refusals_say_the_code_and_the_repair(tmp_path: Path, make: Callable[[Path], list[str]], code: str) -> None:
-    result = run("map", *make(tmp_path), "--hazard", "flood", "-o", tmp_path / "out", "--json")
-    assert result.exit_code == 3, result.output
-    assert f"[{code}]" in result.output
-    said = json.loads(result.stdout.splitlines()[0])
-    assert said["error"] == code
-    assert said["repair"]
-    assert not (tmp_path / "out").exists()
-
-
 def test_wrong_use(pair: Pair, tmp_path: Path) -> None:
     _, after = pair()
     with pytest.raises(UnknownNameError, match="sar-threshold"):
@@ -284,7 +196,7 @@ def test_8_bit_radar_warns_and_is_mapped(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{k}.png.tif", p, grid(SHAPE, crs=None), ("VV",)) for k, p in zip("ba", scaled, strict=True)]
     mapped = am.map(paths[1], paths[0], out=tmp_path / "out")
     assert {"sar-8bit", "no-crs"} <= {w["code"] for w in mapped.made_by["warnings"]}
-    assert set(mapped.made_by["methods"]["ran"]) == {"sar-darker"}
+    assert list(mapped.made_by["methods"]["ran"]) == ["sar-darker", "log-ratio"]
     extent = mapped.extent(WHOLE) == 1
     assert (extent & flooded).sum() / (extent | flooded).sum() > 0.6
 
@@ -369,39 +281,6 @@ def test_outputs_that_cannot_be_written(pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         am.map(after, out=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.parametrize("damage", ["{", "{}", '{"assets": []}', '{"assets": {"a": {}}}'])
-def test_a_damaged_seal_is_said(pair: Pair, tmp_path: Path, damage: str) -> None:
-    _, after = pair()
-    am.map(after, out=tmp_path / "out")
-    (tmp_path / "out" / journal.SEAL).write_text(damage)
-    result = run("verify", tmp_path / "out")
-    assert result.exit_code == 3
-    assert "[damaged]" in result.output
-
-
-def test_an_assumed_threshold_is_a_warning(tmp_path: Path) -> None:
-    dry = np.random.default_rng(1).normal([[[-10]], [[-16]]], 1, (2, *SHAPE)).astype(np.float32)
-    path = write(tmp_path / "a.tif", dry, grid(SHAPE), ("VV", "VH"), unit="dB")
-    mapped = am.map(path, out=tmp_path / "out")
-    assert mapped.answer == "nothing found"
-    assert "threshold-assumed" in {w["code"] for w in mapped.made_by["warnings"]}
-
-
-def test_swapped_bands_are_a_warning(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tif", flood_pair(SHAPE)[1], grid(SHAPE), ("VH", "VV"), unit="dB")
-    mapped = am.map(path, out=tmp_path / "out")
-    assert "bands-swapped" in {w["code"] for w in mapped.made_by["warnings"]}
-
-
-def test_a_far_area_of_interest_is_refused(pair: Pair, tmp_path: Path) -> None:
-    _, after = pair()
-    ring = [[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]
-    aoi = tmp_path / "aoi.geojson"
-    aoi.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}))
-    with pytest.raises(InputRefusedError, match="beside"):
-        am.map(after, out=tmp_path / "out", aoi=aoi)
 
 
 def test_a_footprint_over_the_antimeridian_is_split(tmp_path: Path) -> None:

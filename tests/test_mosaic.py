@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import aftermap as am
-from aftermap.errors import BandError
 from aftermap.layer import Declared
 from aftermap.scene import Scene, open_scene
 from aftermap.scorer import LayerBands
@@ -97,16 +95,3 @@ def test_tiles_of_an_elevation_model_and_of_another_zone(tmp_path: Path) -> None
     got = read(both)
     np.testing.assert_array_equal(np.isfinite(got[0]).sum() > 60 * 80 * 1.5, True)
     assert set(np.unique(got[np.isfinite(got)]).tolist()) == {-12.0, -13.0}
-
-
-def test_what_is_no_mosaic(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).normal(-12, 2, (2, *SHAPE)).astype(np.float32)
-    one, two = cut(tmp_path, pixels, "a")
-    later = two.rename(tmp_path / "a_1_20240513.tif")
-    far = write(tmp_path / "far_20240501.tif", pixels, grid(SHAPE, origin=(700000, 5550000)), ("VV", "VH"), unit="dB")
-    lone = write(tmp_path / "lone_20240501.tif", pixels[:1], grid(SHAPE, origin=(422000, 5350000)), ("VV",), unit="dB")
-    for files, code in (([one, later], "mosaic-dates"), ([one, far], "mosaic-apart"), ([one, lone], "band-twice")):
-        with pytest.raises(BandError) as refused:
-            open_scene({"after": files}, hazard="flood")
-        assert refused.value.code == code
-        assert refused.value.repair

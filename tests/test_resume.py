@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 import aftermap as am
-from aftermap import deliver, journal, pieces
-from aftermap.errors import JobInterruptedError, RasterError
+from aftermap import journal, pieces
+from aftermap.errors import JobInterruptedError
 from aftermap.journal import Journal
-from tests.conftest import flood_pair, grid, write
 
 SHAPE = (1300, 1100)
 
@@ -137,16 +136,3 @@ def test_a_finished_job_is_not_run_again(scene: Path, tmp_path: Path) -> None:
     times = {p: os.stat(p).st_mtime_ns for p in out.iterdir()}
     assert am.map(scene / "after.tif", scene / "before.tif", out=out).answer == "found"
     assert {p: os.stat(p).st_mtime_ns for p in out.iterdir()} == times
-
-
-def test_a_window_that_cannot_be_read_stops_the_run_and_delivers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damage inside the file that no header shows: the run names file and window, keeps what it has, delivers nothing."""
-    _, after, _ = flood_pair(SHAPE)
-    path = write(tmp_path / "after.tif", after, grid(SHAPE), ("VV", "VH"), unit="dB")
-    whole = path.read_bytes()
-    place = len(whole) // 4
-    path.write_bytes(whole[:place] + bytes(4000) + whole[place + 4000 :])
-    monkeypatch.setattr("aftermap.layer.SAMPLE_SIDE", 1)
-    with pytest.raises(RasterError, match=r"after\.tif cannot be read at row"):
-        deliver.map(path, out=tmp_path / "out")
-    assert not (tmp_path / "out" / journal.SEAL).exists()

@@ -12,7 +12,7 @@ import numpy as np
 
 from aftermap.indices.landslide import common_unit
 from aftermap.indices.optical import UNITS, normalised_difference
-from aftermap.indices.radar import common_bands, sample, value_span, why_not
+from aftermap.indices.radar import common_bands, pair_unit, sample, value_span, why_not
 from aftermap.indices.survey import survey
 from aftermap.indices.threshold import F32, Gate, logistic, otsu, tiled_threshold
 from aftermap.scorer import Bool, LayerBands
@@ -42,11 +42,11 @@ class LogRatio:
 
     def why_not(self, scene: Scene) -> str:
         """Why there is no pair of one radar band, in words; empty when there is."""
-        return why_not(scene, _unit(scene), "after", "before")
+        return why_not(scene, pair_unit(scene), "after", "before")
 
     def prepare(self, scene: Scene) -> FallScorer:
         """The scorer with the threshold, None where none was found, from a pass over at most 34 Mpx per date."""
-        unit = _unit(scene)
+        unit = pair_unit(scene)
         band = common_bands(scene, unit, "after", "before")[0]
         after, before = (LayerBands(layer, (band,), unit, self.smooth_px) for layer in ("after", "before"))
         low, high = value_span(scene, after, before)
@@ -58,10 +58,6 @@ class LogRatio:
         pairs = zip(sample(scene, before), sample(scene, after), strict=True)
         found = tiled_threshold((then - now for then, now in pairs), gate, otsu)
         return FallScorer(band, unit, found.value, found.source, self.smooth_px, 1.0 if unit == "dB" else wide / 25)
-
-
-def _unit(scene: Scene) -> str:
-    return "dB" if common_bands(scene, "dB", "after", "before") else "digital_number"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ def common_bands(scene: Scene, unit: str, *layers: str) -> list[str]:
     return [p for p in CROSS_POL + CO_POL if not any(scene.missing(LayerBands(layer, (p,), unit)) for layer in layers)]
 
 
+def pair_unit(scene: Scene) -> str:
+    """dB where both dates have a common polarisation in it, else the numbers as stored."""
+    return "dB" if common_bands(scene, "dB", "after", "before") else "digital_number"
+
+
 def why_not(scene: Scene, unit: str, *layers: str) -> str:
     """Words for the first layer without backscatter in that unit, or for layers without a common polarisation, or ""."""
     lacking = [layer for layer in layers if not common_bands(scene, unit, layer)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aftermap.indices.radar import CROSS_POL, common_bands, sample, value_span, why_not
+from aftermap.indices.radar import CROSS_POL, common_bands, pair_unit, sample, value_span, why_not
 from aftermap.indices.threshold import F32, Found, Gate, logistic, otsu, tiled_threshold
 from aftermap.scorer import Bool, LayerBands
 
@@ -184,11 +184,11 @@ class SarDarker:
 
     def why_not(self, scene: Scene) -> str:
         """Why there is no pair of one radar band, in words; empty when there is."""
-        return why_not(scene, _unit(scene), "after", "before")
+        return why_not(scene, pair_unit(scene), "after", "before")
 
     def prepare(self, scene: Scene) -> DarkerScorer:
         """The scorer with the two thresholds, None where none was found, from passes over at most 34 Mpx per date."""
-        unit = _unit(scene)
+        unit = pair_unit(scene)
         band = common_bands(scene, unit, "after", "before")[0]
         after, before = (LayerBands(layer, (band,), unit, self.smooth_px) for layer in ("after", "before"))
         low, high = value_span(scene, after, before)
@@ -203,10 +203,6 @@ class SarDarker:
         bin_width, anywhere = (span[1] - span[0]) / 256, (np.inf, -np.inf)
         gate = Gate(span, bounds, anywhere, bin_width, balance=self.balance, least_votes=self.least_votes)
         return tiled_threshold(images, gate, otsu)
-
-
-def _unit(scene: Scene) -> str:
-    return "dB" if common_bands(scene, "dB", "after", "before") else "digital_number"
 
 
 @dataclass(frozen=True)

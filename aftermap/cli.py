@@ -156,7 +156,7 @@ def _say_map(mapped: Any, as_json: bool) -> None:
         for finding in run["warnings"]:
             click.echo(f"warning: {finding['what']} ({finding['where']}); {finding['repair']} [{finding['code']}]", err=True)
         click.echo(_answer(run, rows))
-        click.echo(f"method    {run['methods']['lead']}: {run['methods']['why']}")
+        click.echo(f"method    {' + '.join(run['methods']['combined'])}: {run['methods']['why']}")
         click.echo(f"report    {mapped.folder / 'report.html'}")
         click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
     if mapped.answer == "not analysed":

@@ -119,10 +119,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         for data in sets:
             own = [r for r in rows if (r["data"], r["way"]) == (data, way)]
             counts = [Counts(*(int(r[k]) for k in ("tp", "fp", "fn", "tn"))) for r in own]
-            low, high = interval(counts) if len(counts) > 1 else (np.nan, np.nan)
+            low, high = interval(counts)
+            between = f" ({low:.2f} to {high:.2f})" if len(counts) > 1 else ""
             pixels = [c.total for c in counts]
             cells.append(
-                f"**{sum(counts, start=Counts()).iou:.3f}** ({low:.2f} to {high:.2f}), {np.mean([r['iou'] for r in own]):.3f}, "
+                f"**{sum(counts, start=Counts()).iou:.3f}**{between}, {np.mean([r['iou'] for r in own]):.3f}, "
                 f"{np.average([r['ece'] for r in own], weights=pixels):.3f}"
             )
         lines.append([way, *cells])

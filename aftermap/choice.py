@@ -1,8 +1,8 @@
 """Which methods run on a scene, which of them make the map, and why: in words, for the record.
 
-Where radar and optical images of a date are there, the first method of each kind makes the map together with the other: the mean
-of their likelihoods is better than either alone on OMBRIA and in simulated floods, and than the mean of all methods
-(benchmarks/results/fusion.md).
+Where radar and optical images of a date are there, the first method of each kind makes the map together with the other. Of the
+ways that benchmarks/fusion.py compares, only the mean of these two is better than either alone on OMBRIA, on Sen1Floods11 and
+on simulated floods; docs/methods.md has the numbers.
 """
 
 from __future__ import annotations

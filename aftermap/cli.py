@@ -163,7 +163,7 @@ def _say_map(mapped: Any, as_json: bool) -> None:
         for finding in run["warnings"]:
             click.echo(f"warning: {finding['what']} ({finding['where']}); {finding['repair']} [{finding['code']}]", err=True)
         click.echo(_answer(run, rows))
-        click.echo(f"method    {run['methods']['lead']}: {run['methods']['why']}")
+        click.echo(f"method    {' + '.join(run['methods']['combined'])}: {run['methods']['why']}")
         if graded := [f"{r['value']} {r['class'].lower()}" for r in rows if r["quantity"] == "buildings"]:
             click.echo(f"buildings {', '.join(graded)} ({run['buildings']['graded_by']})")
         click.echo(f"report    {mapped.folder / 'report.html'}")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import raster, vector
+from aftermap.calibration import UNCALIBRATED
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.hazardmap import HazardMap
 from aftermap.journal import write_json
@@ -36,8 +37,14 @@ class Evaluation:
     hazard_not_analysed_px: int = 0
     ranked_on: str = "score"
 
-    def add(self, truth: npt.NDArray[np.int8], extent: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]) -> None:
-        """Counts one window: truth 1, 0 or -1 unknown; extent 1, 0 or 255; scores in [0, 1]."""
+    def add(
+        self,
+        truth: npt.NDArray[np.int8],
+        extent: npt.NDArray[np.uint8],
+        scores: npt.NDArray[np.float32],
+        likelihood: npt.NDArray[np.float32],
+    ) -> None:
+        """Counts one window: truth 1, 0 or -1 unknown; extent 1, 0 or 255; scores and likelihood in [0, 1]."""
         known, analysed = truth >= 0, extent != 255
         both = known & analysed
         self.truth_px += int(known.sum())
@@ -47,7 +54,7 @@ class Evaluation:
         actual = truth[both] == 1
         self.counts += Counts.of(extent[both] == 1, actual)
         self.ranking.add(scores[both], actual)
-        self.reliability.add(scores[both], actual)
+        self.reliability.add(likelihood[both], actual)
 
     def __iadd__(self, other: Evaluation) -> Evaluation:
         self.counts += other.counts
@@ -74,21 +81,20 @@ class Evaluation:
 def evaluate(hazard_map: HazardMap, truth: Path, *, band: int = 1, hazard_code: int | None = None, event: str = "") -> Evaluation:
     """Scores of one map against polygons of the hazard or a raster: `hazard_code` (1) hazard, 0 not, -1, 255, nodata unknown.
 
-    A raster on another grid is read by nearest neighbour on the map's grid. Ranking and calibration use score.tif where the
-    run kept it, else the 101 levels of likelihood.tif, said in `ranked_on`. Raises InputRefusedError for
-    other codes, for a mask of 0 and 255 alone (which of the two readings?), and where nothing is known of the map's place.
+    A raster on another grid is read by nearest neighbour on the map's grid. Ranking uses score.tif where the run kept it, else
+    the 101 levels of likelihood.tif, said in `ranked_on`; calibration uses likelihood.tif where it is calibrated, else what
+    ranking uses. Raises InputRefusedError for other codes, for a mask of 0 and 255 alone (which of the two readings?), and
+    where nothing is known of the map's place.
     """
     result = Evaluation(
         event or hazard_map.folder.name, ranked_on="score" if hazard_map.has_scores else "likelihood (101 levels)"
     )
     for window, actual in _truth(hazard_map, truth, band, hazard_code):
         extent = hazard_map.extent(window)
-        scores = (
-            hazard_map.score(window)
-            if hazard_map.has_scores
-            else hazard_map.likelihood(window).astype(np.float32) / np.float32(100)
-        )
-        result.add(actual, extent, scores)
+        likelihood = hazard_map.likelihood(window).astype(np.float32) / np.float32(100)
+        scores = hazard_map.score(window) if hazard_map.has_scores else likelihood
+        calibrated = hazard_map.made_by["calibration"] != UNCALIBRATED
+        result.add(actual, extent, scores, likelihood if calibrated else scores)
     if result.truth_px == 0:
         raise InputRefusedError(
             f"{truth.name} knows the truth of no pixel of this map", repair="check place and codes", code="no-truth"

@@ -89,7 +89,8 @@ def _header(run: Mapping[str, Any], numbers: _Numbers) -> Html:
     inputs, pixel_m = run["inputs"], run["grid"]["pixel_m"]
     seen = " → ".join(date(inputs[k].get("acquired")) for k in ("before", "after") if k in inputs)
     where = f"{place(run['grid'])}, {f'{pixel_m:.3g} m pixels' if pixel_m else 'pixel size not known'}"
-    kicker = tag('div class="kicker"', tag("span", tag("b", run["name"]), f" · {inputs['after']['sensor']} · {seen}"), where)
+    sensors = " + ".join(dict.fromkeys(facts["sensor"] for k, facts in inputs.items() if k.partition("-")[0] == "after"))
+    kicker = tag('div class="kicker"', tag("span", tag("b", run["name"]), f" · {sensors} · {seen}"), where)
     links = [Html('<a href="map.gpkg">Open map.gpkg in QGIS</a><a href="summary.csv">summary.csv</a>')]
     if count := len(run["warnings"]):
         links.insert(0, tag('a class="caution" href="#warnings"', f"{count} warning{'s' if count > 1 else ''}"))
@@ -192,9 +193,10 @@ def _excluded(numbers: _Numbers) -> Html:
 
 
 def _methods(methods: Mapping[str, Any], pictures: Mapping[str, U8]) -> list[Html]:
-    lead, ran, skipped = methods["lead"], methods["ran"], methods["skipped"]
-    parts = [tag("p", tag("b", lead), " led: ", methods["why"]) if lead else tag("p", "No method could run.")]
-    parts.append(tag('div class="cards"', *(_card(name, numbers, name == lead) for name, numbers in ran.items())))
+    leads, ran, skipped = methods["combined"], methods["ran"], methods["skipped"]
+    led = tag("b", " + ".join(leads))
+    parts = [tag("p", led, " led: ", methods["why"]) if leads else tag("p", "No method could run.")]
+    parts.append(tag('div class="cards"', *(_card(name, numbers, name in leads) for name, numbers in ran.items())))
     if "agreement" in pictures and "after" in pictures:
         picture = _svg(pictures, 'role="img" aria-label="Agreement of methods"', "after muted", "agreement")
         parts.append(tag('figure class="agreement"', picture, tag('figcaption class="keys"', *_agreement_keys(len(ran)))))
@@ -342,7 +344,7 @@ def _legend(run: Mapping[str, Any], numbers: _Numbers, shown: Sequence[str]) -> 
     reasons = [swatch(palette.css(palette.excluded(r["reason"])), r["reason"]) for r in numbers.reasons]
     keys = {
         "extent": [swatch("var(--extent)", run["maps"].partition(",")[0].capitalize())],
-        "likelihood": [_ramp_key(run["parameters"].get("threshold"))],
+        "likelihood": [_ramp_key(run["methods"].get("percent_at_threshold"))],
         "exclusion": [tag('span class="k-exclusion"', key) for key in reasons],
         "agreement": [tag('span class="k-agreement"', key) for key in _agreement_keys(len(run["methods"]["ran"]))],
     }
@@ -351,10 +353,10 @@ def _legend(run: Mapping[str, Any], numbers: _Numbers, shown: Sequence[str]) -> 
     return tag('div class="legend"', *parts, tag('span class="note"', orientation(run["grid"])))
 
 
-def _ramp_key(threshold: object) -> Html:
-    """The likelihood ramp with a tick at the threshold, where there is one in [0, 1]."""
-    known = isinstance(threshold, (int, float)) and 0 <= threshold <= 1
-    tick, words = (f'<i style="left:{threshold:.1%}"></i>', f", mapped from {threshold:.0%}") if known else ("", "")
+def _ramp_key(percent: object) -> Html:
+    """The likelihood ramp with a tick where the extent begins, where that is known."""
+    known = isinstance(percent, (int, float)) and 0 <= percent <= 100
+    tick, words = (f'<i style="left:{percent:.1f}%"></i>', f", mapped from {percent:.0f}%") if known else ("", "")
     return tag("span", "Likelihood 0", tag('span class="ramp"', Html(tick)), "100\u00a0%", words.replace("%", "\u00a0%"))
 
 

@@ -1,8 +1,8 @@
 """What a score is worth: isotonic regression on simulated scenes per method and kind of sensor, judged on real chips.
 
 Run:     python -m benchmarks.calibrate [--data ../shared/data]
-Writes:  benchmarks/results/calibration.csv (a row per method and event), calibration.md (the table) and
-         aftermap/static/calibration.json (the tables that are used: of the methods whose real chips they bring nearer the truth)
+Writes:  benchmarks/results/calibration.csv (a row per method and event), calibration.md (the table), calibration.json (every
+         table from score to likelihood), and aftermap/static/calibration.json: those that bring real chips nearer the truth
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aftermap.tiles import Window
 from benchmarks import classical_real, flood_real
 
 RESULTS = Path(__file__).parent / "results"
-LEVELS, BINS, MOST_KNOTS, LEAST_EVENTS = 1000, 15, 32, 3
+LEVELS, BINS, MOST_KNOTS, LEAST_EVENTS = 1000, 15, 32, 2
 SIZE, SEEDS = 768, (100, 101, 102)
 SCENES: dict[str, tuple[dict[str, Any], ...]] = {
     "flood": tuple(
@@ -89,7 +89,7 @@ def _add_simulated(found: Histograms, hazard: str, folder: Path, seed: int, argu
     for files in (both, {"after": both["after"]}):
         for key, scores in scored(hazard, files, {}):
             truth = np.logical_or.reduce([bands[k] for k in MEANT.get(key.finds, (0,))])
-            found[key][" ".join([*arguments.values(), f"seed {seed}"])] = histogram(scores, truth)
+            found[key][" ".join([*map(str, arguments.values()), f"seed {seed}"])] = histogram(scores, truth)
 
 
 def real(data: Path) -> Histograms:
@@ -112,7 +112,9 @@ def real(data: Path) -> Histograms:
                 grid = open_scene({"after": [picture.after]}, hazard=picture.hazard, declared={"after": picture.declared}).grid
                 truth = picture.truth(grid)
                 found_here = scored(picture.hazard, {"after": picture.after}, {"after": picture.declared})
-                _add(found, f"{picture.data} {picture.region}", found_here, truth, np.ones_like(truth))
+                # zoom levels of one town and tiles of one mosaic are no events of their own
+                event = f"{picture.data} {picture.region}" if picture.hazard == "landslide" else picture.data
+                _add(found, event, found_here, truth, np.ones_like(truth))
     return found
 
 
@@ -146,6 +148,13 @@ def error(counts: F64, knots: tuple[Sequence[float], Sequence[float]] | None = N
     return float(np.abs(gaps).sum() / max(pixels.sum(), 1))
 
 
+def iou(counts: F64, knots: tuple[Sequence[float], Sequence[float]] | None = None) -> float:
+    """IoU of what lies above 0.5 in score, or in what the knots make of it."""
+    likelihood = np.arange(LEVELS + 1) / LEVELS
+    above = (likelihood if knots is None else np.interp(likelihood, *knots)) > 0.5
+    return float(counts[1, above].sum() / max(counts[1].sum() + counts[0, above].sum(), 1))
+
+
 def rows_of(made: Histograms, chips: Histograms) -> Iterator[dict[str, Any]]:
     """A row per method and event, and one pooled for the simulated scenes and for the real chips of each."""
     for key, scenes in made.items():
@@ -157,6 +166,7 @@ def rows_of(made: Histograms, chips: Histograms) -> Iterator[dict[str, Any]]:
                     **key._asdict(), "where": where, "event": event, "events": len(events), "pixels": int(counts.sum()),
                     "hazard_share": round(float(counts[1].sum() / max(counts.sum(), 1)), 4),
                     "ece_score": round(error(counts), 4), "ece_calibrated": round(error(counts, knots), 4),
+                    "iou_score": round(iou(counts), 4), "iou_calibrated": round(iou(counts, knots), 4),
                 }  # fmt: skip
 
 
@@ -173,7 +183,7 @@ def verdict(events: Sequence[Mapping[str, Any]], pooled: Mapping[str, Any] | Non
 
 
 def tables(rows: Sequence[Mapping[str, Any]], made: Histograms) -> tuple[str, list[dict[str, Any]]]:
-    """Markdown, and the entries of calibration.json."""
+    """Markdown, and a table with its facts for each method; `unused` says why it is not used."""
     lines, entries = [], []
     for key, scenes in made.items():
         own = [r for r in rows if all(r[k] == v for k, v in key._asdict().items())]
@@ -183,18 +193,18 @@ def tables(rows: Sequence[Mapping[str, Any]], made: Histograms) -> tuple[str, li
         scores, likelihoods = fitted(np.sum(list(scenes.values()), axis=0))
         cells = [key.hazard, key.method, key.kind, key.finds, str(len(scenes)), f"{fit['hazard_share']:.3f}",
                  f"{fit['ece_score']:.3f}", f"{fit['ece_calibrated']:.3f}"]  # fmt: skip
-        there = ["–"] * 4 if chips is None else [
-            str(len(events)), f"{chips['hazard_share']:.3f}", f"{chips['ece_score']:.3f}", f"{chips['ece_calibrated']:.3f}"
+        there = ["–"] * 5 if chips is None else [
+            str(len(events)), f"{chips['hazard_share']:.3f}", f"{chips['ece_score']:.3f}", f"{chips['ece_calibrated']:.3f}",
+            f"{chips['iou_score']:.3f}, {chips['iou_calibrated']:.3f}",
         ]  # fmt: skip
         lines.append([*cells, *there, why or "**calibrated**"])
-        if not why and chips is not None:
-            entries.append({
-                **key._asdict(), "scenes": len(scenes), "seeds": list(SEEDS), "ece_simulated": fit["ece_calibrated"],
-                "events": len(events), "ece_real": chips["ece_calibrated"], "ece_real_uncalibrated": chips["ece_score"],
-                "scores": scores, "likelihoods": likelihoods,
-            })  # fmt: skip
+        entries.append({
+            **key._asdict(), "scenes": len(scenes), "seeds": list(SEEDS), "ece_simulated": fit["ece_calibrated"],
+            "events": len(events), "ece_real": chips and chips["ece_calibrated"],
+            "ece_real_uncalibrated": chips and chips["ece_score"], "unused": why, "scores": scores, "likelihoods": likelihoods,
+        })  # fmt: skip
     head = ("hazard", "method", "sensor", "finds", "scenes", "hazard share", "ECE of score", "ECE calibrated", "real events",
-            "hazard share", "ECE of score", "ECE calibrated", "used")  # fmt: skip
+            "hazard share", "ECE of score", "ECE calibrated", "IoU at 0.5 of score, of likelihood", "used")  # fmt: skip
     body = "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
     words = f"""# Calibration
 
@@ -222,9 +232,10 @@ def main(data: Path) -> None:
         writer.writerows(rows)
     words, entries = tables(rows, made)
     (RESULTS / "calibration.md").write_text(words)
-    made_by = {"command": "python -m benchmarks.calibrate", "date": date.today().isoformat(), "size_px": SIZE}
-    lines = ",\n".join(json.dumps(e) for e in entries)
-    calibration.FILE.write_text(f'{{"made_by": {json.dumps(made_by)},\n"tables": [\n{lines}\n]}}\n')
+    for path, shown in ((RESULTS / "calibration.json", entries), (calibration.FILE, [e for e in entries if not e["unused"]])):
+        made_by = {"command": "python -m benchmarks.calibrate", "date": date.today().isoformat(), "size_px": SIZE}
+        lines = ",\n".join(json.dumps(e) for e in shown)
+        path.write_text(f'{{"made_by": {json.dumps(made_by)},\n"tables": [\n{lines}\n]}}\n')
     click.echo(words)
 
 

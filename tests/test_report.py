@@ -35,7 +35,8 @@ def make_run(**changes: Any) -> dict[str, Any]:
         "inputs": {"after": _facts("after.tif", "2024-05-13T05:00:00Z"), "before": _facts("before.tif", "2024-05-01T05:00:00Z")},
         "grid": {"crs": "EPSG:32633", "shape": [40, 70], "transform": [10.0, 0, 5e5, 0, -10.0, 5e6], "pixel_m": 10.0},
         "methods": {
-            "lead": "sar-drop", "why": "both dates are radar", "ran": {"sar-drop": {"threshold_db": -3.25}, "sar-threshold": {}},
+            "lead": "sar-drop", "combined": ["sar-drop"], "percent_at_threshold": 50, "why": "both dates are radar",
+            "ran": {"sar-drop": {"threshold_db": -3.25}, "sar-threshold": {}},
             "skipped": {"mndwi": "the after image has no band green"},
         },
         "parameters": {"threshold": 0.5, "min_area_m2": 1000.0}, "calibration": "uncalibrated", "area_unit": "ha",
@@ -149,7 +150,8 @@ def _hostile(value: Any) -> Any:
 
 STEERS = {"answer", "crs", "transform", "shape", "pixel_m", "quantity", "area_unit"}
 KEPT = {*make_run(), *make_summary()[0], *make_run()["grid"], *_facts("", None), "after", "before", "sha256", "bytes",
-        "lead", "why", "ran", "skipped", "code", "what", "where", "repair", "threshold", "min_area_m2", "name"}  # fmt: skip
+        "lead", "combined", "percent_at_threshold", "why", "ran", "skipped",
+        "code", "what", "where", "repair", "threshold", "min_area_m2", "name"}  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", ["found", "nothing found", "not analysed"])
@@ -181,7 +183,7 @@ def test_nothing_found_is_said_in_words(tmp_path: Path) -> None:
 
 
 def test_not_analysed_never_reads_as_none(tmp_path: Path) -> None:
-    methods = {"lead": None, "why": "", "ran": {}, "skipped": {"sar-drop": "no before image"}}
+    methods: dict[str, Any] = {"lead": None, "combined": [], "why": "", "ran": {}, "skipped": {"sar-drop": "no before image"}}
     run = make_run(answer="not analysed", methods=methods, warnings=[], assumptions=[])
     page = Page(make_page(tmp_path / "r.html", run=run, summary=make_summary(affected=0)))
     assert "Could not be analysed" in page.words

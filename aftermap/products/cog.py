@@ -44,7 +44,7 @@ RASTERS = {
         "agreement.tif", "uint8", 255, "how many methods, of {methods}, call it {what}; 255 not analysed", "nearest"
     ),
     "score": RasterProduct(
-        "score.tif", "float32", float("nan"), "score of {what} in [0, 1], {calibration}; NaN not analysed", "average"
+        "score.tif", "float32", float("nan"), "score of {what} in [0, 1], uncalibrated; NaN not analysed", "average"
     ),
 }  # fmt: skip
 
@@ -57,7 +57,8 @@ class RasterSet:
         self._writers = {
             n: raster.Writer(
                 scratch / f"scratch-{n}.tif", grid, dtype=RASTERS[n].dtype, nodata=RASTERS[n].nodata, palette=RASTERS[n].palette,
-                descriptions=[RASTERS[n].description.format(**words)], tags={"AFTERMAP_CALIBRATION": words["calibration"]},
+                descriptions=[RASTERS[n].description.format(**words)],
+                tags={"AFTERMAP_CALIBRATION": words["calibration"] if n != "score" else "uncalibrated"},
             )
             for n in names
         }  # fmt: skip

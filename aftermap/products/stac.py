@@ -85,7 +85,7 @@ def _properties(grid: GeoBox, run: Mapping[str, Any]) -> dict[str, Any]:
         "processing:facility": "aftermap",
         "aftermap:hazard": run["hazard"],
         "aftermap:answer": run["answer"],
-        "aftermap:method": run["methods"]["lead"],
+        "aftermap:method": " + ".join(run["methods"]["combined"]),
         "aftermap:calibration": run["calibration"],
         "aftermap:acquired": run["inputs"]["after"]["acquired"],
     }

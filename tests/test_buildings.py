@@ -164,7 +164,7 @@ def test_roofs_on_one_image_or_an_unlike_pair_are_not_graded(tmp_path: Path, mon
     noise = np.random.default_rng(1).integers(1, 256, (3, *TOWN)).astype(np.uint8)
     unlike = write(tmp_path / "noise.tif", noise, grid(TOWN, gsd=0.5), ("red", "green", "blue"), unit="digital_number")
     am.map(after, unlike, out=tmp_path / "two", hazard="building", footprints=roofs)
-    monkeypatch.setattr("aftermap.indices.footprint.shift_of", lambda scene: Shift(3.0, 0.0, 25, 25))
+    monkeypatch.setattr("aftermap.indices.footprint.shift_of", lambda *_: Shift(3.0, 0.0, 25, 25))
     am.map(after, before, out=tmp_path / "three", hazard="building", footprints=roofs)
     for name, why in (("one", "give an image from before"), ("two", "differ everywhere"), ("three", "lie 3.0 px apart")):
         assert set(built_up(tmp_path / name)["damage_gra"]) == {UNGRADED}

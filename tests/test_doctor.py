@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,15 @@ def with_area(make: Callable[[Path], Path]) -> Make:
 
 
 def empty(folder: Path, name: str) -> Args:
-    path = folder / name
-    path.touch() if name.endswith("zip") else path.mkdir()
-    return ["--after", path]
+    (folder / name).mkdir()
+    return ["--after", folder / name]
+
+
+def packed(path: Path, member: str) -> Path:
+    """A zip of one member, which may be no image at all."""
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr(member, "no image")
+    return path
 
 
 def text(path: Path) -> Path:
@@ -112,11 +119,16 @@ def pair(**how: Any) -> Make:
 
 
 REFUSED: dict[str, list[Make]] = {
-    "packed": [lambda f: empty(f, "S2A_MSIL2A_20240612T101559.zip")],
+    "archive-damaged": [lambda f: ["--after", text(f / "S2A_MSIL2A_20240612T101559.zip")]],
+    "archive-unsafe": [lambda f: ["--after", packed(f / "a.zip", "../a.tif")]],
+    "archive-empty": [lambda f: ["--after", packed(f / "a.zip", "notes.txt")]],
     "safe-empty": [lambda f: empty(f, "S2A_MSIL2A_20240612T101559.SAFE")],
     "sar-uncalibrated": [
         lambda f: empty(f, "S1A_IW_GRDH_1SDV_20240612T165500.SAFE"),
-        lambda f: empty(f, "S1A_IW_GRDH_1SDV_20240612T165500.zip"),
+        lambda f: [
+            "--after",
+            packed(f / "a.zip", "S1A_IW_GRDH_1SDV_20240612T165500.SAFE/measurement/s1a-iw-grd-vv-20240612.tiff"),
+        ],
     ],
     "mosaic-dates": [two_images("b_20240513.tif")],
     "mosaic-apart": [two_images("b_20240501.tif", on=grid(SHAPE, origin=(700000, 5550000)))],
@@ -160,6 +172,10 @@ REFUSED: dict[str, list[Make]] = {
     "vector-without-crs": [
         with_area(lambda f: area(f / "bare.gpkg", HERE, crs=None)),
         lambda f: [*one(on=grid(SHAPE, crs=None))(f), "--aoi", area(f / "x.gpkg", HERE)],
+    ],
+    "footprints-outside": [
+        lambda f: [*one()(f), "--footprints", area(f / "x.gpkg", shapely.box(1, 1, 2, 2), crs="EPSG:4326")],
+        lambda f: [*one()(f), "--footprints", area(f / "y.gpkg", shapely.box(500000, 5348500, 500100, 5349900))],
     ],
     "no-polygons": [
         with_area(lambda f: area(f / "x.gpkg", shapely.LineString([(0, 0), (1, 1)]), kind="LineString")),
@@ -284,6 +300,10 @@ WARNED: dict[str, Make] = {
     "constant-band": one(pixels=np.stack([flood_pair(SHAPE)[1][0], np.full(SHAPE, -18, np.float32)])),
     "cloud-mask-missing": lambda f: ["--after", infrared(f / "S2A_MSIL2A_a.tif", bands=("B02", "B03", "B04", "B08"))],
     "part-covered": part_covered,
+    "beside-dates": lambda f: [
+        "--after", radar(f / "a.tif", tags={"ACQUISITION_DATETIME": "2024-06-10"}),
+        infrared(f / "S2A_MSIL2A_20240613T101559.tif", bands=("B03", "B04", "B08", "SCL")),
+    ],
     "dates-reversed": lambda f: [*pair()(f), "--after-date", "2024-05-01", "--before-date", "2024-05-13"],
     "orbit-differs": tagged("ORBIT_DIRECTION", "ASCENDING", "descending"),
     "pair-shifted": moved,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aftermap.indices.threshold import F32
+from aftermap.median import median_filter
 from aftermap.scorer import LayerBands
-from aftermap.tiles import spread
+from aftermap.tiles import Window, spread
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
@@ -23,7 +24,12 @@ SAMPLE_BLOCK_PX, SAMPLE_BLOCKS = 512, 128
 def sample(scene: Scene, inputs: LayerBands) -> Iterator[F32]:
     """Blocks (y, x) of the first band of `inputs`, evenly spread over the scene."""
     for block in spread(scene.shape, SAMPLE_BLOCK_PX, SAMPLE_BLOCKS):
-        yield scene.read(inputs, block)[0]
+        yield look(scene, inputs, block)[0]
+
+
+def look(scene: Scene, inputs: LayerBands, block: Window) -> F32:
+    """Pixels (band, y, x) for a first pass: medians end at the block, or its eight neighbours would have to be read."""
+    return median_filter(scene.read(replace(inputs, median_px=1), block), inputs.median_px)
 
 
 def common_bands(scene: Scene, unit: str, *layers: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap.indices.radar import SAMPLE_BLOCK_PX, SAMPLE_BLOCKS
+from aftermap.indices.radar import SAMPLE_BLOCK_PX, SAMPLE_BLOCKS, look
 from aftermap.indices.threshold import F32, F64, otsu
 from aftermap.scorer import LayerBands
 from aftermap.tiles import spread
@@ -26,7 +26,7 @@ def survey(scene: Scene, inputs: Sequence[LayerBands], see: See, halo_px: int = 
     """Images (y, x) of what `see` makes of blocks evenly spread over the scene; NaN where any band was not observed."""
     for block in spread(scene.shape, SAMPLE_BLOCK_PX, SAMPLE_BLOCKS):
         wide = block.pad(halo_px, scene.shape)
-        pixels = np.concatenate([scene.read(i, wide) for i in inputs])
+        pixels = np.concatenate([look(scene, i, wide) for i in inputs])
         image = np.where(np.isfinite(pixels).all(axis=0), see(pixels), np.nan)
         yield np.asarray(image[block.within(wide).slices], np.float32)
 

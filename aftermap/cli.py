@@ -116,6 +116,11 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--density-m", type=float, help="Also write density.tif and priority cells: share of hazard per cell of this side.")
 @click.option("--profile", help="unosat: map.gpkg also has a layer with the field names of UNOSAT (floods).")
 @click.option("--event-code", help="UNOSAT's code of the event, for --profile unosat.")
+@click.option(
+    "--only",
+    callback=lambda *given: _names(given[-1]),
+    help="Write these rasters alone, no polygons and no report: likelihood,extent.",
+)
 @click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
 @click.option("--coregister", is_flag=True, help="Measure how --before lies beside --after, and take the shift out.")
 @click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB; at least 420.")
@@ -137,16 +142,18 @@ def map_command(**given: Any) -> None:
     _say_map(mapped, given["as_json"])
 
 
+def _names(given: str | None) -> tuple[str, ...]:
+    """Names that commas part."""
+    return tuple(name.strip() for name in given.split(",")) if given else ()
+
+
 def _declared(given: dict[str, Any]) -> dict[str, Any]:
     from aftermap.layer import Declared
 
-    def split(bands: str | None) -> tuple[str, ...]:
-        return tuple(b.strip() for b in bands.split(",")) if bands else ()
-
     both = {"unit": given["unit"], "nodata": given["nodata"]}
-    after = Declared(bands=split(given["bands"]), sensor=given["sensor"], acquired=given["after_date"], **both)
+    after = Declared(bands=_names(given["bands"]), sensor=given["sensor"], acquired=given["after_date"], **both)
     before = Declared(
-        bands=split(given["before_bands"] or given["bands"]), sensor=given["before_sensor"] or given["sensor"],
+        bands=_names(given["before_bands"] or given["bands"]), sensor=given["before_sensor"] or given["sensor"],
         acquired=given["before_date"], **both,
     )  # fmt: skip
     return {"after": after, "before": before}
@@ -166,8 +173,11 @@ def _say_map(mapped: Any, as_json: bool) -> None:
         click.echo(f"method    {' + '.join(run['methods']['combined'])}: {run['methods']['why']}")
         if graded := [f"{r['value']} {r['class'].lower()}" for r in rows if r["quantity"] == "buildings"]:
             click.echo(f"buildings {', '.join(graded)} ({run['buildings']['graded_by']})")
-        click.echo(f"report    {mapped.folder / 'report.html'}")
-        click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
+        if run["parameters"]["only"]:
+            click.echo(f"rasters   {', '.join(str(mapped.folder / f'{n}.tif') for n in run['parameters']['only'])}")
+        else:
+            click.echo(f"report    {mapped.folder / 'report.html'}")
+            click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
     if mapped.answer == "not analysed":
         sys.exit(_NOT_ANALYSED_EXIT)
 
@@ -182,10 +192,10 @@ def _answer(run: dict[str, Any], rows: Sequence[dict[str, str]]) -> str:
     if run["answer"] == "nothing found":
         noun, _, caveat = run["maps"].partition(", ")
         return f"no {noun} found{f' ({caveat})' if caveat else ''}; {analysed}"
-    area, polygons = of("affected_area"), float(of("polygons")["value"])
-    return (
-        f"{run['maps']}: {float(area['value']):,.1f} {area['unit']} in {polygons:,.0f} polygon{'s' * (polygons != 1)}; {analysed}"
-    )
+    area = of("affected_area")
+    counted = next((float(r["value"]) for r in rows if r["quantity"] == "polygons"), None)
+    polygons = "" if counted is None else f" in {counted:,.0f} polygon{'s' * (counted != 1)}"
+    return f"{run['maps']}: {float(area['value']):,.1f} {area['unit']}{polygons}; {analysed}"
 
 
 @main.command(cls=_ManyFiles)

@@ -16,20 +16,8 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from aftermap import (
-    archive,
-    check,
-    coregister,
-    exclude,
-    features,
-    journal,
-    meridian,
-    palette,
-    pieces,
-    raster,
-    report,
-    sight,
-)
+from aftermap import check, coregister, exclude, journal, meridian, palette, pieces, provenance, raster, report, sight
+from aftermap.ahead import ahead
 from aftermap.area import pixel_size_m
 from aftermap.assumptions import assumptions
 from aftermap.calibration import FILE as CALIBRATION
@@ -38,7 +26,7 @@ from aftermap.choice import Chosen, Made, choose, make
 from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
-from aftermap.layer import Declared, Layer
+from aftermap.layer import Declared
 from aftermap.predict import Plan, predict
 from aftermap.products.cog import RASTERS
 from aftermap.products.density import Cells
@@ -59,6 +47,8 @@ FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
 """Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
 LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
+ONLY = ("likelihood", "extent", "exclusion", "agreement")
+"""Rasters that can be asked for alone."""
 _UNSEPARATED = {
     "water": "open water, permanent water not separated",
     "bare soil": "bare soil, old and new not separated",
@@ -91,6 +81,8 @@ class Options:
     look: float | None = None
     """Azimuth in which the radar looks, in degrees clockwise from north."""
     keep_scores: bool = False
+    only: tuple[str, ...] = ()
+    """Rasters to write alone, of ONLY, with no minimum mapping unit, polygons or report; empty for everything."""
     coregister: bool = False
     memory_mb: int = 1000
     overwrite: bool = False
@@ -109,6 +101,10 @@ class Options:
         for name, value in (("--gsd-m", self.gsd_m), ("--min-area-m2", self.min_area_m2), ("--density-m", self.density_m)):
             if value is not None and not 0 <= value < 1e12:
                 raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
+        if unknown := [n for n in self.only if n not in ONLY]:
+            raise UnknownNameError("raster", unknown[0], ONLY)
+        if self.only and (self.min_area_m2 or self.density_m or self.profile):
+            raise UsageError("--only writes no polygons and no density", repair="leave out --only, or what asks for them")
         if self.memory_mb < LEAST_MEMORY_MB:
             raise UsageError(f"--memory {self.memory_mb} MB is too little", repair=f"give at least {LEAST_MEMORY_MB} MB")
 
@@ -225,7 +221,11 @@ class _Job:
         """What is known before the first score, and determines everything after."""
         scene, grid = self.scene, self.scene.grid
         size = pixel_size_m(grid) or self.options.gsd_m
-        usual = MIN_BUILDING_M2 if scene.hazard == "building" else MIN_AREA_M2
+        usual, least_px = MIN_BUILDING_M2 if scene.hazard == "building" else MIN_AREA_M2, MIN_AREA_PX
+        if self.options.only:
+            usual, least_px = 0.0, 0.0
+            if self.assets or self.footprints:
+                raise UsageError("--only counts no assets and no buildings", repair="leave out --only, or what asks for them")
         least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
         look = self._look()
         if self.options.profile == "unosat" and scene.hazard != "flood":
@@ -240,10 +240,11 @@ class _Job:
             "aftermap": version("aftermap"),
             "name": scene.name,
             "hazard": scene.hazard,
-            "inputs": {key: _input(scene, layer) for key, layer in scene.layers.items()},
-            "area_of_interest": _polygons(scene.area_of_interest), "low_sensitivity": _polygons(scene.insensitive),
-            "assets": _assets(self.assets),
-            "footprints": _footprints(self.footprints, grid),
+            "inputs": provenance.inputs(scene),
+            "area_of_interest": provenance.polygons(scene.area_of_interest),
+            "low_sensitivity": provenance.polygons(scene.insensitive),
+            "assets": provenance.assets(self.assets),
+            "footprints": provenance.footprints(self.footprints, grid),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
@@ -257,7 +258,8 @@ class _Job:
                 "radar_look": look.facts() if look else None,
                 "coregister": self.options.coregister,
                 "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
-                **({"min_area_m2": usual if least is None else least} if size else {"min_area_px": MIN_AREA_PX}),
+                "only": list(self.options.only),
+                **({"min_area_m2": usual if least is None else least} if size else {"min_area_px": least_px}),
             },
             "area_unit": "ha" if size else "px",
             "warnings": [f.facts() for f in check.examine(scene)],
@@ -300,7 +302,8 @@ class _Job:
         rows = summary.rows()
         write_summary(log.stage / "summary.csv", rows)
         journal.write_json(log.stage / "run.json", run)
-        report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=self._pictures(log.stage, run))
+        if not self.options.only:
+            report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=self._pictures(log.stage, run))
         write_item(log.stage, self.scene.grid, run)
         log.deliver()
 
@@ -310,7 +313,8 @@ class _Job:
         pictures = {}
         after = self.scene.layers["after"]
         beside = {before.name.partition("-")[0]: before.name for other, before in self.scene.pairs() if other is after}
-        thumbs = {k: self.scene.thumbnail(name, shape) for k, name in (*beside.items(), ("after", after.name))}
+        shown = {**beside, "after": after.name}
+        thumbs = dict(zip(shown, ahead(lambda name: self.scene.thumbnail(name, shape), shown.values(), workers=2), strict=True))
         for key, pixels in thumbs.items():
             layer = self.scene.layers[beside.get(key, key)]
             names = [band.common if (band := layer.sensor.band(n)) else n for n in layer.bands]
@@ -331,46 +335,6 @@ def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
         return None
     cells = Cells.nearest(grid, options.density_m, gsd_m=options.gsd_m)
     return {"asked_m": options.density_m, "cell_px": [cells.rows, cells.cols]}
-
-
-def _assets(path: Path | None) -> list[dict[str, Any]]:
-    """The files that hold the assets."""
-    if path is None:
-        return []
-    features.layer_of(path)
-    return _files_of(path)
-
-
-def _footprints(path: Path | None, grid: GeoBox) -> list[dict[str, Any]]:
-    """The files that hold the footprints, of which some lie in the image."""
-    if path is None:
-        return []
-    features.refuse_apart(path, grid)
-    return _files_of(path)
-
-
-def _files_of(path: Path) -> list[dict[str, Any]]:
-    """A shapefile keeps its parts in several."""
-    return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
-
-
-def _polygons(given: Sequence[Any]) -> dict[str, Any] | None:
-    """How many polygons there are, and a hash of them in the grid's CRS; None where there are none."""
-    shapes = [polygon.wkb_hex for polygon in given]
-    return {"polygons": len(shapes), "sha256": journal.digest(shapes)} if shapes else None
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "sha256": journal.sha256(path), "bytes": path.stat().st_size}
-
-
-def _input(scene: Scene, layer: Layer) -> dict[str, Any]:
-    return {
-        "files": [_file(p) for p in archive.homes(layer.paths)],
-        "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
-        "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
-        "stored": [[str(s.nodata), s.scale, s.offset] for image in layer.images for s in image.sources],
-    }  # fmt: skip
 
 
 def _numbers(scorer: Scorer) -> dict[str, Any]:

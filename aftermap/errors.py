@@ -43,7 +43,7 @@ class UnknownNameError(UsageError):
         names = sorted(known)
         near = get_close_matches(name, names, n=3, cutoff=0.5)
         repair = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-        super().__init__(f"no {kind} is called {name!r}", repair=repair, code=f"unknown-{kind}")
+        super().__init__(f"no {kind} is called {name!r}", repair=repair, code=f"unknown-{kind.replace(' ', '-')}")
 
 
 class InputRefusedError(AftermapError):

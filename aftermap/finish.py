@@ -12,12 +12,13 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from aftermap import meridian, vector
+from aftermap.ahead import ahead
 from aftermap.area import pixel_area_m2
 from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
 from aftermap.outline import Classes, Outlined, outlines, take_census
 from aftermap.palette import EXCLUSION, NODATA
-from aftermap.predict import Parts
+from aftermap.predict import PLANES, Parts
 from aftermap.products import exposure as exposed
 from aftermap.products.buildings import Buildings
 from aftermap.products.cog import RASTERS, RasterSet
@@ -48,9 +49,14 @@ def finish(
     scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, assets: Path | None = None,
     footprints: Path | None = None, progress: Callable[[int, int], None],
 ) -> Summary:  # fmt: skip
-    """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes."""
+    """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes.
+
+    Where `parameters.only` names rasters, these and their styles alone.
+    """
     parameters, windows = run["parameters"], list(blocks(scene.shape, WINDOW_PX))
     area = partial(pixel_area_m2, scene.grid, gsd_m=parameters["gsd_m"])
+    if parameters["only"]:
+        return _rasters_alone(scene, parts, log, run, area, progress)
     least = {HAZARD: parameters["min_area_m2"] if "min_area_m2" in parameters else parameters["min_area_px"]}
     classes = Classes(_counted(partial(_codes, parts), progress, 2 * len(windows)), windows, scene.shape, area, frozenset({0}))
     summary = Summary(run["classes"][0], run["area_unit"])
@@ -89,11 +95,35 @@ def finish(
         if density:
             density.finish(log.stage / FILE)
             package.priority(density.priority, density.cells)
+    _finish_rasters(rasters, log, run, density=density is not None)
+    return summary
+
+
+def _rasters_alone(
+    scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], area: Callable[[Window], npt.NDArray[np.float64]],
+    progress: Callable[[int, int], None],
+) -> Summary:  # fmt: skip
+    """The rasters that were asked for, in one pass, and the areas of the summary."""
+    windows, rasters = list(blocks(scene.shape, WINDOW_PX)), _rasters(scene, log, run)
+    summary = Summary(run["classes"][0], run["area_unit"], outlined=False)
+    read = ahead(lambda window: (parts.planes(window, *PLANES), area(window)), windows)
+    for done, (window, (planes, areas)) in enumerate(zip(windows, read, strict=True), start=1):
+        found = dict(zip(PLANES, planes, strict=True))
+        for name in rasters.names:
+            rasters.write(name, parts.score(window) if name == "score" else found[name], window)
+        summary.add(found["extent"] == 1, found["exclusion"], areas, np.zeros(0))
+        progress(done, len(windows))
+    _finish_rasters(rasters, log, run)
+    return summary
+
+
+def _finish_rasters(rasters: RasterSet, log: Journal, run: Mapping[str, Any], *, density: bool = False) -> None:
+    """The rasters as they are delivered, each with its style."""
     rasters.finish()
     (log.stage / "styles").mkdir()
-    for name, qml in raster_styles(run["maps"], len(run["methods"]["ran"]), density=density is not None).items():
-        (log.stage / "styles" / name).write_text(qml, encoding="utf-8")
-    return summary
+    for name, qml in raster_styles(run["maps"], len(run["methods"]["ran"]), density=density).items():
+        if Path(name).stem in (*rasters.names, "density"):
+            (log.stage / "styles" / name).write_text(qml, encoding="utf-8")
 
 
 def _codes(parts: Parts, window: Window) -> U8:
@@ -107,7 +137,8 @@ def _beside(parts: Parts, window: Window) -> dict[str, U8]:
 
 
 def _rasters(scene: Scene, log: Journal, run: Mapping[str, Any]) -> RasterSet:
-    names = [n for n in RASTERS if n != "score" or run["parameters"]["keep_scores"]]
+    wanted = run["parameters"]["only"] or PLANES
+    names = [n for n in RASTERS if n in wanted or (n == "score" and run["parameters"]["keep_scores"])]
     words = {"what": run["maps"], "calibration": run["calibration"], "methods": str(len(run["methods"]["ran"]))}
     return RasterSet(names, scene.grid, log.work, log.stage, words)
 

@@ -20,6 +20,7 @@ from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
 from aftermap.hazardmap import NOT_ANALYSED
 from aftermap.journal import Journal
+from aftermap.median import median_filter
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands, Scorer
 from aftermap.seamless import CORE_PX, Tiling, reach, score_window
@@ -52,6 +53,11 @@ class Plan:
         return Tiling.of(*self.scorers.values())
 
     @cached_property
+    def stored(self) -> dict[LayerBands, int]:
+        """The bands as they are read, before any median is taken, and their places."""
+        return {one: n for n, one in enumerate(dict.fromkeys(replace(one, median_px=1) for one in self.bands))}
+
+    @cached_property
     def bands(self) -> dict[LayerBands, int]:
         """Each band that any scorer reads, once, and its place on the band axis."""
         return {one: n for n, one in enumerate(dict.fromkeys(one for s in self.scorers.values() for one in singly(s)))}
@@ -74,7 +80,7 @@ class Plan:
     def _block_px(self) -> float:
         """Pixels a block may have: three blocks are in flight (read ahead, scored, written)."""
         blended = 40 * len(self.scorers) if self.tiling.blend else 0
-        per_px = 3 * 4 * len(self.bands) + blended + 3 * (len(PLANES) + 4)
+        per_px = 3 * 4 * len(self.stored) + blended + 3 * (len(PLANES) + 4)
         room = self.memory_mb - BASE_MB
         if room * 1e6 < per_px * CORE_PX**2:
             least = int(BASE_MB + per_px * CORE_PX**2 / 1e6) + 1
@@ -97,12 +103,12 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     todo = [b for b in grid_blocks if part_name(b) not in finished]
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        ahead = reader.submit(_read_block, scene, plan, exclusions, todo[0], pool) if todo else None
+        ahead = reader.submit(_read_block, scene, plan, exclusions, todo[0]) if todo else None
         writing: Future[None] | None = None
         for n, block in enumerate(todo):
             assert ahead is not None
             cube = ahead.result()
-            ahead = reader.submit(_read_block, scene, plan, exclusions, todo[n + 1], pool) if n + 1 < len(todo) else None
+            ahead = reader.submit(_read_block, scene, plan, exclusions, todo[n + 1]) if n + 1 < len(todo) else None
             planes, score = _map_block(scene, plan, block, cube, pool)
             if writing:
                 writing.result()
@@ -115,22 +121,21 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
 
 @dataclass(frozen=True)
 class _Cube:
-    """What one block needs, read in one go: `region` and its pixels (band, y, x); codes (y, x) of what the block excludes."""
+    """What one block needs, read in one go: `region` and its pixels (stored band, y, x); codes (y, x) of what is excluded."""
 
     region: Window
     pixels: F32
     excluded: U8
 
 
-def _read_block(
-    scene: Scene, plan: Plan, exclusions: Exclusions, block: Window, pool: ThreadPoolExecutor
-) -> _Cube:  # fmt: skip
-    region = reach(block, scene.shape, plan.tiling)
-    pixels = np.empty((len(plan.bands), region.height, region.width), np.float32)
-    for kind in dict.fromkeys(replace(one, bands=()) for one in plan.bands):
-        group = [one for one in plan.bands if replace(one, bands=()) == kind]
+def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window) -> _Cube:
+    margin = max((one.median_px // 2 for one in plan.bands), default=0)
+    region = reach(block, scene.shape, plan.tiling).pad(margin, scene.shape)
+    pixels = np.empty((len(plan.stored), region.height, region.width), np.float32)
+    for kind in dict.fromkeys(replace(one, bands=()) for one in plan.stored):
+        group = [one for one in plan.stored if replace(one, bands=()) == kind]
         wanted = replace(kind, bands=tuple(one.bands[0] for one in group))
-        pixels[[plan.bands[one] for one in group]] = scene.read(wanted, region, pool)
+        pixels[[plan.stored[one] for one in group]] = scene.read(wanted, region)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
@@ -152,7 +157,15 @@ def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: Threa
 def _map_cell(
     shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None
 ) -> tuple[U8, F32]:
-    scores = {n: score_window(s, _from(cube, plan, s), cell, shape, plan.tiling, pool)[0] for n, s in plan.scorers.items()}
+    region = reach(cell, shape, plan.tiling)
+    pixels = _smoothed(shape, plan, cube, region, pool)
+
+    def score(scorer: Scorer) -> F32:
+        places = [plan.bands[one] for one in singly(scorer)]
+        found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool)
+        return np.asarray(found[0])
+
+    scores = {name: score(scorer) for name, scorer in plan.scorers.items()}
     lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
     analysed = exclusion == 0
@@ -163,6 +176,17 @@ def _map_cell(
     for plane in (planes[0], planes[1], planes[3]):
         plane[~analysed] = NOT_ANALYSED
     return planes, np.where(analysed, lead, np.float32(np.nan))
+
+
+def _smoothed(shape: tuple[int, int], plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor | None) -> F32:
+    """Pixels (band, y, x) as the scorers read them, each median once."""
+
+    def band(one: LayerBands) -> F32:
+        wide = window.pad(one.median_px // 2, shape)
+        stored = cube.pixels[(plan.stored[replace(one, median_px=1)], *wide.within(cube.region).slices)]
+        return median_filter(stored, one.median_px)[window.within(wide).slices]
+
+    return np.stack(list((pool.map if pool else map)(band, plan.bands)))
 
 
 def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None]:
@@ -179,11 +203,6 @@ def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None
         np.add(total, likelihood, out=total, where=seen)
         count += seen
     return np.where(count > 0, total / np.maximum(count, 1), np.float32(np.nan)), None
-
-
-def _from(cube: _Cube, plan: Plan, scorer: Scorer) -> Callable[[Window], F32]:
-    places = [plan.bands[one] for one in singly(scorer)]
-    return lambda window: cube.pixels[(places, *window.within(cube.region).slices)]
 
 
 def singly(scorer: Scorer) -> list[LayerBands]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,16 +94,17 @@ class Scene:
     def _holder(self, name: str, band: str) -> Layer | None:
         return next((layer for layer in self.images(name) if layer.index(band) is not None), None)
 
-    def read(self, wanted: LayerBands, window: Window, pool: Executor | None = None) -> npt.NDArray[np.float32]:
+    def read(self, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
         """Pixels (band, y, x) in the unit asked for ("digital_number": as the layer has them), NaN where not observed.
 
-        Where the layer's own class band says cloud or cloud shadow, the ground was not observed either. Medians of several
-        bands are taken side by side in a `pool`.
+        Where the layer's own class band says cloud or cloud shadow, the ground was not observed either.
         """
         if why := self.missing(wanted):
             raise BandError(why, repair="give the image that has it", code="band-missing")
         if wanted.median_px > 1:
-            return self._smoothed(wanted, window, pool)
+            around = window.pad(wanted.median_px // 2, self.shape)
+            pixels = self.read(replace(wanted, median_px=1), around)
+            return median_filter(pixels, wanted.median_px)[(..., *window.within(around).slices)]
         if (units := self._derived_units(wanted.layer)).keys() & set(wanted.bands):
             own = self.derived[wanted.layer]
             each = ((b, replace(wanted, bands=(b,))) for b in wanted.bands)
@@ -119,12 +118,6 @@ class Scene:
             of_layer = LayerBands(layer.name, tuple(wanted.bands[k] for k in places), wanted.unit)
             pixels[places] = self._read(layer, of_layer, window)
         return pixels
-
-    def _smoothed(self, wanted: LayerBands, window: Window, pool: Executor | None) -> npt.NDArray[np.float32]:
-        around = window.pad(wanted.median_px // 2, self.shape)
-        pixels = self.read(replace(wanted, median_px=1), around)
-        bands = (pool.map if pool else map)(partial(median_filter, size=wanted.median_px), pixels)
-        return np.stack([band[window.within(around).slices] for band in bands])
 
     def _read(self, layer: Layer, wanted: LayerBands, window: Window) -> npt.NDArray[np.float32]:
         pixels = self._gather(layer, wanted, (window.height, window.width), lambda reader: reader.read(window))

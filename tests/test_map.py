@@ -338,3 +338,21 @@ def test_what_is_favoured_sets_the_threshold(pair: Pair, tmp_path: Path) -> None
     with pytest.raises(UnknownNameError, match="operating point"):
         am.Options(favour="recal")
     assert run("map", "--after", after, "--hazard", "flood", "-o", tmp_path / "a", "--favour", "best").exit_code == 2
+
+
+def test_rasters_alone_are_those_of_the_whole_map(pair: Pair, tmp_path: Path) -> None:
+    before, after = pair()
+    whole = am.map(after, before, out=tmp_path / "whole", options=am.Options(min_area_m2=0.0))
+    args = ("map", "--after", after, "--before", before, "--hazard", "flood", "--quiet")
+    result = run(*args, "-o", tmp_path / "two", "--only", "likelihood,extent")
+    assert (result.exit_code, "likelihood.tif" in result.stdout) == (0, True)
+    assert {p.name for p in (tmp_path / "two").rglob("*.*")} == {
+        "likelihood.tif", "extent.tif", "summary.csv", "item.json", "run.json", "log.json", "likelihood.qml", "extent.qml",
+    }  # fmt: skip
+    alone = am.HazardMap(tmp_path / "two")
+    np.testing.assert_array_equal(alone.likelihood(WHOLE), whole.likelihood(WHOLE))
+    np.testing.assert_array_equal(alone.extent(WHOLE), whole.extent(WHOLE))
+    drawn = ("polygons", "largest_polygon")
+    assert alone.summary == [row for row in whole.summary if row["quantity"] not in drawn]
+    for wrong in (("--only", "polygons"), ("--only", "extent", "--density-m", "500"), ("--only", "extent", "--assets", after)):
+        assert run(*args, "-o", tmp_path / "none", *wrong).exit_code == 2

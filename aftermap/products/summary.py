@@ -28,6 +28,8 @@ class Summary:
     affected: float = 0.0
     analysed: float = 0.0
     excluded: dict[int, float] = field(default_factory=dict)
+    outlined: bool = True
+    """Whether polygons were drawn, which are then counted."""
     polygons: int = 0
     largest: float = 0.0
     exposure: list[dict[str, Any]] = field(default_factory=list)
@@ -63,14 +65,15 @@ class Summary:
         area = [
             ("area_of_interest", "", "", aoi), ("analysed_area", "", "", self.analysed), ("not_analysed_area", "", "", missing),
             *(("not_analysed_area", "", EXCLUSION[code][0], amount) for code, amount in inside.items()),
-            ("affected_area", self.hazard, "", self.affected), ("largest_polygon", self.hazard, "", self.largest),
+            ("affected_area", self.hazard, "", self.affected),
+            *([("largest_polygon", self.hazard, "", self.largest)] if self.outlined else []),
         ]  # fmt: skip
         rows: list[dict[str, Any]] = [
             dict(zip(COLUMNS, (*names, round(v, 4), self.unit, round(100 * v / aoi, 3) if aoi else None), strict=True))
             for *names, v in area
         ]
         polygons = dict(zip(COLUMNS, ("polygons", self.hazard, "", self.polygons, "count", None), strict=True))
-        return [*rows, polygons, *self.exposure]
+        return [*rows, *([polygons] if self.outlined else []), *self.exposure]
 
 
 def write_summary(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,0 +1,61 @@
+"""What a map was made from: each file with its hash, each layer as it is read, polygons by a hash of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+
+from aftermap import archive, features, journal
+from aftermap.ahead import ahead
+from aftermap.layer import Layer
+from aftermap.scene import Scene
+
+
+def assets(path: Path | None) -> list[dict[str, Any]]:
+    """The files that hold the assets."""
+    if path is None:
+        return []
+    features.layer_of(path)
+    return _files_of(path)
+
+
+def footprints(path: Path | None, grid: GeoBox) -> list[dict[str, Any]]:
+    """The files that hold the footprints, of which some lie in the image."""
+    if path is None:
+        return []
+    features.refuse_apart(path, grid)
+    return _files_of(path)
+
+
+def _files_of(path: Path) -> list[dict[str, Any]]:
+    """A shapefile keeps its parts in several."""
+    return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
+
+
+def polygons(given: Sequence[Any]) -> dict[str, Any] | None:
+    """How many polygons there are, and a hash of them in the grid's CRS; None where there are none."""
+    shapes = [polygon.wkb_hex for polygon in given]
+    return {"polygons": len(shapes), "sha256": journal.digest(shapes)} if shapes else None
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "sha256": journal.sha256(path), "bytes": path.stat().st_size}
+
+
+def inputs(scene: Scene) -> dict[str, Any]:
+    """What each layer is made of, and how it is read."""
+    every = [path for layer in scene.layers.values() for path in archive.homes(layer.paths)]
+    files = dict(zip(every, ahead(_file, every, workers=2), strict=True))
+    return {key: _input(scene, layer, [files[p] for p in archive.homes(layer.paths)]) for key, layer in scene.layers.items()}
+
+
+def _input(scene: Scene, layer: Layer, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "files": list(files),
+        "sensor": layer.sensor.name, "bands": list(layer.bands), "unit": layer.unit, "unit_from": layer.reasons.get("unit", ""),
+        "acquired": layer.acquired, "resampling": scene.resampling(layer.name),
+        "stored": [[str(s.nodata), s.scale, s.offset] for image in layer.images for s in image.sources],
+    }  # fmt: skip

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from aftermap.tiles import Window
+
 F32 = npt.NDArray[np.float32]
 
 STRIP_PX = 98_304
@@ -21,20 +23,35 @@ def median_filter(pixels: F32, size: int) -> F32:
     Beyond the edge nothing is observed. A median picks values and never sums them up, so the result is the same to the
     last bit wherever in the array its neighbourhood lies.
     """
+    return median_of(pixels, Window(0, 0, *pixels.shape[-2:]), size)
+
+
+def median_of(pixels: F32, inside: Window, size: int) -> F32:
+    """The medians of `inside` alone, a window within pixels (..., y, x) that also hold its neighbours."""
+    around = inside.pad(size // 2, (pixels.shape[-2], pixels.shape[-1]))
+    given = pixels[(..., *around.slices)]
     if size == 1:
-        return pixels
-    flat = pixels.reshape(-1, *pixels.shape[-2:])
-    return np.stack([_median(image, size) for image in flat]).reshape(pixels.shape)
+        return given
+    half, flat = size // 2, given.reshape(-1, *given.shape[-2:])
+    beyond = (
+        (half - inside.row + around.row, half - around.stop_row + inside.stop_row),
+        (half - inside.col + around.col, half - around.stop_col + inside.stop_col),
+    )
+    out = np.stack([_median(np.pad(image, beyond, constant_values=np.nan) if np.any(beyond) else image, size) for image in flat])
+    return out.reshape(*pixels.shape[:-2], inside.height, inside.width)
 
 
-def _median(image: F32, size: int) -> F32:
-    padded = np.pad(image, size // 2, constant_values=np.nan)
+def _median(padded: F32, size: int) -> F32:
+    """Medians (y, x) of all but the outer `size` // 2 pixels."""
     gap = np.isnan(padded)
+    if not gap.any():
+        return _complete(padded, size)
     medians = _complete(np.where(gap, np.float32(0), padded), size)
-    around_gap = np.lib.stride_tricks.sliding_window_view(_any(gap, size), image.shape)[0, 0]
-    at = np.nonzero(around_gap & ~np.isnan(image))
+    unseen = gap[size // 2 : -(size // 2), size // 2 : -(size // 2)]
+    at = np.nonzero(_any(gap, size) & ~unseen)
     medians[at] = _incomplete(np.lib.stride_tricks.sliding_window_view(padded, (size, size))[at], size)
-    return np.where(np.isnan(image), image, medians)
+    medians[unseen] = np.nan
+    return medians
 
 
 def _any(gap: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:

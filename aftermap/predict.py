@@ -20,7 +20,7 @@ from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
 from aftermap.hazardmap import NOT_ANALYSED
 from aftermap.journal import Journal
-from aftermap.median import median_filter
+from aftermap.median import median_of
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands, Scorer
 from aftermap.seamless import CORE_PX, Tiling, reach, score_window
@@ -158,7 +158,7 @@ def _map_cell(
     shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None
 ) -> tuple[U8, F32]:
     region = reach(cell, shape, plan.tiling)
-    pixels = _smoothed(shape, plan, cube, region, pool)
+    pixels = _smoothed(plan, cube, region, pool)
 
     def score(scorer: Scorer) -> F32:
         places = [plan.bands[one] for one in singly(scorer)]
@@ -178,13 +178,12 @@ def _map_cell(
     return planes, np.where(analysed, lead, np.float32(np.nan))
 
 
-def _smoothed(shape: tuple[int, int], plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor | None) -> F32:
+def _smoothed(plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor | None) -> F32:
     """Pixels (band, y, x) as the scorers read them, each median once."""
 
     def band(one: LayerBands) -> F32:
-        wide = window.pad(one.median_px // 2, shape)
-        stored = cube.pixels[(plan.stored[replace(one, median_px=1)], *wide.within(cube.region).slices)]
-        return median_filter(stored, one.median_px)[window.within(wide).slices]
+        stored = cube.pixels[plan.stored[replace(one, median_px=1)]]
+        return median_of(stored, window.within(cube.region), one.median_px)
 
     return np.stack(list((pool.map if pool else map)(band, plan.bands)))
 

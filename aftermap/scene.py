@@ -15,7 +15,7 @@ from aftermap import clouds, meridian, vector
 from aftermap.beside import kind_of, open_date
 from aftermap.errors import BandError, InputRefusedError
 from aftermap.layer import Declared, Layer
-from aftermap.median import median_filter
+from aftermap.median import median_of
 from aftermap.raster import Reader
 from aftermap.scorer import LayerBands
 from aftermap.sensors import SAR_UNITS, convert
@@ -36,7 +36,7 @@ class Derived(Protocol):
 class Scene:
     """Layers of one event on the grid of `after`; a date with radar and optical images has two (beside.py).
 
-    Not safe to read from two threads at once: GDAL handles are inside.
+    No layer may be read from two threads at once, for GDAL handles are inside; two layers may.
 
     `domain` is what shares statistics (sensor and place); `area_of_interest` are polygons in the grid's CRS.
     """
@@ -104,7 +104,7 @@ class Scene:
         if wanted.median_px > 1:
             around = window.pad(wanted.median_px // 2, self.shape)
             pixels = self.read(replace(wanted, median_px=1), around)
-            return median_filter(pixels, wanted.median_px)[(..., *window.within(around).slices)]
+            return median_of(pixels, window.within(around), wanted.median_px)
         if (units := self._derived_units(wanted.layer)).keys() & set(wanted.bands):
             own = self.derived[wanted.layer]
             each = ((b, replace(wanted, bands=(b,))) for b in wanted.bands)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aftermap.ahead import ahead
 from aftermap.indices.radar import CROSS_POL, common_bands, pair_unit, sample, value_span, why_not
 from aftermap.indices.threshold import F32, Found, Gate, logistic, otsu, tiled_threshold
 from aftermap.scorer import Bool, LayerBands
@@ -47,8 +48,10 @@ class SarThreshold:
         """The scorer with one threshold per date, each from a first pass over at most 34 Mpx."""
         pair = common_bands(scene, "dB", "after", "before")
         band = (pair or common_bands(scene, "dB", "after"))[0]
-        after_db, after_source = self._threshold(scene, "after", band)
-        before_db, before_source = self._threshold(scene, "before", band) if pair else (None, "no before image")
+        layers = ("after", "before") if pair else ("after",)
+        found = list(ahead(lambda layer: self._threshold(scene, layer, band), layers, workers=2))
+        after_db, after_source = found[0]
+        before_db, before_source = found[1] if pair else (None, "no before image")
         return DarkScorer(
             band, after_db, after_source, before_db, before_source,
             least_drop_db=self.least_drop_db, smooth_px=self.smooth_px, scale_db=self.scale_db,

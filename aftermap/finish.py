@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from aftermap.products.styles import raster_styles
 from aftermap.products.summary import Summary
 from aftermap.scene import Scene
 from aftermap.tiles import Window, blocks
+from aftermap.vector import Layer as PackageLayer
 
 U8 = npt.NDArray[np.uint8]
 
@@ -59,44 +61,71 @@ def finish(
         return _rasters_alone(scene, parts, log, run, area, progress)
     least = {HAZARD: parameters["min_area_m2"] if "min_area_m2" in parameters else parameters["min_area_px"]}
     classes = Classes(_counted(partial(_codes, parts), progress, 2 * len(windows)), windows, scene.shape, area, frozenset({0}))
-    summary = Summary(run["classes"][0], run["area_unit"])
-    rasters, density = _rasters(scene, log, run), _density(scene, log, run)
-    exposure = Exposure(assets, scene.grid, log.work, gsd_m=parameters["gsd_m"]) if assets else None
-    buildings = Buildings(footprints, scene, log.work, found=run["classes"][0]) if footprints else None
-    extra = [
-        *([BUILT_UP] if buildings else []),
-        *([PRIORITY] if density else []),
-        *([UNOSAT] if parameters["profile"] == "unosat" else []),
-    ]
-    with MapPackage(log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"], extra=extra) as package:
+    tables, rasters = _tables(scene, log, run, assets, footprints), _rasters(scene, log, run)
+    package_of = partial(MapPackage, log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"])
+    with package_of(extra=tables.layers) as package:
         beside = partial(_beside, parts)
         for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
             _write(found, parts, rasters)
-            hazard = found.outlines.only(HAZARD)
-            summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), found.area_m2, hazard.area_m2)
-            package.observed(hazard)
-            if UNOSAT in extra:
-                package.unosat(hazard, run["classes"][0], parameters["event_code"])
-            if density:
-                _add(density, found, found.area_m2, scene.grid)
-            if exposure:
-                exposure.add(found.window, _states(found.codes), found.area_m2)
-            if buildings:
-                buildings.add(found.window, _states(found.codes), found.values["likelihood"])
-            package.not_analysed(found.outlines.only(*(c for c in EXCLUSION if c not in (0, OUTSIDE_AOI, NODATA))))
+            tables.add(found, package)
         _context(scene, package, run)
-        summary.exposure = exposure.rows() if exposure else []
-        if buildings:
-            for shapes, columns in buildings.rows():
+        tables.finish(package, log.stage)
+    _finish_rasters(rasters, log, run, density=tables.density is not None)
+    return tables.summary
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What is counted over the windows beside the rasters: the summary, and what was asked for."""
+
+    run: Mapping[str, Any]
+    grid: GeoBox
+    summary: Summary
+    density: Density | None
+    exposure: Exposure | None
+    buildings: Buildings | None
+
+    @property
+    def layers(self) -> list[PackageLayer]:
+        """Layers of map.gpkg that not every map has."""
+        unosat = self.run["parameters"]["profile"] == "unosat"
+        return [layer for layer, there in ((BUILT_UP, self.buildings), (PRIORITY, self.density), (UNOSAT, unosat)) if there]
+
+    def add(self, found: Outlined, package: MapPackage) -> None:
+        """Takes one window."""
+        hazard = found.outlines.only(HAZARD)
+        self.summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), found.area_m2, hazard.area_m2)
+        package.observed(hazard)
+        if UNOSAT in self.layers:
+            package.unosat(hazard, self.run["classes"][0], self.run["parameters"]["event_code"])
+        if self.density:
+            lowest = vector.lowest_pixels(hazard.geometry, self.grid.affine)
+            self.density.add(found.window, found.codes == HAZARD, np.isin(found.codes, (0, HAZARD)), found.area_m2, lowest)
+        if self.exposure:
+            self.exposure.add(found.window, _states(found.codes), found.area_m2)
+        if self.buildings:
+            self.buildings.add(found.window, _states(found.codes), found.values["likelihood"])
+        package.not_analysed(found.outlines.only(*(c for c in EXCLUSION if c not in (0, OUTSIDE_AOI, NODATA))))
+
+    def finish(self, package: MapPackage, stage: Path) -> None:
+        """Writes what only the whole tells."""
+        self.summary.exposure = self.exposure.rows() if self.exposure else []
+        if self.buildings:
+            for shapes, columns in self.buildings.rows():
                 package.built_up(shapes, columns)
-            summary.exposure += buildings.summary()
-            summary.graded = buildings.facts()
-        package.summary(summary.rows())
-        if density:
-            density.finish(log.stage / FILE)
-            package.priority(density.priority, density.cells)
-    _finish_rasters(rasters, log, run, density=density is not None)
-    return summary
+            self.summary.exposure += self.buildings.summary()
+            self.summary.graded = self.buildings.facts()
+        package.summary(self.summary.rows())
+        if self.density:
+            self.density.finish(stage / FILE)
+            package.priority(self.density.priority, self.density.cells)
+
+
+def _tables(scene: Scene, log: Journal, run: Mapping[str, Any], assets: Path | None, footprints: Path | None) -> _Tables:
+    exposure = Exposure(assets, scene.grid, log.work, gsd_m=run["parameters"]["gsd_m"]) if assets else None
+    buildings = Buildings(footprints, scene, log.work, found=run["classes"][0]) if footprints else None
+    summary = Summary(run["classes"][0], run["area_unit"])
+    return _Tables(run, scene.grid, summary, _density(scene, log, run), exposure, buildings)
 
 
 def _rasters_alone(
@@ -149,12 +178,6 @@ def _density(scene: Scene, log: Journal, run: Mapping[str, Any]) -> Density | No
     if asked is None:
         return None
     return Density(Cells(*asked["cell_px"]), scene.grid, log.work, what=run["maps"], counted=run["hazard"] == "landslide")
-
-
-def _add(density: Density, found: Outlined, area: npt.NDArray[np.float64], grid: GeoBox) -> None:
-    hazard = found.codes == HAZARD
-    lowest = vector.lowest_pixels(found.outlines.only(HAZARD).geometry, grid.affine)
-    density.add(found.window, hazard, hazard | (found.codes == 0), area, lowest)
 
 
 def _states(codes: U8) -> U8:

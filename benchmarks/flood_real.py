@@ -152,7 +152,8 @@ def mean_of(scores: npt.NDArray[np.float32], chip: Chip) -> Evaluation:
     assert chip.truth is not None
     codes = raster.read_window(chip.truth, Window(0, 0, *mean.shape), [1])[0]
     result = Evaluation(chip.name)
-    result.add(np.where(codes == chip.code, 1, np.where(codes == 0, 0, -1)).astype(np.int8), extent, mean.astype(np.float32))
+    truth, score = np.where(codes == chip.code, 1, np.where(codes == 0, 0, -1)).astype(np.int8), mean.astype(np.float32)
+    result.add(truth, extent, score, score)
     return result
 
 

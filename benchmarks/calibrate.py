@@ -59,7 +59,11 @@ def scored(hazard: str, files: Mapping[str, Any], declared: Mapping[str, Declare
             scorer = method.prepare(scene)
             pixels = np.concatenate([scene.read(i, whole) for i in scorer.inputs])
             kind = kind_of(next(iter(scene.seen(scorer.inputs).values())))
-            scores = score_window(scorer, lambda w, p=pixels: p[(..., *w.slices)], whole, scene.shape, Tiling.of(scorer))[0]
+
+            def read(window: Window, pixels: Any = pixels) -> Any:
+                return pixels[(..., *window.slices)]
+
+            scores = score_window(scorer, read, whole, scene.shape, Tiling.of(scorer))[0]
             yield calibration.Key(hazard, name, kind, scorer.classes[0]), scores
 
 
@@ -95,17 +99,14 @@ def _add_simulated(found: Histograms, hazard: str, folder: Path, seed: int, argu
 def real(data: Path) -> Histograms:
     """Histograms by key and event."""
     found: Histograms = defaultdict(dict)
-    for name, event, chip, given, path, code in flood_real.jobs(data):
-        if path is not None:
-            files = {k: given[k] for k in ("after", "before") if k in given}
-            with raster.open_raster(path) as src:
+    for chip in flood_real.chips(data):
+        if chip.truth is not None:
+            with raster.open_raster(chip.truth) as src:
                 labels = src.read(1)
-            _add(found, f"{name} {event}", scored("flood", files, given.get("declared", {})), labels == code, labels >= 0)
-            spectral = data / "flood_sen1floods11" / "S2Hand" / f"{chip}_S2Hand.tif"
-            if name == "sen1floods11" and spectral.exists():
-                names = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
-                said = Declared(bands=names, sensor="sentinel-2-l1c", nodata=0)
-                _add(found, f"{name} {event}", scored("flood", {"after": spectral}, {"after": said}), labels == code, labels >= 0)
+            for given, _ in chip.trials:
+                files = {k: given[k] for k in ("after", "before") if k in given}
+                scores = scored("flood", files, given.get("declared", {}))
+                _add(found, f"{chip.data} {chip.event}", scores, labels == chip.code, labels >= 0)
     for pictures in (classical_real.landslides, classical_real.fractures, classical_real.buildings):
         for picture in pictures(data):
             if np.isinf(picture.below):

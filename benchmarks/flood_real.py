@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,18 @@ def rows(chip: Chip) -> Iterator[dict[str, Any]]:
                 yield {
                     **about, "asked": method, "method": mapped.made_by["methods"]["lead"], "answer": mapped.answer,
                     "analysed_percent": percent["analysed_area"], "mapped_percent": percent["affected_area"],
-                    **scored(chip, lambda mapped=mapped: evaluate(mapped, chip.truth, hazard_code=chip.code)),
+                    **scored(chip, partial(_judged, mapped, chip)),
                 }  # fmt: skip
         for pair in MEANS:
             if set(pair) <= set(scores):
                 both = np.stack([scores[m] for m in pair])
                 name = " + ".join(pair)
                 yield {**about, "asked": name, "method": name, **scored(chip, lambda both=both: mean_of(both, chip))}
+
+
+def _judged(mapped: am.HazardMap, chip: Chip) -> Evaluation:
+    assert chip.truth is not None
+    return evaluate(mapped, chip.truth, hazard_code=chip.code)
 
 
 def mean_of(scores: npt.NDArray[np.float32], chip: Chip) -> Evaluation:
@@ -220,9 +226,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         ran = {m: [counts[g, m] for g in groups if (g, m) in counts] for m in SHOWN}
         everything = [*ran.values(), [_wet(c) for c in truth.values()], [_dry(c) for c in truth.values()]]
         means = [_n(float(np.mean([c.iou or 0 for c in each]))) if each else "" for each in everything]
-        reference = f"{float(np.mean(list(groups.values()))):.3f}"
+        told = f"{float(np.mean(list(groups.values()))):.3f}"
         body.append([f"**{data} pooled**", *(_pooled(each) for each in everything), ""])
-        body.append([f"{data} mean of {key if key == 'chip' else 'group'}s", *means, reference])
+        body.append([f"{data} mean of {key if key == 'chip' else 'group'}s", *means, told])
     return _table(("chip or group", *SHOWN, "all water", "all dry", "reference"), body)
 
 

@@ -29,7 +29,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from aftermap.simulate import flood
-from aftermap.simulate.files import write_scene
+from aftermap.simulate.files import Layer, write_scene
+from aftermap.simulate.sar import POLARISATIONS
 
 RESULTS = Path(__file__).parent / "results"
 HELP_LIMITS_S = {"--help": 0.3, "map --help": 0.5}
@@ -66,7 +67,7 @@ def simulate(folder: Path, shape: tuple[int, int]) -> Path:
     """A before/after pair of two float32 bands of that shape, made unless it is there."""
     scene = folder / f"scene-{shape[1]}x{shape[0]}"
     if not (scene / "after.tif").exists():
-        layers = {n: flood.Layer(flood.POLARISATIONS, unit="dB", acquired=day) for n, day in flood.DATES.items()}
+        layers = {n: Layer(POLARISATIONS, unit="dB", acquired=day) for n, day in flood.DATES.items()}
         grid = GeoBox(shape, Affine(10, 0, flood.PLACE.east_m, 0, -10, flood.PLACE.north_m), flood.PLACE.crs)
 
         def make(row: int, col: int) -> Mapping[str, Any]:
@@ -129,7 +130,8 @@ def plain_seconds(scene: Path, mapped: Path, rasters: Sequence[str], scratch: Pa
 
 def measure(folder: Path, say: Callable[[str], None]) -> list[str]:
     """Rows of the table, and the growth of memory for each run."""
-    rows, peaks = [], {name: [] for name in RUNS}  # type: dict[str, list[float]]
+    rows: list[str] = []
+    peaks: dict[str, list[float]] = {name: [] for name in RUNS}
     for shape in SHAPES:
         scene, px = simulate(folder, shape), shape[0] * shape[1] / 1e6
         for name, (args, rasters, least) in RUNS.items():

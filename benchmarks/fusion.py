@@ -25,7 +25,7 @@ from aftermap.layer import Declared
 from aftermap.metrics import Counts, Reliability
 from aftermap.simulate.flood import simulate
 from benchmarks.calibrate import scored
-from benchmarks.flood_real import interval, jobs
+from benchmarks.flood_real import chips, interval
 
 RESULTS = Path(__file__).parent / "results"
 SIZE, SEEDS, TERRAINS = 768, (10, 11), ("plain", "hills", "alps", "andes")
@@ -40,18 +40,15 @@ Event = tuple[str, str, Mapping[Key, F32], npt.NDArray[np.bool_], npt.NDArray[np
 
 def ombria(data: Path) -> Iterator[Event]:
     """Both pictures of every tile."""
-    pairs: dict[str, list[Any]] = {}
-    for name, event, chip, given, mask, code in jobs(data):
-        if name.startswith("ombria"):
-            pairs.setdefault(chip, []).append((event, given, mask, code))
-    for (event, radar, mask, code), (_, optical, _, _) in pairs.values():
-        scores = {}
-        for given in (radar, optical):
-            files = {k: given[k] for k in ("after", "before")}
-            scores.update(scored("flood", files, given["declared"]))
-        with raster.open_raster(mask) as src:
+    for chip in chips(data):
+        if chip.data != "ombria" or chip.truth is None:
+            continue
+        scores: dict[Key, F32] = {}
+        for given, _ in chip.trials:
+            scores.update(scored("flood", {k: given[k] for k in ("after", "before")}, given["declared"]))
+        with raster.open_raster(chip.truth) as src:
             labels = src.read(1)
-        yield "OMBRIA", event, scores, labels == code, np.ones(labels.shape, bool)
+        yield "OMBRIA", chip.event, scores, labels == chip.code, np.ones(labels.shape, bool)
 
 
 def spain(data: Path) -> Iterator[Event]:

@@ -66,7 +66,7 @@ def quick_start(hazard: str, folder: Path) -> None:
     pieces.load("simulate", hazard)(folder / "scene", size=SIZE, seed=SEED)
     names = ("after",) if hazard in ONE_IMAGE else ("before", "after")
     files = {k: folder / "scene" / f"{k}.tif" for k in names}
-    am.map(**files, hazard=hazard, method=METHOD.get(hazard, "auto"), out=folder / "map")
+    am.map(files["after"], files.get("before", ()), hazard=hazard, method=METHOD.get(hazard, "auto"), out=folder / "map")
     scene, shape = open_scene({k: [f] for k, f in files.items()}, hazard=hazard), (SMALL, SMALL)
     seen = {k: scene.thumbnail(k, shape)[[_place(scene, k, b) for b in BANDS[hazard]]] for k in names}
     like = seen["after"]

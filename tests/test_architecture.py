@@ -18,7 +18,7 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "stats"),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",

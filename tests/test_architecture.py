@@ -22,7 +22,7 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "choice",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "choice",
     ),
     (),
     ("seamless", "predict", "evaluate", "finish"),

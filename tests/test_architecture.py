@@ -22,7 +22,7 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "choice",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "engine", "choice",
     ),
     (),
     ("seamless", "predict", "evaluate", "finish"),
@@ -34,7 +34,8 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"},
-    "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
+    "torch": set(), "openvino": {"engine"}, "onnxruntime": {"engine"},
+    "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

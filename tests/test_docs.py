@@ -21,7 +21,9 @@ RESERVED = re.compile(r"(?:https?|mailto):")
 def codes() -> set[str]:
     """Every error and finding code that the package can give."""
     found = {c for path in (ROOT / "aftermap").rglob("*.py") for c in CODE.findall(path.read_text(encoding="utf-8"))}
-    return found | {f"unknown-{kind}" for kind in ("hazard", "method", "sensor", "model", "field", *pieces.PIECES)}
+    return found | {
+        f"unknown-{kind}" for kind in ("hazard", "method", "sensor", "model", "field", "precision", "engine", *pieces.PIECES)
+    }
 
 
 def test_the_pattern_finds_every_spelling_of_a_code() -> None:

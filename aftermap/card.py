@@ -13,13 +13,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aftermap.calibration import Calibration, tempered
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.journal import sha256
 from aftermap.scorer import LayerBands
 from aftermap.sensors import UNITS
+
+if TYPE_CHECKING:
+    from aftermap.scene import Scene
 
 FILE = "model.toml"
 GRAPHS = ("graph.xml", "graph.onnx")
@@ -111,6 +114,11 @@ class Card:
     def reads(self) -> str:
         """The inputs in words: "after VV, VH in dB"."""
         return " and ".join(f"{one.layer} {', '.join(one.bands)} in {one.unit}" for one in self.inputs)
+
+    def why_not(self, scene: Scene) -> str:
+        """What the model reads and the scene lacks, both sides in words; empty when it can run."""
+        lacks = next((why for one in self.inputs if (why := scene.missing(one))), "")
+        return f"it reads {self.reads}, but {lacks}" if lacks else ""
 
     @classmethod
     def read(cls, folder: Path) -> Card:
@@ -228,10 +236,18 @@ def own_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or os.environ.get("LOCALAPPDATA") or usual) / "aftermap" / "models"
 
 
+def bundled() -> dict[str, Path]:
+    """Folders of the models that come with the package, by name."""
+    return _in(BUNDLED)
+
+
 def listed() -> dict[str, Path]:
-    """Model folders by name: the user's own, and the bundled ones of other names."""
-    folders = [path.parent for home in (BUNDLED, own_folder()) for path in sorted(home.glob(f"*/{FILE}"))]
-    return {folder.name: folder for folder in folders}
+    """Model folders by name: the user's own before the bundled."""
+    return bundled() | _in(own_folder())
+
+
+def _in(home: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(home.glob(f"*/{FILE}"))}
 
 
 def find(name: str) -> Path:

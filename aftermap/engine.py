@@ -102,11 +102,8 @@ class Network:
         return Calibration(tuple(self._centred(knots).tolist()), tuple(table(knots).tolist()), table.words)
 
     def why_not(self, scene: Scene) -> str:
-        """What the model reads and the scene lacks, both sides in words; empty when it can run."""
-        for wanted in self.inputs:
-            if lacks := scene.missing(wanted):
-                return f"it reads {self.card.reads}, but {lacks}"
-        return ""
+        """As the card says."""
+        return self.card.why_not(scene)
 
     def prepare(self, scene: Scene) -> Scorer:
         """Itself."""

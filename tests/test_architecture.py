@@ -26,7 +26,7 @@ FLOORS = (
     ),
     (),
     ("seamless", "predict", "evaluate", "finish"),
-    ("figures", "markup", "report", "assumptions", "deliver", "demo", "cli", "__main__"),
+    ("figures", "markup", "report", "assumptions", "facts", "deliver", "demo", "cli", "__main__"),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}

@@ -164,7 +164,11 @@ def openvino() -> Any:
     """The library, whose telemetry is opted out of: it would report its import over the network."""
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its own fallback then is a stub
-    return import_module("openvino")
+    library = import_module("openvino")
+    # Two threads that meet numpy first through these bindings lock one another out for ever (seen with 2026.4.1: one waits for
+    # the interpreter inside a C++ static, the other holds it and waits for the static). So one thread meets it here.
+    np.asarray(library.Tensor(np.zeros(1, np.float32)).data)
+    return library
 
 
 def _opened(folder: Path, engine: str, precision: str) -> Run:
@@ -180,22 +184,26 @@ class _Openvino:
         self._own, self._lock = threading.local(), threading.Lock()
 
     def __call__(self, pixels: F32) -> F32:
+        if pixels.shape in self._compiled:
+            return self._inferred(pixels)
+        with self._lock:
+            if pixels.shape not in self._compiled:
+                self._compiled[pixels.shape] = self._for(pixels.shape)
+            return self._inferred(pixels)
+
+    def _inferred(self, pixels: F32) -> F32:
         requests = self._own.__dict__.setdefault("requests", {})
         if pixels.shape not in requests:
-            requests[pixels.shape] = self._for(pixels.shape).create_infer_request()
-        found = requests[pixels.shape].infer({0: pixels})[0]
-        return np.array(found, np.float32)  # a copy: the request writes over its own output
+            requests[pixels.shape] = self._compiled[pixels.shape].create_infer_request()
+        return np.array(requests[pixels.shape].infer({0: pixels})[0], np.float32)  # the request writes over its own output
 
     def _for(self, shape: tuple[int, ...]) -> Any:
-        with self._lock:
-            if shape not in self._compiled:
-                try:
-                    model = self._core.read_model(self._graph)
-                    model.reshape({model.input(0): list(shape)})
-                except RuntimeError as error:
-                    raise _misfit(self._graph.parent, f"cannot take {shape}: {error}", f"{shape[1]} bands") from error
-                self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings())
-            return self._compiled[shape]
+        try:
+            model = self._core.read_model(self._graph)
+            model.reshape({model.input(0): list(shape)})
+        except RuntimeError as error:
+            raise _misfit(self._graph.parent, f"cannot take {shape}: {error}", f"{shape[1]} bands") from error
+        return self._core.compile_model(model, "CPU", self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """A stream per core, of one thread each: predict's pool has as many, and sums come in one order."""

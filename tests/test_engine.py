@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -84,6 +86,24 @@ def test_scores_do_not_depend_on_who_else_is_at_work(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tiled(network, image, 1), tiled(network, image, 5))
     again = Network.open(network.folder, precision="f32")
     np.testing.assert_array_equal(tiled(again, image, 3), tiled(network, image, 2))
+
+
+def test_the_first_tiles_of_a_process_may_come_from_many_threads(tmp_path: Path) -> None:
+    """The bindings' first meeting with numpy locks two threads out of one another; 6 fresh processes, as it is a race."""
+    toy(tmp_path / "toy")
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from concurrent.futures import ThreadPoolExecutor\n"
+        "from aftermap.engine import Network\n"
+        "network, tile = Network.open(Path(sys.argv[1]), precision='f32'), np.zeros((1, 2, 64, 64), np.float32)\n"
+        "with ThreadPoolExecutor(8) as pool: print(len(list(pool.map(lambda _: network(tile, tile[:, 0] == 0), range(16)))))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "toy")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    try:
+        assert [p.communicate(timeout=60)[0] for p in running] == ["16\n"] * 6
+    finally:
+        for process in running:
+            process.kill()
 
 
 def test_the_hazard_leads_and_its_threshold_lies_at_one_half(tmp_path: Path) -> None:

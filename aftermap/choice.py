@@ -2,18 +2,22 @@
 
 Where radar and optical images of a date are there, the first method of each kind makes the map together with the other. Of the
 ways that benchmarks/fusion.py compares, only the mean of these two is better than either alone on OMBRIA, on Sen1Floods11 and
-on simulated floods; docs/methods.md has the numbers.
+on simulated floods; docs/methods.md has the numbers. A network runs beside the methods without training, and leads them only
+where its card says that real data allow it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from aftermap import calibration, pieces
+from aftermap import calibration, card, pieces
 from aftermap.beside import kind_of
 from aftermap.calibration import UNCALIBRATED, Calibration, Key
-from aftermap.errors import InputRefusedError
+from aftermap.card import Card
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.scene import Scene
 from aftermap.scorer import Method, Scorer
 
@@ -22,21 +26,38 @@ _DATES = ("after", "before")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The methods that run in the order of PIECES, why these, and why the others do not."""
+    """The methods that run, those that may lead first, why these, and why the others do not."""
 
     methods: dict[str, Method]
     why: str
     skipped: dict[str, str]
+    beside: str = ""
+    """Why others run beside them, in words."""
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Facts of the networks among them (engine.facts)."""
+    calibrations: dict[str, Calibration | None] = field(default_factory=dict)
+    """Of the networks; the tables of the other methods are found by what they look at."""
+    followers: frozenset[str] = frozenset()
+    """Networks that run beside others but make no part of the map."""
 
 
-def choose(scene: Scene, method: str) -> Chosen:
-    """Every method the inputs allow, in the order of PIECES, or the one asked for. Raises InputRefusedError when none can."""
-    names = list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]
+def choose(scene: Scene, method: str, *, model: str | None = None, precision: str = "auto", baseline: bool = True) -> Chosen:
+    """Every method the inputs allow, in the order of PIECES, or the one asked for; with them the network of a `model` (name or
+    folder), or with "auto" the bundled networks of the hazard. Raises InputRefusedError when none can run, or the model cannot.
+    """
+    folders = _folders(scene, model, bundled=method == "auto")
+    if not baseline and not folders:
+        raise UsageError("--no-baseline leaves no method to run", repair="give --model, or leave it out")
+    names = [] if not baseline else list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]
     known: dict[str, Method] = {n: pieces.load(scene.hazard, n)() for n in names}
-    reasons = {n: m.why_not(scene) for n, m in known.items()}
-    able = {n: m for n, m in known.items() if not reasons[n]}
+    reasons = {n: m.why_not(scene) for n, m in known.items()} | {n: Card.read(f).why_not(scene) for n, f in folders.items()}
+    if model and (lacks := next(reasons[n] for n in folders)):
+        repair = "give the images that it was made for, or another model"
+        raise InputRefusedError(f"the model {model} cannot run on these images: {lacks}", repair=repair, code="model-input")
     skipped = {n: why for n, why in reasons.items() if why}
-    if not able:
+    classical = {n: m for n, m in known.items() if n not in skipped}
+    networks = _opened({n: f for n, f in folders.items() if n not in skipped}, precision)
+    if not classical and not networks:
         said = "; ".join(f"{n}: {why}" for n, why in skipped.items())
         raise InputRefusedError(
             f"no {scene.hazard} method can run on these images ({said})",
@@ -44,7 +65,53 @@ def choose(scene: Scene, method: str) -> Chosen:
             code="band-missing",
         )
     why = "it was asked for" if method != "auto" else f"first in the order {', '.join(names)} that these images allow"
-    return Chosen(able, why, skipped)
+    return _ordered(classical, networks, why, skipped)
+
+
+def _folders(scene: Scene, model: str | None, *, bundled: bool) -> dict[str, Path]:
+    """Model folders by the name of the model: the one asked for, or the bundled ones of the hazard."""
+    if model is None:
+        return {n: f for n, f in card.bundled().items() if Card.read(f).hazard == scene.hazard} if bundled else {}
+    folder = card.find(model)
+    asked = Card.read(folder)
+    if asked.hazard != scene.hazard:
+        raise UsageError(
+            f"the model {asked.name} maps {asked.hazard}, not {scene.hazard}", repair="give another model", code="model-hazard"
+        )
+    if asked.name in pieces.PIECES[scene.hazard]:
+        raise UsageError(f"the model is called as the method {asked.name}", repair="call it otherwise in model.toml")
+    return {asked.name: folder}
+
+
+def _opened(folders: Mapping[str, Path], precision: str) -> dict[str, Any]:
+    if not folders:
+        return {}
+    from aftermap.engine import Network  # openvino costs 0.3 s, and most maps need none
+
+    return {name: Network.open(folder, precision=precision) for name, folder in folders.items()}
+
+
+def _ordered(classical: dict[str, Method], networks: dict[str, Any], why: str, skipped: dict[str, str]) -> Chosen:
+    """Networks that may lead, then the methods without training, then the other networks."""
+    leading = {n: m for n, m in networks.items() if m.card.leads or not classical}
+    followers = {n: m for n, m in networks.items() if n not in leading}
+    first = next(iter(leading), None)
+    if first is not None:
+        alone = "" if classical else "no method without training runs beside it; "
+        allowed = "its card lets it lead" if leading[first].card.leads else "its card does not let it lead any"
+        why = f"{alone}{allowed}{_because(leading[first])}"
+    said = [f"; {n} runs beside, for its card does not let it lead{_because(m)}" for n, m in followers.items()]
+    facts: dict[str, dict[str, Any]] = {}
+    if networks:
+        from aftermap import engine
+
+        facts = {n: engine.facts(m) for n, m in networks.items()}
+    tables = {n: m.calibration for n, m in networks.items()}
+    return Chosen({**leading, **classical, **followers}, why, skipped, "".join(said), facts, tables, frozenset(followers))
+
+
+def _because(network: Any) -> str:
+    return f" ({network.card.why})" if network.card.why else ""
 
 
 @dataclass(frozen=True)
@@ -66,27 +133,30 @@ class Made:
         return table.words if table else UNCALIBRATED
 
 
-def make(scene: Scene, scorers: Mapping[str, Scorer], why: str) -> Made:
+def make(scene: Scene, scorers: Mapping[str, Scorer], chosen: Chosen) -> Made:
     """The map of the first scorer, averaged with the first of each further kind of image that finds the same class.
 
     Where the firsts find different things, those that find the hazard itself go first.
     """
     seen = {n: scene.seen(i for i in s.inputs if i.layer in _DATES) for n, s in scorers.items()}
     kinds = {n: {kind_of(layer) for layer in layers.values()} for n, layers in seen.items()}
+    finds, why = {n: s.classes[0] for n, s in scorers.items()}, chosen.why
     firsts: list[str] = []
-    for name in scorers:
+    for name in (n for n in scorers if n not in chosen.followers):
         if all(kinds[name].isdisjoint(kinds[first]) for first in firsts):
             firsts.append(name)
-    firsts.sort(key=lambda n: scorers[n].classes[0] != scene.hazard)
-    combined = tuple(n for n in firsts if scorers[n].classes == scorers[firsts[0]].classes)
+    firsts.sort(key=lambda n: finds[n] != scene.hazard)
+    combined = tuple(n for n in firsts if finds[n] == finds[firsts[0]])
     if len(combined) > 1:
         why = f"mean likelihood, where they observed the ground, of {' and '.join(combined)}: the first for each kind of image"
     elif len(firsts) > 1:
-        why = f"{firsts[0]} alone finds {scorers[firsts[0]].classes[0]}, not {scorers[firsts[1]].classes[0]}"
-    tables = {
-        n: table
-        for n, s in scorers.items()
-        if len(kinds[n]) == 1 and (table := calibration.find(Key(scene.hazard, n, next(iter(kinds[n])), s.classes[0])))
-    }
+        why = f"{firsts[0]} alone finds {finds[firsts[0]]}, not {finds[firsts[1]]}"
+    tables: dict[str, Calibration] = {}
+    for name in scorers:
+        if name in chosen.calibrations:
+            table = chosen.calibrations[name]
+        else:
+            table = calibration.find(Key(scene.hazard, name, "+".join(sorted(kinds[name])), finds[name]))
+        tables |= {name: table} if table else {}
     images = tuple(dict.fromkeys(k for n in combined for k in seen[n]))
-    return Made(combined, why, images, tuple(k for k in images if all(k in seen[n] for n in combined)), tables)
+    return Made(combined, why + chosen.beside, images, tuple(k for k in images if all(k in seen[n] for n in combined)), tables)

@@ -89,6 +89,9 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--hazard", required=True, help=f"What to map: {', '.join(HAZARDS)}.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the products; resumes what it holds unfinished.")
 @click.option("--method", default="auto", show_default=True, help=f"Or one of {_METHODS}.")
+@click.option("--model", help="Trained model to run with the methods: a folder, or a name that `aftermap models` lists.")
+@click.option("--baseline/--no-baseline", default=True, help="Run the methods without training beside a model.  [default: yes]")
+@click.option("--precision", default="auto", show_default=True, help="Of a model: f32, bf16, or what a trial here allows.")
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
 @click.option(
@@ -326,6 +329,26 @@ def verify(out: Path) -> None:
     if wrong:
         sys.exit(1)
     click.echo("every product is whole")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
+def models(as_json: bool) -> None:
+    """The trained models that are here: bundled ones, and your own in $AFTERMAP_MODELS or the data folder."""
+    from aftermap import card
+
+    cards = {folder: card.Card.read(folder) for folder in card.listed().values()}
+    if as_json:
+        facts = ("hazard", "classes", "reads", "leads", "why", "licence", "training_data", "scores")
+        rows = [{"name": f.name, "folder": str(f), **{k: getattr(c, k) for k in facts}} for f, c in cards.items()]
+        click.echo(json.dumps(rows, default=dict))
+        return
+    for folder, found in cards.items():
+        leads = f"{'leads' if found.leads else 'runs beside the other methods'}{f': {found.why}' if found.why else ''}"
+        click.echo(
+            f"{folder.name}  {found.hazard} from {found.reads}\n  {leads}\n  {found.licence}; trained on {found.training_data}"
+        )
+    click.echo(f"{len(cards)} model{'s' * (len(cards) != 1)}; your own belong in {card.own_folder()}", err=True)
 
 
 class _Progress:

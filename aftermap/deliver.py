@@ -9,27 +9,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
-from aftermap import check, coregister, exclude, journal, meridian, palette, pieces, provenance, raster, report, sight
+from aftermap import check, coregister, exclude, journal, palette, pieces, raster, report, sight
 from aftermap.ahead import ahead
-from aftermap.area import pixel_size_m
-from aftermap.assumptions import assumptions
-from aftermap.calibration import FILE as CALIBRATION
 from aftermap.calibration import UNCALIBRATED
 from aftermap.choice import Chosen, Made, choose, make
 from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
+from aftermap.facts import known
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared
 from aftermap.predict import Plan, predict
 from aftermap.products.cog import RASTERS
-from aftermap.products.density import Cells
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.relief import with_relief
@@ -40,8 +35,6 @@ Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("prepare", "map", "deliver") and how much of it is done, of how much."""
 
-MIN_AREA_M2, MIN_BUILDING_M2, MIN_AREA_PX = 1000.0, 30.0, 10.0
-"""Minimum mapping units: 10 pixels of 10 m (UN-SPIDER uses 8), a small house (Vulcan's), and 10 pixels without a scale."""
 PROFILES = ("unosat",)
 FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
 """Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
@@ -57,7 +50,6 @@ _UNSEPARATED = {
     "change": "change, buildings not told from other ground",
 }
 """What a map shows, in words, where a scorer's class is not the hazard itself: a noun, and after the comma its caveat."""
-_LIBRARIES = ("numpy", "scipy", "rasterio", "odc-geo", "shapely", "pyogrio", "pyproj")
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,12 @@ class Options:
     """Angle of incidence of the radar in degrees from the vertical; None for what the tags of `after` say."""
     look: float | None = None
     """Azimuth in which the radar looks, in degrees clockwise from north."""
+    model: str | None = None
+    """Name or folder of a trained model that runs with the methods; None for the bundled ones of the hazard, with "auto"."""
+    precision: str = "auto"
+    """Of networks: "f32", "bf16", or what a trial on this machine allows."""
+    baseline: bool = True
+    """Whether the methods without training run beside a network."""
     keep_scores: bool = False
     only: tuple[str, ...] = ()
     """Rasters to write alone, of ONLY, with no minimum mapping unit, polygons or report; empty for everything."""
@@ -188,8 +186,9 @@ class _Job:
 
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
-        chosen = choose(self.scene, self.method)
-        facts = self._facts(chosen)
+        options = self.options
+        chosen = choose(self.scene, self.method, model=options.model, precision=options.precision, baseline=options.baseline)
+        facts = known(self.scene, self.method, options, chosen, look=self._look(), assets=self.assets, footprints=self.footprints)
         with journal.Journal(self.out, journal.digest(facts)) as log:
             if not log.open(overwrite=self.options.overwrite):
                 self._make(log, chosen, facts, started)
@@ -201,7 +200,7 @@ class _Job:
         for n, (key, method) in enumerate(chosen.methods.items()):
             scorers[key] = method.prepare(self.scene)
             self.progress("prepare", n + 1, len(chosen.methods))
-        made = make(self.scene, scorers, chosen.why)
+        made = make(self.scene, scorers, chosen)
         plan = Plan(
             scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations
         )
@@ -216,59 +215,6 @@ class _Job:
 
     def _look(self) -> sight.Look | None:
         return sight.look_of(self.scene, self.options.incidence, self.options.look)
-
-    def _facts(self, chosen: Chosen) -> dict[str, Any]:
-        """What is known before the first score, and determines everything after."""
-        scene, grid = self.scene, self.scene.grid
-        size = pixel_size_m(grid) or self.options.gsd_m
-        usual, least_px = MIN_BUILDING_M2 if scene.hazard == "building" else MIN_AREA_M2, MIN_AREA_PX
-        if self.options.only:
-            usual, least_px = 0.0, 0.0
-            if self.assets or self.footprints:
-                raise UsageError("--only counts no assets and no buildings", repair="leave out --only, or what asks for them")
-        least, limits = self.options.min_area_m2, exclude.limits_for(scene, gsd_m=self.options.gsd_m)
-        look = self._look()
-        if self.options.profile == "unosat" and scene.hazard != "flood":
-            raise UsageError(f"the UNOSAT profile is for floods, not for {scene.hazard}", repair="leave --profile out")
-        if self.options.gsd_m is not None and grid.crs is not None:
-            raise UsageError("--gsd-m is for images without CRS, and this one has one", repair="leave it out")
-        if least is not None and size is None:
-            raise UsageError(
-                "--min-area-m2 needs to know how large a pixel is", repair="give --gsd-m too, for the image has no CRS"
-            )
-        return {
-            "aftermap": version("aftermap"),
-            "name": scene.name,
-            "hazard": scene.hazard,
-            "inputs": provenance.inputs(scene),
-            "area_of_interest": provenance.polygons(scene.area_of_interest),
-            "low_sensitivity": provenance.polygons(scene.insensitive),
-            "assets": provenance.assets(self.assets),
-            "footprints": provenance.footprints(self.footprints, grid),
-            "grid": {
-                "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
-                "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
-                "centre": None if grid.crs is None else [round(v, 5) for v in meridian.centre(grid)],
-            },
-            "parameters": {
-                "method": self.method, "threshold": self.options.level, "keep_scores": self.options.keep_scores,
-                "favour": self.options.favour, "gsd_m": self.options.gsd_m, "density": _cells(grid, self.options),
-                "profile": self.options.profile, "event_code": self.options.event_code,
-                "exclusion": asdict(limits) if limits else None,
-                "radar_look": look.facts() if look else None,
-                "coregister": self.options.coregister,
-                "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
-                "only": list(self.options.only),
-                **({"min_area_m2": usual if least is None else least} if size else {"min_area_px": least_px}),
-            },
-            "area_unit": "ha" if size else "px",
-            "warnings": [f.facts() for f in check.examine(scene)],
-            "assumptions": assumptions(scene, limits, look),
-            "versions": {
-                "python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES},
-                "calibration": journal.sha256(CALIBRATION)[:16],
-            },
-        }  # fmt: skip
 
     def _outcome(self, facts: Mapping[str, Any], scorers: Mapping[str, Scorer], chosen: Chosen, made: Made) -> dict[str, Any]:
         """What the methods found in the scene as a whole."""
@@ -327,14 +273,6 @@ class _Job:
             "exclusion": palette.paint_exclusion(codes["exclusion"]),
             "agreement": palette.paint_agreement(codes["agreement"], len(run["methods"]["ran"])),
         }
-
-
-def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
-    """The cells of density.tif in pixels (rows, columns), beside what was asked for."""
-    if options.density_m is None:
-        return None
-    cells = Cells.nearest(grid, options.density_m, gsd_m=options.gsd_m)
-    return {"asked_m": options.density_m, "cell_px": [cells.rows, cells.cols]}
 
 
 def _numbers(scorer: Scorer) -> dict[str, Any]:

@@ -78,6 +78,39 @@ class Counts:
         return _ratio(self.fp - self.fn, self.tp + self.fn)
 
 
+def ceiling(prevalence: float, share: float = 0.05) -> float | None:
+    """The best balanced accuracy of any rule that marks a fixed share of each image, at the image's share of hazard.
+
+    methods.md A.5: (min(1, share / prevalence) + 1 - max(0, share - prevalence) / (1 - prevalence)) / 2; undefined at 0 and 1.
+    """
+    if not 0 < prevalence < 1:
+        return None
+    return 0.5 * (min(1, share / prevalence) + 1 - max(0, share - prevalence) / (1 - prevalence))
+
+
+def marked(scores: npt.NDArray[np.floating], percent: float = 95) -> npt.NDArray[np.bool_]:
+    """Scores of the valid pixels of one image (n,) strictly above their percentile: the rule that `ceiling` bounds."""
+    return np.asarray(scores > np.percentile(scores, percent)) if scores.size else np.zeros(0, bool)
+
+
+@dataclass(frozen=True)
+class CountErrors:
+    """Hazard mapped and true per chip (n,), hard pixels or summed scores, same valid pixels; medians over chips."""
+
+    mapped: npt.NDArray[np.float64]
+    true: npt.NDArray[np.float64]
+
+    @property
+    def delta_l1(self) -> float | None:
+        """Median over chips of |mapped - true|."""
+        return float(np.median(np.abs(self.mapped - self.true))) if self.true.size else None
+
+    def delta_count(self, *, hazard: bool) -> float | None:
+        """Median of mapped - true over the chips with hazard, or over those without."""
+        chips = (self.true > 0) == hazard
+        return float(np.median((self.mapped - self.true)[chips])) if chips.any() else None
+
+
 def _levels() -> npt.NDArray[np.int64]:
     return np.zeros((2, RANK_LEVELS + 1), np.int64)
 

@@ -20,7 +20,6 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
 
 from aftermap import calibration, pieces, raster
 from aftermap.beside import kind_of
@@ -31,7 +30,7 @@ from aftermap.tiles import Window
 from benchmarks import classical_real, flood_real
 
 RESULTS = Path(__file__).parent / "results"
-LEVELS, BINS, MOST_KNOTS, LEAST_EVENTS = 1000, 15, 32, 2
+LEVELS, BINS, LEAST_EVENTS = 1000, 15, 2
 SIZE, SEEDS = 768, (100, 101, 102)
 SCENES: dict[str, tuple[dict[str, Any], ...]] = {
     "flood": tuple(
@@ -125,20 +124,6 @@ def _add(found: Histograms, event: str, scores: Iterator[tuple[calibration.Key, 
         found[key][event] = found[key].get(event, 0) + added
 
 
-def fitted(counts: F64) -> tuple[list[float], list[float]]:
-    """Scores and likelihoods of at most MOST_KNOTS knots: isotonic regression, thinned where a straight line says the same."""
-    pixels = counts.sum(axis=0)
-    used = pixels > 0
-    at, value = np.flatnonzero(used) / LEVELS, isotonic_regression(counts[1, used] / pixels[used], weights=pixels[used]).x
-    kept = [0, len(at) - 1]
-    while len(kept) < min(MOST_KNOTS, len(at)):
-        off = np.abs(np.interp(at, at[kept], value[kept]) - value)
-        if off.max() < 0.002:
-            break
-        kept = sorted([*kept, int(off.argmax())])
-    return [round(float(v), 4) for v in at[kept]], [round(float(v), 4) for v in value[kept]]
-
-
 def error(counts: F64, knots: tuple[Sequence[float], Sequence[float]] | None = None) -> float:
     """Expected calibration error in 15 bins, of the scores or of what the knots make of them."""
     likelihood = np.arange(LEVELS + 1) / LEVELS
@@ -159,7 +144,7 @@ def iou(counts: F64, knots: tuple[Sequence[float], Sequence[float]] | None = Non
 def rows_of(made: Histograms, chips: Histograms) -> Iterator[dict[str, Any]]:
     """A row per method and event, and one pooled for the simulated scenes and for the real chips of each."""
     for key, scenes in made.items():
-        knots = fitted(np.sum(list(scenes.values()), axis=0))
+        knots = calibration.isotonic(np.sum(list(scenes.values()), axis=0))
         for where, events in (("simulated", scenes), ("real", chips.get(key, {}))):
             pooled = {"pooled": np.sum(list(events.values()), axis=0)} if events else {}
             for event, counts in {**events, **pooled}.items():
@@ -191,7 +176,7 @@ def tables(rows: Sequence[Mapping[str, Any]], made: Histograms) -> tuple[str, li
         pooled = {r["where"]: r for r in own if r["event"] == "pooled"}
         events = [r for r in own if r["where"] == "real" and r["event"] != "pooled"]
         why, fit, chips = verdict(events, pooled.get("real")), pooled["simulated"], pooled.get("real")
-        scores, likelihoods = fitted(np.sum(list(scenes.values()), axis=0))
+        scores, likelihoods = calibration.isotonic(np.sum(list(scenes.values()), axis=0))
         cells = [key.hazard, key.method, key.kind, key.finds, str(len(scenes)), f"{fit['hazard_share']:.3f}",
                  f"{fit['ece_score']:.3f}", f"{fit['ece_calibrated']:.3f}"]  # fmt: skip
         there = ["–"] * 5 if chips is None else [
@@ -211,7 +196,7 @@ def tables(rows: Sequence[Mapping[str, Any]], made: Histograms) -> tuple[str, li
 
 {date.today().isoformat()}, {platform.machine()}, {platform.system()}, `python -m benchmarks.calibrate`.
 Isotonic regression of truth on score over simulated scenes of {SIZE} px, seeds {SEEDS[0]} to {SEEDS[-1]}, at most
-{MOST_KNOTS} knots; its expected calibration error (ECE, {BINS} bins) on those scenes and on real chips, pixels of all
+{calibration.MOST_KNOTS} knots; its expected calibration error (ECE, {BINS} bins) on those scenes and on real chips, pixels of all
 events pooled. A table is used only where it lowers the ECE on real chips of at least {LEAST_EVENTS} events, pooled and in most
 of them; else likelihood is the score, and says that it is uncalibrated. Which tables are used was decided on these chips:
 they are not unseen data.

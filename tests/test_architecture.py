@@ -18,15 +18,15 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "stats"),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "choice",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "engine", "choice",
     ),
     (),
     ("seamless", "predict", "evaluate", "finish"),
-    ("figures", "markup", "report", "assumptions", "provenance", "deliver", "demo", "cli", "__main__"),
+    ("figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "cli", "__main__"),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
@@ -34,7 +34,8 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"},
-    "torch": set(), "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
+    "torch": set(), "openvino": {"engine"}, "onnxruntime": {"engine"},
+    "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

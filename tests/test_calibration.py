@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from scipy.special import expit, logit
 
 import aftermap as am
 from aftermap import calibration, pieces, raster
 from aftermap.calibration import Key
+from aftermap.metrics import RANK_LEVELS, Ranking, Reliability
 from aftermap.tiles import Window
 from tests.conftest import grid, write
 
@@ -47,6 +50,41 @@ def test_likelihood_by_hand() -> None:
     got = table(np.array([[0.0, 0.25, 0.75, 1.0, np.nan]], np.float32))
     np.testing.assert_allclose(got, [[0.1, 0.15, 0.5, 0.8, np.nan]], atol=1e-6)
     assert got.dtype == np.float32
+
+
+def overconfident(sharpness: float) -> Ranking:
+    """Pixels whose scores are a fair likelihood with logits multiplied by `sharpness`."""
+    rng = np.random.default_rng(5)
+    fair = rng.uniform(0.02, 0.98, 60_000)
+    ranking = Ranking()
+    ranking.add(expit(sharpness * logit(fair)), rng.random(fair.size) < fair)
+    return ranking
+
+
+@pytest.mark.parametrize("way", ["temperature", "isotonic"])
+def test_a_fit_makes_an_overconfident_score_fair(way: str) -> None:
+    fitted, unseen = overconfident(2.5), overconfident(2.5)
+    knots = (
+        calibration.isotonic(fitted.levels) if way == "isotonic" else calibration.tempered(calibration.temperature(fitted.levels))
+    )
+    table, scores = calibration.Calibration(tuple(knots[0]), tuple(knots[1]), ""), np.linspace(0, 1, RANK_LEVELS + 1)
+    before, after = Reliability(), Reliability()
+    for actual in (False, True):
+        counts = unseen.levels[int(actual)]
+        for reliability, likelihood in ((before, scores), (after, table(scores.astype(np.float32)).astype(np.float64))):
+            drawn: npt.NDArray[np.float64] = np.repeat(likelihood, counts)
+            reliability.add(drawn, np.full(drawn.size, actual))
+    assert (before.expected_calibration_error or 0) > 0.08
+    assert (after.expected_calibration_error or 1) < 0.01
+
+
+def test_temperature_by_hand() -> None:
+    assert calibration.temperature(overconfident(2.5).levels) == pytest.approx(2.5, rel=0.03)
+    assert calibration.temperature(overconfident(1.0).levels) == pytest.approx(1, rel=0.03)
+    at = np.random.default_rng(0).uniform(0, 1, 10_000)
+    for t in (0.2, 1, 2.5, 5):
+        knots = calibration.tempered(t)
+        np.testing.assert_allclose(np.interp(at, *knots), expit(logit(at) / t), atol=1e-3)
 
 
 def test_a_calibrated_map_says_so_and_keeps_its_extent(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from aftermap.metrics import Counts, Ranking, Reliability
+from aftermap.metrics import CountErrors, Counts, Ranking, Reliability, ceiling, marked
 
 counts = st.builds(Counts, *[st.integers(0, 10**9)] * 4)
 
@@ -69,3 +71,36 @@ def test_calibration_by_hand() -> None:
     mean, share = reliability.curve()
     np.testing.assert_allclose(mean, [0.1, 0.9], atol=1e-6)
     np.testing.assert_allclose(share, [0, 1])
+
+
+@given(st.integers(2, 12), st.data())
+def test_the_ceiling_is_the_best_of_all_masks(size: int, data: st.DataObject) -> None:
+    """methods.md section 17, check 1: every mask of `share` pixels on an image of `size`."""
+    hazard = data.draw(st.integers(1, size - 1))
+    share = data.draw(st.integers(0, size))
+    truth = np.arange(size) < hazard
+    masks = (np.isin(np.arange(size), chosen) for chosen in combinations(range(size), share))
+    best = max(Counts.of(mask, truth).balanced_accuracy or 0 for mask in masks)
+    assert ceiling(hazard / size, share / size) == pytest.approx(best)
+
+
+@pytest.mark.parametrize(("prevalence", "best"), [(0.0064, 0.978), (0.0136, 0.982), (0.05, 1), (0.07, 0.857), (0.3, 0.583)])
+def test_the_ceiling_of_the_paper(prevalence: float, best: float) -> None:
+    assert ceiling(prevalence) == pytest.approx(best, abs=6e-4)
+    assert ceiling(0) is None
+
+
+def test_the_percentile_rule_is_strict() -> None:
+    assert marked(np.arange(100) / 100).sum() == 5
+    assert marked(np.full(50, 0.3)).sum() == 0
+
+
+def test_count_errors_by_hand() -> None:
+    """methods.md section 17, check 7: the error of the map of nothing is what is true."""
+    true = np.array([10.0, 30, 20, 0, 0])
+    assert CountErrors(np.zeros(5), true).delta_l1 == 10
+    errors = CountErrors(np.array([12.0, 20, 20, 3, 5]), true)
+    assert errors.delta_l1 == 3
+    assert errors.delta_count(hazard=True) == 0
+    assert errors.delta_count(hazard=False) == 4
+    assert CountErrors(true[:3], true[:3]).delta_count(hazard=False) is None

@@ -1,0 +1,319 @@
+"""An exported network as a Scorer and a Method: its graph on this machine's processor, in the precision that a trial allows.
+
+numpy in, numpy out, no torch. Safe to call from several threads: each tile is computed by one thread on a request of its own, so
+that a tile's scores depend on its pixels alone, never on how many others are at work. What holds of tilings is architecture.md's
+rule 8: exact to the last digit of fp32 where the halo covers what the network sees, else within 0.02 on 99.9 % of pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap.calibration import Calibration
+from aftermap.card import FILE, GRAPHS, Card
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.journal import digest, sha256, write_json
+from aftermap.scorer import Bool, LayerBands, Scorer
+
+if TYPE_CHECKING:
+    from aftermap.scene import Scene
+
+F32 = npt.NDArray[np.float32]
+Run = Callable[[F32], F32]
+"""Raw pixels (1, band, y, x), NaN where not observed, to probabilities (1, class, y, x)."""
+
+PRECISIONS = ("auto", "f32", "bf16")
+ENGINES = ("openvino", "onnxruntime")
+NEAR, SHARE = 0.02, 0.999
+"""A faster precision has to be this near fp32 on this share of pixels (architecture.md, rule 8)."""
+TRIAL_PX, TRIALS = 512, 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model's graph as a method that needs no look at the scene: `prepare` gives itself."""
+
+    name: str
+    engine: str
+    precision: str
+    precision_from: str
+    """In words: asked for, or by trial."""
+    training_data: str
+    licence: str
+    sha256: str
+    """Of model.toml, which holds those of the graph."""
+    folder: Path = field(repr=False, compare=False)
+    card: Card = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path, *, precision: str = "auto", engine: str = "auto") -> Network:
+        """The network of a model folder. Raises the errors of Card.read, InputRefusedError ("model-graph") where the graph does
+        not fit its card, and UsageError ("engine-missing") where nothing installed here can run it."""
+        card = Card.read(folder)
+        if precision not in PRECISIONS:
+            raise UnknownNameError("precision", precision, PRECISIONS)
+        engine = _engine(folder, engine)
+        found, words = _precision(folder, card, precision, engine)
+        return cls(card.name, engine, found, words, card.training_data, card.licence, sha256(folder / FILE), folder, card)
+
+    @property
+    def inputs(self) -> tuple[LayerBands, ...]:
+        """As the card has them."""
+        return self.card.inputs
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The hazard first."""
+        return tuple(self.card.classes[k] for k in self._order)
+
+    @property
+    def halo_px(self) -> int:
+        """As the card has it."""
+        return self.card.halo_px
+
+    @property
+    def multiple_of(self) -> int:
+        """As the card has it."""
+        return self.card.multiple_of
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """From score, bent as `_centred` has it, to likelihood; None where the card has none."""
+        if self.card.calibration is None:
+            return None
+        table = self.card.calibration.table()
+        knots = np.unique(np.asarray([*table.scores, self.card.threshold], np.float32))  # the bend is a knot of its own
+        return Calibration(tuple(self._centred(knots).tolist()), tuple(table(knots).tolist()), table.words)
+
+    def why_not(self, scene: Scene) -> str:
+        """As the card says."""
+        return self.card.why_not(scene)
+
+    def prepare(self, scene: Scene) -> Scorer:
+        """Itself."""
+        return self
+
+    def __call__(self, pixels: F32, valid: Bool) -> F32:
+        """Scores (n, class, y, x), the hazard first, 0.5 where hazard begins."""
+        scores = np.concatenate([self._run(one[None]) for one in pixels])
+        if scores.shape != (len(pixels), len(self.classes), *pixels.shape[2:]):
+            raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.classes)}")
+        return self._centred(scores[:, self._order])
+
+    @property
+    def _order(self) -> list[int]:
+        lead = self.card.lead
+        return [lead, *(k for k in range(len(self.card.classes)) if k != lead)]
+
+    def _centred(self, scores: F32) -> F32:
+        """Scores bent in two straight lines so that the card's threshold lies at 0.5, the methods' own."""
+        if self.card.threshold == 0.5:
+            return scores
+        return np.interp(scores, [0, self.card.threshold, 1], [0, 0.5, 1]).astype(np.float32)
+
+    @cached_property
+    def _run(self) -> Run:
+        return _opened(self.folder, self.engine, self.precision)
+
+
+def _misfit(folder: Path, graph: str, card: str) -> InputRefusedError:
+    what = f"the graph of {folder} {graph}, and its card says {card}"
+    return InputRefusedError(what, repair="export the model again", code="model-graph")
+
+
+def graph_of(folder: Path) -> Path:
+    """The graph file of a model folder; raises InputRefusedError ("model-graph") where there is none."""
+    for name in GRAPHS:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputRefusedError(f"{folder} holds no graph", repair="aftermap export makes it from the weights", code="model-graph")
+
+
+def _engine(folder: Path, asked: str) -> str:
+    """The first engine installed here that reads the graph, or the one asked for."""
+    if asked not in ("auto", *ENGINES):
+        raise UnknownNameError("engine", asked, ENGINES)
+    graph = graph_of(folder)
+    able = [e for e in ENGINES if find_spec(e) and (e == "openvino" or graph.suffix == ".onnx")]
+    if (chosen := asked if asked in able else able[0] if asked == "auto" and able else "") == "":
+        raise UsageError(
+            f"{asked if asked != 'auto' else 'nothing'} that is installed here can run {graph.name}",
+            repair="pip install openvino, or onnxruntime for a graph.onnx",
+            code="engine-missing",
+        )
+    return chosen
+
+
+def openvino() -> Any:
+    """The library, whose telemetry is opted out of: it would report its import over the network."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its own fallback then is a stub
+    library = import_module("openvino")
+    # Two threads that meet numpy first through these bindings lock one another out for ever (seen with 2026.4.1: one waits for
+    # the interpreter inside a C++ static, the other holds it and waits for the static). So one thread meets it here.
+    np.asarray(library.Tensor(np.zeros(1, np.float32)).data)
+    return library
+
+
+def _opened(folder: Path, engine: str, precision: str) -> Run:
+    return _Openvino(graph_of(folder), precision) if engine == "openvino" else _onnxruntime(graph_of(folder))
+
+
+class _Openvino:
+    """One compiled graph per shape of tile, one request per thread."""
+
+    def __init__(self, graph: Path, precision: str):
+        self._graph, self._precision, self._core = graph, precision, openvino().Core()
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._own, self._lock = threading.local(), threading.Lock()
+
+    def __call__(self, pixels: F32) -> F32:
+        if pixels.shape in self._compiled:
+            return self._inferred(pixels)
+        with self._lock:
+            if pixels.shape not in self._compiled:
+                self._compiled[pixels.shape] = self._for(pixels.shape)
+            return self._inferred(pixels)
+
+    def _inferred(self, pixels: F32) -> F32:
+        requests = self._own.__dict__.setdefault("requests", {})
+        if pixels.shape not in requests:
+            requests[pixels.shape] = self._compiled[pixels.shape].create_infer_request()
+        return np.array(requests[pixels.shape].infer({0: pixels})[0], np.float32)  # the request writes over its own output
+
+    def _for(self, shape: tuple[int, ...]) -> Any:
+        try:
+            model = self._core.read_model(self._graph)
+            model.reshape({model.input(0): list(shape)})
+        except RuntimeError as error:
+            raise _misfit(self._graph.parent, f"cannot take {shape}: {error}", f"{shape[1]} bands") from error
+        return self._core.compile_model(model, "CPU", self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """A stream per core, of one thread each: predict's pool has as many, and sums come in one order."""
+        cores = os.cpu_count() or 1
+        return {
+            "INFERENCE_PRECISION_HINT": self._precision, "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores,
+            "ENABLE_CPU_PINNING": False,
+        }  # fmt: skip
+
+
+def _onnxruntime(graph: Path) -> Run:
+    """The second engine, fp32; a session may be run from several threads."""
+    library = import_module("onnxruntime")
+    options = library.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = library.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda pixels: np.asarray(session.run(None, {name: pixels})[0], np.float32)
+
+
+def _precision(folder: Path, card: Card, asked: str, engine: str) -> tuple[str, str]:
+    """The precision and where it comes from, in words."""
+    if asked != "auto":
+        if asked == "bf16" and not (engine == "openvino" and has_bf16()):
+            raise UsageError("this machine or engine has no bf16", repair="--precision f32", code="precision")
+        return asked, "asked for"
+    if engine != "openvino" or not has_amx():
+        return "f32", "no fast bf16 here"
+    return _remembered(folder, card)
+
+
+def has_bf16() -> bool:
+    """Whether the processor computes in bf16 at all."""
+    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def has_amx() -> bool:
+    """Whether the processor multiplies bf16 matrices; without, bf16 is slower than fp32 (dependencies.md, section 3)."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and " amx_bf16" in info.read_text(encoding="ascii", errors="replace")
+
+
+def _remembered(folder: Path, card: Card) -> tuple[str, str]:
+    """The trial's outcome, tried once per graph, processor and library: a run that is resumed decides as it did."""
+    machine = [openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"), os.cpu_count(), version("openvino")]
+    key = digest([card.sha256, card.mean, card.std, machine])
+    path = cache_folder() / f"precision-{key[:24]}.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return str(known["precision"]), str(known["from"])
+    except (OSError, ValueError, KeyError):
+        found, words = _tried(folder, card)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"precision": found, "from": words, "model": card.name})
+    except OSError:
+        words += ", not remembered"
+    return found, words
+
+
+def cache_folder() -> Path:
+    """Where the outcomes of trials are kept."""
+    usual = Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "aftermap"
+
+
+def _tried(folder: Path, card: Card) -> tuple[str, str]:
+    """bf16 where it is near enough to fp32 on one tile as the card has them, and faster."""
+    side = -(-TRIAL_PX // card.multiple_of) * card.multiple_of
+    tile = _likely(card, side)
+    exact, took = _timed(_opened(folder, "openvino", "f32"), tile)
+    fast, quick = _timed(_opened(folder, "openvino", "bf16"), tile)
+    share = agreement(exact, fast)
+    words = f"trial of one tile: bf16 within {NEAR} of f32 on {100 * share:.2f} % of pixels"
+    if share < SHARE:
+        return "f32", f"{words}, too few"
+    return ("bf16", words) if quick < took else ("f32", f"{words}, but no faster")
+
+
+def agreement(exact: F32, other: F32) -> float:
+    """Share of scores that are as near as they have to be."""
+    return float((np.abs(exact - other) <= NEAR).mean())
+
+
+def _likely(card: Card, side: int) -> F32:
+    """A tile (1, band, y, x) with the card's mean and deviation: patches of several sizes, and noise."""
+    rng, tile = np.random.default_rng(0), np.zeros((len(card.mean), side, side))
+    scales = [s for s in (1, 8, 64) if s <= side]
+    for scale in scales:
+        cells = rng.normal(size=(len(card.mean), -(-side // scale), -(-side // scale)))
+        tile += np.kron(cells, np.ones((scale, scale)))[:, :side, :side] / np.sqrt(len(scales))
+    shape = (-1, 1, 1)
+    return np.asarray(tile * np.reshape(card.std, shape) + np.reshape(card.mean, shape), np.float32)[None]
+
+
+def _timed(run: Run, tile: F32) -> tuple[F32, float]:
+    """Scores, and the shortest of some runs in seconds."""
+    scores, took = run(tile), []
+    for _ in range(TRIALS):
+        began = time.perf_counter()
+        run(tile)
+        took.append(time.perf_counter() - began)
+    return scores, min(took)
+
+
+def facts(network: Network) -> dict[str, Any]:
+    """What of a network determines pixels, and what a reader of the map should know of it."""
+    return {
+        "sha256": network.sha256, "files": dict(network.card.sha256), "engine": f"{network.engine} {version(network.engine)}",
+        "precision": network.precision, "precision_from": network.precision_from, "processor": platform.machine(),
+        "licence": network.licence, "training_data": network.training_data, "made_by": network.card.made_by,
+        "leads": network.card.leads, "why": network.card.why, "scores": [dict(row) for row in network.card.scores],
+    }  # fmt: skip

@@ -1,0 +1,109 @@
+"""What is known of a map before its first score, and determines every pixel after it: the key of a run."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from odc.geo.geobox import GeoBox
+
+from aftermap import check, exclude, journal, meridian, provenance, raster
+from aftermap.area import pixel_size_m
+from aftermap.assumptions import assumptions
+from aftermap.calibration import FILE as CALIBRATION
+from aftermap.choice import Chosen
+from aftermap.errors import UsageError
+from aftermap.products.density import Cells
+from aftermap.scene import Scene
+from aftermap.sight import Look
+
+if TYPE_CHECKING:
+    from aftermap.deliver import Options
+
+MIN_AREA_M2, MIN_BUILDING_M2, MIN_AREA_PX = 1000.0, 30.0, 10.0
+"""Minimum mapping units: 10 pixels of 10 m (UN-SPIDER uses 8), a small house (Vulcan's), and 10 pixels without a scale."""
+_LIBRARIES = ("numpy", "scipy", "rasterio", "odc-geo", "shapely", "pyogrio", "pyproj")
+
+
+def known(
+    scene: Scene,
+    method: str,
+    options: Options,
+    chosen: Chosen,
+    *,
+    look: Look | None,
+    assets: Path | None,
+    footprints: Path | None,
+) -> dict[str, Any]:
+    """Inputs with hashes, networks, parameters, versions, warnings. Raises UsageError where options do not fit the scene."""
+    grid = scene.grid
+    size = pixel_size_m(grid) or options.gsd_m
+    _refuse(scene, options, size, counted=bool(assets or footprints))
+    limits = exclude.limits_for(scene, gsd_m=options.gsd_m)
+    return {
+        "aftermap": version("aftermap"),
+        "name": scene.name,
+        "hazard": scene.hazard,
+        "inputs": provenance.inputs(scene),
+        "area_of_interest": provenance.polygons(scene.area_of_interest),
+        "low_sensitivity": provenance.polygons(scene.insensitive),
+        "assets": provenance.assets(assets),
+        "footprints": provenance.footprints(footprints, grid),
+        "grid": {
+            "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
+            "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
+            "centre": None if grid.crs is None else [round(v, 5) for v in meridian.centre(grid)],
+        },
+        "models": chosen.models,
+        "parameters": {
+            "method": method, "threshold": options.level, "keep_scores": options.keep_scores,
+            "baseline": options.baseline,
+            "favour": options.favour, "gsd_m": options.gsd_m, "density": _cells(grid, options),
+            "profile": options.profile, "event_code": options.event_code,
+            "exclusion": asdict(limits) if limits else None,
+            "radar_look": look.facts() if look else None,
+            "coregister": options.coregister,
+            "shifts_px": {k: list(v) for k, v in scene.shifts.items()},
+            "only": list(options.only),
+            **_least(scene.hazard, options, size),
+        },
+        "area_unit": "ha" if size else "px",
+        "warnings": [f.facts() for f in check.examine(scene)],
+        "assumptions": assumptions(scene, limits, look),
+        "versions": {
+            "python": platform.python_version(), "gdal": raster.GDAL_VERSION, **{n: version(n) for n in _LIBRARIES},
+            "calibration": journal.sha256(CALIBRATION)[:16],
+        },
+    }  # fmt: skip
+
+
+def _refuse(scene: Scene, options: Options, size: float | None, *, counted: bool) -> None:
+    if options.profile == "unosat" and scene.hazard != "flood":
+        raise UsageError(f"the UNOSAT profile is for floods, not for {scene.hazard}", repair="leave --profile out")
+    if options.gsd_m is not None and scene.grid.crs is not None:
+        raise UsageError("--gsd-m is for images without CRS, and this one has one", repair="leave it out")
+    if options.only and counted:
+        raise UsageError("--only counts no assets and no buildings", repair="leave out --only, or what asks for them")
+    if options.min_area_m2 is not None and size is None:
+        raise UsageError("--min-area-m2 needs to know how large a pixel is", repair="give --gsd-m too, for the image has no CRS")
+
+
+def _least(hazard: str, options: Options, size: float | None) -> dict[str, float]:
+    """The minimum mapping unit."""
+    if not size:
+        return {"min_area_px": 0.0 if options.only else MIN_AREA_PX}
+    if options.only:
+        return {"min_area_m2": 0.0}
+    usual = MIN_BUILDING_M2 if hazard == "building" else MIN_AREA_M2
+    return {"min_area_m2": usual if options.min_area_m2 is None else options.min_area_m2}
+
+
+def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
+    """The cells of density.tif in pixels (rows, columns), beside what was asked for."""
+    if options.density_m is None:
+        return None
+    cells = Cells.nearest(grid, options.density_m, gsd_m=options.gsd_m)
+    return {"asked_m": options.density_m, "cell_px": [cells.rows, cells.cols]}

@@ -78,7 +78,11 @@ class SplitStatistics:
         values = chip.pixels[:, chip.valid]
         self.moments += Moments.of(values)
         self.of_class += counts(chip, len(self.classes))
-        self.chips, self.pixels, self.observed_px = self.chips + 1, self.pixels + chip.valid.size, self.observed_px + values.shape[1]
+        self.chips, self.pixels, self.observed_px = (
+            self.chips + 1,
+            self.pixels + chip.valid.size,
+            self.observed_px + values.shape[1],
+        )
         if values.shape[1]:
             rng = np.random.default_rng([self.seed, zlib.crc32(chip.name.encode())])
             self.samples.append(values[:, rng.integers(values.shape[1], size=_SAMPLED_PX)][:, :: self._every])

@@ -44,7 +44,7 @@ def write(
             first = first or chip
             if (chip.bands, chip.unit) != (first.bands, first.unit):
                 raise UsageError(
-                    f"{chip.name} has {', '.join(chip.bands)} in {chip.unit}, {first.name} {', '.join(first.bands)} in {first.unit}",
+                    f"{chip.name} has {chip.bands} in {chip.unit}, {first.name} has {first.bands} in {first.unit}",
                     repair="write chips of one kind into one folder",
                 )
             rows.append(_write_one(folder, chip, split, grid, classes, Path(scratch)))
@@ -62,7 +62,14 @@ def _write_one(
     image, mask = f"images/{chip.name}.tif", f"masks/{chip.name}.tif"
     unit = chip.unit if isinstance(chip.unit, str) else ""
     _geotiff(folder / image, chip.pixels, grid, chip.bands, scratch, nodata=float("nan"), unit=unit)
-    row: dict[str, Any] = {"name": chip.name, "image": image, "mask": "", "event": chip.event, "domain": chip.domain, "split": split}
+    row: dict[str, Any] = {
+        "name": chip.name,
+        "image": image,
+        "mask": "",
+        "event": chip.event,
+        "domain": chip.domain,
+        "split": split,
+    }
     if chip.truth is not None:
         _geotiff(folder / mask, chip.truth[None], grid, ("class",), scratch, nodata=UNKNOWN, unit="")
         row["mask"] = mask
@@ -73,9 +80,7 @@ def _write_one(
     return row | {f"share_{k}": f"{n / known:.6f}" for k, n in enumerate(of_class)}
 
 
-def _geotiff(
-    path: Path, pixels: Any, grid: GeoBox, bands: Sequence[str], scratch: Path, *, nodata: float, unit: str
-) -> None:
+def _geotiff(path: Path, pixels: Any, grid: GeoBox, bands: Sequence[str], scratch: Path, *, nodata: float, unit: str) -> None:
     rough = scratch / "chip.tif"
     with raster.Writer(rough, grid, dtype=str(pixels.dtype), descriptions=bands, nodata=nodata, unit=unit) as out:
         out.write(np.ascontiguousarray(pixels), Window(0, 0, *pixels.shape[1:]))

@@ -179,9 +179,7 @@ def regular(cutter: Cutter, size: int, *, stride: int | None = None, least_valid
     return list(cutter.candidates(_lattice(cutter.scene.shape, size, stride or size), least_valid))
 
 
-def random(
-    cutter: Cutter, size: int, count: int, rng: np.random.Generator, *, least_valid: float = 0.9
-) -> list[Candidate]:
+def random(cutter: Cutter, size: int, count: int, rng: np.random.Generator, *, least_valid: float = 0.9) -> list[Candidate]:
     """At most `count` windows anywhere, none twice; fewer where the scene has hardly any that are valid."""
     rows, cols = _room(cutter.scene.shape, size)
     found: list[Candidate] = []

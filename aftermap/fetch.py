@@ -26,9 +26,7 @@ _AGENT = {"User-Agent": "aftermap"}
 Progress = Callable[[str, int, int], None]
 
 
-def fetch(
-    source: Source, folder: Path, *, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep
-) -> Path:
+def fetch(source: Source, folder: Path, *, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep) -> Path:
     """The file of a source in `folder`, fetched unless it is there and right.
 
     What a cut connection left is in NAME.part and is gone on with; between attempts the wait doubles from 1 s. Raises
@@ -86,6 +84,9 @@ def _go_on(source: Source, part: Path, progress: Progress | None) -> bool:
         return False
     with answer:
         resumed = answer.status == 206 and _starts_at(answer.headers.get("Content-Range", "")) == have
+        if answer.status == 206 and not resumed:
+            _forget(part)  # another part than was asked for
+            return False
         start = have if resumed else 0
         length = answer.headers.get("Content-Length")
         whole = start + int(length) if length is not None else source.bytes

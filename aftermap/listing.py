@@ -19,7 +19,10 @@ _NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
 
 
 def files(record: str, *, roots: dict[str, str] = ROOTS, timeout_s: float = 60) -> list[Source]:
-    """The files of "zenodo:ID", "hf:owner/name" or "gcs:bucket/prefix", sorted by path. Raises InputRefusedError ("not-listed")."""
+    """The files of "zenodo:ID", "hf:owner/name" or "gcs:bucket/prefix", sorted by path.
+
+    Raises InputRefusedError ("not-listed").
+    """
     kind, _, name = record.partition(":")
     if kind not in _READERS:
         raise UsageError(f"{record!r} is no record", repair=f"known: {', '.join(_READERS)}")
@@ -34,7 +37,9 @@ def files(record: str, *, roots: dict[str, str] = ROOTS, timeout_s: float = 60) 
 def _zenodo(root: str, record: str, timeout_s: float) -> Iterator[Source]:
     said, _ = _json(f"{root}/api/records/{record}", timeout_s)
     for f in said["files"]:
-        yield Source(f"{root}/api/records/{record}/files/{urllib.parse.quote(f['key'])}/content", f["key"], f["size"], f["checksum"])
+        yield Source(
+            f"{root}/api/records/{record}/files/{urllib.parse.quote(f['key'])}/content", f["key"], f["size"], f["checksum"]
+        )
 
 
 def _hugging_face(root: str, name: str, timeout_s: float) -> Iterator[Source]:

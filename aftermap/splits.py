@@ -13,9 +13,7 @@ SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 """Shares of the chips that go to each split, unless told otherwise."""
 
 
-def by_event(
-    sizes: Mapping[str, int], rng: np.random.Generator, shares: Mapping[str, float] = SHARES
-) -> dict[str, str]:
+def by_event(sizes: Mapping[str, int], rng: np.random.Generator, shares: Mapping[str, float] = SHARES) -> dict[str, str]:
     """Event -> split, every split with at least one event; `sizes` are chips per event.
 
     The largest event first, each to the split that lacks most of its share; `rng` orders events of one size. Raises

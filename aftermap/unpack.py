@@ -110,7 +110,9 @@ def _refuse_large(path: Path, unpacked: int, stage: Path, *, needed: int | None 
     free = shutil.disk_usage(stage).free
     if (unpacked if needed is None else needed) > free:
         raise JobInterruptedError(
-            f"{path.name} needs {unpacked:,} bytes and {free:,} are free", repair="free space and run the same command", code="disk"
+            f"{path.name} needs {unpacked:,} bytes and {free:,} are free",
+            repair="free space and run the same command",
+            code="disk",
         )
 
 

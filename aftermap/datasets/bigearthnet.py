@@ -73,7 +73,8 @@ def _open(folder: Path, *, image: str = "both") -> Dataset:
     if not table.is_file():
         raise not_laid_out(folder, FACTS.title, "it holds metadata.parquet, BigEarthNet-S1/, BigEarthNet-S2/, Reference_Maps/")
     bands = {"s1": S1, "s2": S2, "both": (*S1, *S2)}[image]
-    unit = {"s1": "dB", "s2": "reflectance", "both": (*("dB",) * 2, *("reflectance",) * len(S2))}[image]
+    units = {"s1": "dB", "s2": "reflectance"}
+    unit: str | tuple[str, ...] = units.get(image, (*("dB",) * len(S1), *("reflectance",) * len(S2)))
     there = {
         root: {p.name for tile in (folder / root).glob("*") if tile.is_dir() for p in tile.iterdir()} for root in _roots(image)
     }
@@ -126,7 +127,7 @@ def _band(path: Path) -> F32:
     """Values (120, 120) of a band of 10, 20 or 60 m."""
     found = pixels.image(path)[0]
     times = _SIDE // len(found)
-    return found.repeat(times, axis=0).repeat(times, axis=1)
+    return np.asarray(found.repeat(times, axis=0).repeat(times, axis=1))
 
 
 def _target(labels: tuple[str, ...]) -> tuple[int, ...]:

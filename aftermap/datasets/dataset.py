@@ -37,7 +37,8 @@ class Facts:
     home: str
     sources: tuple[Source, ...] = ()
     record: str = ""
-    """A record whose publisher lists files, sizes and checksums: "zenodo:7189381", "hf:owner/name", "gcs:bucket/prefix"."""
+    """A record whose publisher lists files, sizes and checksums: "zenodo:7189381", "hf:owner/name", "gcs:bucket/prefix";
+    several with a space between."""
     access: str = ""
     """Why and where one must ask first; empty where anybody may fetch."""
     cautions: tuple[str, ...] = ()
@@ -161,7 +162,7 @@ class Published:
 
 
 def open_dataset(folder: Path, kind: str = "", **settings: Any) -> Dataset:
-    """The data set in a folder; where no `kind` is named, that whose layout it is. Raises InputRefusedError ("dataset-layout")."""
+    """The data set in a folder; without a `kind` that whose layout it is. Raises InputRefusedError ("dataset-layout")."""
     if not folder.is_dir():
         raise InputRefusedError(f"there is no folder {folder}", repair="check the path", code="missing-file")
     return published(kind or _recognise(folder))(folder, **settings)
@@ -188,9 +189,7 @@ def published(name: str) -> Published:
 
 def not_laid_out(folder: Path, title: str, wanted: str) -> InputRefusedError:
     """The error for a folder that is not laid out as a data set is."""
-    return InputRefusedError(
-        f"{folder} is not laid out as {title}", repair=wanted, code="dataset-layout"
-    )
+    return InputRefusedError(f"{folder} is not laid out as {title}", repair=wanted, code="dataset-layout")
 
 
 def extra_missing(module: str) -> UsageError:

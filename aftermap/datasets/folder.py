@@ -140,7 +140,7 @@ def _without_alpha(path: Path, found: Any) -> Any:
 def _mask(path: Path, how: Plain) -> U8:
     stored = pixels.stored(path, (1,))[0]
     if how.threshold is not None:
-        return (stored > how.threshold).astype(np.uint8)
+        return np.asarray(stored > how.threshold, np.uint8)
     if how.hazard_code is None and set(np.unique(stored).tolist()) == {0, 255}:
         raise InputRefusedError(
             f"{path.name} holds only 0 and 255: is 255 the hazard, or unknown?",

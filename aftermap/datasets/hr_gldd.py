@@ -34,7 +34,8 @@ def _open(folder: Path, *, order: str = "rgbn") -> Dataset:
     """`order` names the four columns: "rgbn" or "bgrn"."""
     if order not in ORDERS:
         raise UsageError(f"order is {order!r}", repair=f"say {' or '.join(ORDERS)}")
-    members, absent = {}, []
+    members: dict[str, Member] = {}
+    absent = []
     for word, split in SPLITS.items():
         files = {"image": folder / f"{word}X.npy", "mask": folder / f"{word}Y.npy"}
         absent += [p.name for p in files.values() if not p.exists()]
@@ -47,7 +48,9 @@ def _open(folder: Path, *, order: str = "rgbn") -> Dataset:
     def load(member: Member) -> Chip:
         image, mask = (np.load(member.files[k], mmap_mode="r") for k in ("image", "mask"))
         if len(image) != len(mask):
-            raise InputRefusedError(f"{len(image)} images and {len(mask)} masks", repair="fetch both again", code="corrupt-member")
+            raise InputRefusedError(
+                f"{len(image)} images and {len(mask)} masks", repair="fetch both again", code="corrupt-member"
+            )
         found = np.moveaxis(image[member.place], -1, 0).astype(np.float32)
         truth = recode(np.squeeze(mask[member.place], -1), {0: 0, 1: 1}, member.files["mask"].name)
         return pixels.chip(

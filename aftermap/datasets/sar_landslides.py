@@ -36,7 +36,15 @@ QUAKES = {"hokkaido": "2018-09-05T18:07", "kaikoura": "2016-11-13T11:02"}
 """Times (UTC) of the earthquakes whose cubes are described; of others say when with `event_time`."""
 TERRAIN = ("dem.elevation", "dem.slope")
 _SINCE = re.compile(r"(days|hours|minutes|seconds|milliseconds|microseconds|nanoseconds) since (.+)")
-_STEP = {"days": "D", "hours": "h", "minutes": "m", "seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
+_STEP = {
+    "days": "D",
+    "hours": "h",
+    "minutes": "m",
+    "seconds": "s",
+    "milliseconds": "ms",
+    "microseconds": "us",
+    "nanoseconds": "ns",
+}
 
 
 def _open(

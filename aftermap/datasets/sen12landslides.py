@@ -54,7 +54,9 @@ def _open(folder: Path, *, image: str = "s2", task: str = "S12LS-LD", unit: str 
         if image != "s2":
             _refuse_unit(found, unit, member.name)
         codes = recode(truth, {0: 0, 1: 1}, member.name)
-        return pixels.chip(member, found, codes, bands=bands, unit=given, domain="sentinel-2-l2a" if image == "s2" else "sentinel-1")
+        return pixels.chip(
+            member, found, codes, bands=bands, unit=given, domain="sentinel-2-l2a" if image == "s2" else "sentinel-1"
+        )
 
     absent = tuple(f"{name}.nc" for name in listed if name not in members)
     return Dataset("sen12landslides", folder, FACTS, bands, given, ("no landslide", "landslide"), members, load, absent)

@@ -19,7 +19,7 @@ FACTS = Facts(
     licence="not stated in the repository; imagery Copernicus Sentinel, free and open",
     citation="Bonafilia, Tellman, Anderson, Issenberg: Sen1Floods11, CVPR Workshops 2020",
     home="https://github.com/cloudtostreet/Sen1Floods11",
-    record="gcs:sen1floods11/v1.1/",
+    record="gcs:sen1floods11/v1.1/data/flood_events/HandLabeled/ gcs:sen1floods11/v1.1/splits/flood_handlabeled/",
     cautions=(
         "labels are all water, permanent and flood; JRCWaterHand tells the permanent",
         "train, valid and test hold the same ten events: only Bolivia is a place unseen",
@@ -31,7 +31,7 @@ EVENTS = (
 S2_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
 _BANDS = {"s1": ("VV", "VH"), "s2": S2_BANDS}
 _FOLDERS = {"s1": "S1Hand", "s2": "S2Hand"}
-_CODES = {-1: UNKNOWN, 0: 0, 1: 1}
+_CODES: Mapping[float, int] = {-1: UNKNOWN, 0: 0, 1: 1}
 _SPLITS = {"train": "train", "valid": "validation", "test": "test", "bolivia": "bolivia"}
 
 
@@ -56,9 +56,7 @@ def _open(folder: Path, *, image: str = "s1") -> Dataset:
         domain = "sentinel-1" if image == "s1" else "sentinel-2-l1c"
         return pixels.chip(member, found, truth, bands=_BANDS[image], unit=unit, domain=domain)
 
-    return Dataset(
-        "sen1floods11", folder, FACTS, _BANDS[image], unit, ("not water", "water"), members, load, tuple(absent)
-    )
+    return Dataset("sen1floods11", folder, FACTS, _BANDS[image], unit, ("not water", "water"), members, load, tuple(absent))
 
 
 def _hand(folder: Path) -> Path:
@@ -71,7 +69,7 @@ def _hand(folder: Path) -> Path:
 
 def _listed(folder: Path) -> Mapping[str, str]:
     """Chip -> official split, of the lists that are there."""
-    found = {}
+    found: dict[str, str] = {}
     for inner in ("splits/flood_handlabeled", "v1.1/splits/flood_handlabeled"):
         for word, split in _SPLITS.items():
             path = folder / inner / f"flood_{word}_data.csv"

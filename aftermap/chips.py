@@ -20,6 +20,8 @@ F32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 U8 = npt.NDArray[np.uint8]
 
+Codes = Mapping[float, int] | Mapping[int, int]
+"""Stored label code -> class code."""
 UNKNOWN = 255
 """Class code of pixels whose truth is not known; losses and metrics leave them out."""
 PRESENCE: Mapping[float, int] = {0: 0, 1: 1, -1: UNKNOWN, UNKNOWN: UNKNOWN}
@@ -84,8 +86,8 @@ def counts(chip: Chip, classes: int) -> npt.NDArray[np.int64]:
 class Labels:
     """Truth on a scene's grid by window: a raster of codes, or polygons (1 inside, 0 outside). Raises as its readers do."""
 
-    def __init__(self, path: Path, grid: GeoBox, codes: Mapping[float, int] = PRESENCE):
-        self._path, self._grid, self._codes = path, grid, dict(codes)
+    def __init__(self, path: Path, grid: GeoBox, codes: Codes = PRESENCE):
+        self._path, self._grid, self._codes = path, grid, codes
         self._shapes = vector.read_polygons(path, grid) if vector.is_vector(path) else None
         self._reader = None if self._shapes is not None else raster.Reader(path, grid, [1], classes=True)
         self._seen: set[float] = set()
@@ -100,7 +102,7 @@ class Labels:
 
     def refuse_ambiguous(self) -> None:
         """Raises InputRefusedError ("truth-ambiguous") where all that was read is 0 and 255: is 255 the hazard?"""
-        if self._seen == {0, UNKNOWN} and self._codes == dict(PRESENCE):
+        if self._seen == {0, UNKNOWN} and self._codes == PRESENCE:
             raise InputRefusedError(
                 f"{self._path.name} holds only 0 and 255: is 255 the hazard, or unknown?",
                 repair="say --hazard-code 255 or --hazard-code 1",
@@ -108,7 +110,7 @@ class Labels:
             )
 
 
-def recode(stored: npt.NDArray[np.generic], codes: Mapping[float, int], name: str) -> U8:
+def recode(stored: npt.NDArray[np.generic], codes: Codes, name: str) -> U8:
     """Class codes (y, x) of stored ones; NaN is unknown. Raises InputRefusedError ("label-codes") for a code without one."""
     found = np.full(stored.shape, UNKNOWN, np.uint8)
     strange = ~np.isnan(stored) if stored.dtype.kind == "f" else np.ones(stored.shape, bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from aftermap import chipfolder
-from aftermap.chips import PRESENCE, UNKNOWN, Candidate, Chip, Cutter, Labels, balanced, random, regular
+from aftermap.chips import PRESENCE, UNKNOWN, Candidate, Chip, Codes, Cutter, Labels, balanced, random, regular
 from aftermap.errors import UsageError
 from aftermap.journal import sha256
 from aftermap.layer import Declared
@@ -20,6 +20,7 @@ from aftermap.scene import open_scene
 from aftermap.splits import by_block
 
 _COUNT = 100
+_TOLD_ELSEWHERE = ("after", "before", "truth", "bands", "unit")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _cutter(what: Cut) -> Cutter:
     paths = {"after": what.after, "before": what.before}
     scene = open_scene(paths, hazard="", declared=declared, name=what.event)
     code = what.hazard_code
-    codes: Mapping[float, int] = PRESENCE if code is None else {0: 0, -1: UNKNOWN, UNKNOWN: UNKNOWN} | {code: 1}
+    codes: Codes = PRESENCE if code is None else {0: 0, -1: UNKNOWN, UNKNOWN: UNKNOWN} | {code: 1}
     return Cutter(scene, Labels(what.truth, scene.grid, codes))
 
 
@@ -89,7 +90,7 @@ def _choose(cutter: Cutter, what: Cut, rng: np.random.Generator) -> list[Candida
 
 
 def _facts(what: Cut) -> dict[str, Any]:
-    own = {f.name: getattr(what, f.name) for f in fields(what) if f.name not in ("after", "before", "truth")}
+    own = {f.name: getattr(what, f.name) for f in fields(what) if f.name not in _TOLD_ELSEWHERE}
     roles = [("after", p) for p in what.after] + [("before", p) for p in what.before] + [("truth", what.truth)]
     sources = [{"role": role, "name": p.name, "sha256": sha256(p) if p.is_file() else ""} for role, p in roles]
     return {k: v for k, v in own.items() if v is not None} | {"sources": sources}

@@ -43,6 +43,7 @@ def fetch(source: Source, folder: Path, *, progress: Progress | None = None, sle
             if _go_on(source, part, progress):
                 break
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code not in _AGAIN:
                 raise _refused(source, f"the server answers {error.code} {error.reason}") from error
             said: Exception | None = error
@@ -80,6 +81,7 @@ def _go_on(source: Source, part: Path, progress: Progress | None) -> bool:
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
+        error.close()
         _forget(part)  # it has fewer bytes than we: another file
         return False
     with answer:

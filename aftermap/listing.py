@@ -29,6 +29,8 @@ def files(record: str, *, roots: dict[str, str] = ROOTS, timeout_s: float = 60) 
     try:
         return sorted(_READERS[kind](roots[kind], name, timeout_s), key=lambda s: s.path)
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError, KeyError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise InputRefusedError(
             f"{roots[kind]} does not list {name}: {error}", repair="try again later, or fetch it by hand", code="not-listed"
         ) from error

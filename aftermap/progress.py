@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -11,7 +12,10 @@ class Progress:
     """A bar with the time left on a terminal, a plain line per tenth elsewhere, nothing when quiet; all on stderr."""
 
     def __init__(self, quiet: bool):
-        self._quiet, self._bar, self._tasks, self._said = quiet, None, {}, {}  # type: tuple[bool, Any, dict[str, Any], dict[str, int]]
+        self._quiet = quiet
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._said: dict[str, int] = {}
 
     def __enter__(self) -> Progress:
         if not self._quiet and sys.stderr.isatty():

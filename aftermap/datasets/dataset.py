@@ -107,7 +107,7 @@ class Dataset:
                 raise  # a question to the user, not a fault of this member
             raise InputRefusedError(
                 f"{name} of {self.name} cannot be read: {getattr(error, 'what', error)}",
-                repair="fetch it again, or go on without it (on_corrupt='skip')",
+                repair=f"{getattr(error, 'repair', '') or 'fetch it again'}, or go on without it (on_corrupt='skip')",
                 code="corrupt-member",
             ) from error
 

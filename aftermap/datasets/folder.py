@@ -10,7 +10,7 @@ import csv
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from aftermap import raster, vector
-from aftermap.chips import PRESENCE, U8, UNKNOWN, Chip, recode
+from aftermap.chips import U8, UNKNOWN, Chip, recode
 from aftermap.datasets import pixels
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
 from aftermap.errors import InputRefusedError
@@ -147,8 +147,8 @@ def _mask(path: Path, how: Plain) -> U8:
             repair="say hazard_code=255 or hazard_code=1",
             code="truth-ambiguous",
         )
-    codes: Mapping[float, int] = {**PRESENCE} if how.hazard_code in (None, 1) else {0: 0, -1: UNKNOWN}
-    return recode(stored, {**codes, how.hazard_code or 1: 1}, path.name)
+    known = {0.0: 0, -1.0: UNKNOWN} | ({255.0: UNKNOWN} if how.hazard_code != 255 else {})
+    return recode(stored, known | {float(how.hazard_code or 1): 1}, path.name)
 
 
 def _burn(member: Member, polygons: Path, held: dict[str, Any]) -> U8:
@@ -169,7 +169,7 @@ def tile_grid(path: Path) -> GeoBox:
     side = 2 * _HALF_WORLD_M / 2**zoom
     height, width = own.shape
     corner = Affine.translation(x * side - _HALF_WORLD_M, _HALF_WORLD_M - y * side)
-    return GeoBox((height, width), corner * Affine.scale(side / width, -side / height), "EPSG:3857")
+    return GeoBox((height, width), corner @ Affine.scale(side / width, -side / height), "EPSG:3857")
 
 
 def _written(folder: Path) -> Dataset:

@@ -17,6 +17,7 @@ FACTS = Facts(
     licence=landslide4sense.FACTS.licence,
     citation=landslide4sense.FACTS.citation,
     home="https://github.com/patschue/DLBS_landslides",
+    access="clone https://github.com/patschue/DLBS_landslides and lay it out as images/, masks/ and index.csv",
     cautions=(
         "each picture is stretched by itself: grey levels of two are not comparable",
         "regions are inferred; the mirror's own split has neighbours on both sides and is not offered",

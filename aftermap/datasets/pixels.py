@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,36 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import raster
-from aftermap.chips import F32, U8, Bool, Chip, recode
+from aftermap.chips import F32, U8, Bool, Chip, Codes, recode
 from aftermap.datasets.dataset import Member
-from aftermap.errors import InputRefusedError
+from aftermap.errors import InputRefusedError, RasterError
 from aftermap.tiles import Window
 
+_ENDS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
+"""How PNG and JPEG begin and end; names do not tell, for web maps serve JPEG as .png."""
+_TAIL = 1024
 REFLECTANCE = np.float32(1e-4)
 """Sentinel-2 products before baseline 04.00 store reflectance times 10,000."""
 
 
 def stored(path: Path, bands: Sequence[int] = (), window: Window | None = None) -> npt.NDArray[Any]:
     """Values (band, y, x) as stored; all bands and the whole image by default. Raises RasterError."""
+    _refuse_cut(path)
     with raster.open_raster(path) as src:
         every = window or Window(0, 0, src.height, src.width)
         return raster.read_open(src, every, bands or src.indexes, name=path.name)
+
+
+def _refuse_cut(path: Path) -> None:
+    """GDAL reads a picture that ends too early without a word: its last bytes must be there. Raises RasterError."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        first = stream.read(4)
+        ends = next((end for start, end in _ENDS.items() if first.startswith(start)), b"")
+        stream.seek(max(0, path.stat().st_size - _TAIL))
+        if ends not in stream.read():
+            raise RasterError(f"{path.name} is truncated", repair="copy or download it again", code="truncated")
 
 
 def image(path: Path, bands: Sequence[int] = (), *, nodata: float | None = None) -> F32:
@@ -34,7 +50,7 @@ def image(path: Path, bands: Sequence[int] = (), *, nodata: float | None = None)
     return pixels
 
 
-def mask(path: Path, codes: Mapping[float, int], *, band: int = 1) -> U8:
+def mask(path: Path, codes: Codes, *, band: int = 1) -> U8:
     """Class codes (y, x) of a band of stored ones."""
     return recode(stored(path, [band])[0], codes, path.name)
 

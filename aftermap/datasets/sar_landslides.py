@@ -37,14 +37,10 @@ QUAKES = {"hokkaido": "2018-09-05T18:07", "kaikoura": "2016-11-13T11:02"}
 TERRAIN = ("dem.elevation", "dem.slope")
 _SINCE = re.compile(r"(days|hours|minutes|seconds|milliseconds|microseconds|nanoseconds) since (.+)")
 _STEP = {
-    "days": "D",
-    "hours": "h",
-    "minutes": "m",
-    "seconds": "s",
-    "milliseconds": "ms",
-    "microseconds": "us",
-    "nanoseconds": "ns",
-}
+    "days": 86_400_000_000_000, "hours": 3_600_000_000_000, "minutes": 60_000_000_000, "seconds": 1_000_000_000,
+    "milliseconds": 1_000_000, "microseconds": 1000, "nanoseconds": 1,
+}  # fmt: skip
+"""Nanoseconds in each."""
 
 
 def _open(
@@ -128,7 +124,7 @@ def _times(array: Any) -> npt.NDArray[np.datetime64]:
     if match is None:
         raise ValueError(f"timestep has the units {array.attrs.get('units')!r}")
     start = np.datetime64(datetime.fromisoformat(match.group(2).strip()), "ns")
-    return start + np.round(values * (np.timedelta64(1, _STEP[match.group(1)]) / np.timedelta64(1, "ns"))).astype("m8[ns]")
+    return np.asarray(start + np.round(values * _STEP[match.group(1)]).astype("m8[ns]"))
 
 
 def _dims(array: Any) -> Sequence[str]:

@@ -40,9 +40,7 @@ def _open(folder: Path, *, image: str = "s2", task: str = "S12LS-LD", unit: str 
     """`image` is s2, s1asc or s1dsc; `unit` that of the radar: dB as harmonised, power as raw; `task` names the split files."""
     if image not in _BANDS or unit not in ("dB", "power"):
         raise UsageError(f"image is {image!r}, unit {unit!r}", repair=f"image: {', '.join(_BANDS)}; unit: dB or power")
-    held = next((folder / inner / image for inner in ("data", "") if (folder / inner / image).is_dir()), None)
-    if held is None or not any(held.glob("*.nc")):
-        raise not_laid_out(folder, FACTS.title, f"it holds data/{image}/ with unpacked .nc files")
+    held = _held(folder, image)
     listed = _listed(folder / "tasks" / task / image / "splits.json")
     members = {p.stem: _member(p, image, listed) for p in sorted(held.glob("*.nc"))}
     own = _BANDS[image]
@@ -60,6 +58,16 @@ def _open(folder: Path, *, image: str = "s2", task: str = "S12LS-LD", unit: str 
 
     absent = tuple(f"{name}.nc" for name in listed if name not in members)
     return Dataset("sen12landslides", folder, FACTS, bands, given, ("no landslide", "landslide"), members, load, absent)
+
+
+def _held(folder: Path, image: str) -> Path:
+    """The folder with the patches of one sensor."""
+    held = {k: p for k in _BANDS for inner in ("data", "") if (p := folder / inner / k).is_dir() and any(p.glob("*.nc"))}
+    if not held:
+        raise not_laid_out(folder, FACTS.title, f"it holds data/{image}/ with unpacked .nc files")
+    if image not in held:
+        raise UsageError(f"{folder} holds {', '.join(held)}, not {image}", repair=f"say image={next(iter(held))}")
+    return held[image]
 
 
 def _member(path: Path, image: str, listed: Mapping[str, str]) -> Member:

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from aftermap.chips import UNKNOWN, Chip
+from aftermap.chips import UNKNOWN, Chip, Codes
 from aftermap.datasets import pixels
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
 from aftermap.errors import UsageError
@@ -31,7 +31,7 @@ EVENTS = (
 S2_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
 _BANDS = {"s1": ("VV", "VH"), "s2": S2_BANDS}
 _FOLDERS = {"s1": "S1Hand", "s2": "S2Hand"}
-_CODES: Mapping[float, int] = {-1: UNKNOWN, 0: 0, 1: 1}
+_CODES: Codes = {-1: UNKNOWN, 0: 0, 1: 1}
 _SPLITS = {"train": "train", "valid": "validation", "test": "test", "bolivia": "bolivia"}
 
 

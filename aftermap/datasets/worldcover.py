@@ -7,13 +7,12 @@ not change. Code 0 is no data, never tree.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from aftermap import raster
-from aftermap.chips import UNKNOWN, Chip, recode
+from aftermap.chips import UNKNOWN, Chip, Codes, recode
 from aftermap.datasets import pixels
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
 from aftermap.errors import InputRefusedError, UnknownNameError
@@ -31,7 +30,7 @@ CLASSES = {
     10: "tree cover", 20: "shrubland", 30: "grassland", 40: "cropland", 50: "built-up", 60: "bare or sparse vegetation",
     70: "snow and ice", 80: "permanent water", 90: "herbaceous wetland", 95: "mangroves", 100: "moss and lichen",
 }  # fmt: skip
-CODES: Mapping[float, int] = {0: UNKNOWN} | {stored: code for code, stored in enumerate(CLASSES)}
+CODES: Codes = {0: UNKNOWN} | {stored: code for code, stored in enumerate(CLASSES)}
 """Stored code -> class code in the order of CLASSES; 0 is unknown."""
 _NAME = re.compile(r"ESA_WorldCover_10m_(\d{4})_(v\d{3})_([NS]\d{2}[EW]\d{3})_Map\.tif$")
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from aftermap import pieces
-from aftermap.bandstats import examine
+from aftermap.bandstats import SplitStatistics, examine
 from aftermap.chips import UNKNOWN
+from aftermap.cli import main
 from aftermap.datasets import m3leo, worldcover
 from aftermap.datasets.dataset import open_dataset, published
 from aftermap.errors import AftermapError, BandError, InputRefusedError, UnknownNameError, UsageError
@@ -305,3 +307,47 @@ def test_a_picture_with_one_byte_wrong_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(InputRefusedError) as refused:
         open_dataset(made.folder).read("0001")
     assert refused.value.code == "corrupt-member"
+
+
+def test_the_commands_list_check_and_say_what_is_wrong(tmp_path: Path) -> None:
+    run = CliRunner()
+    rows = json.loads(run.invoke(main, ["data", "list", "--json"]).output)
+    assert [row["name"] for row in rows] == NAMES
+    made = dataset_layouts.sen1floods11(tmp_path)
+    whole = run.invoke(main, ["data", "check", str(tmp_path), "--quiet"])
+    assert (whole.exit_code, "3 members, 0 corrupt, 0 files missing" in whole.output) == (0, True)
+    made.damage.write_bytes(made.damage.read_bytes()[:900])
+    assert made.remove is not None
+    made.remove.unlink()
+    wrong = run.invoke(main, ["data", "check", str(tmp_path), "--quiet"])
+    assert wrong.exit_code == InputRefusedError.exit_code
+    assert "corrupt: Ghana_1 of sen1floods11" in wrong.output
+    assert "USA_3_S1Hand.tif" in wrong.output
+    stopped = run.invoke(main, ["data", "stats", str(tmp_path), "--quiet"])
+    assert (stopped.exit_code, "[corrupt-member]" in stopped.output) == (3, True)
+    on = run.invoke(main, ["data", "stats", str(tmp_path), "--quiet", "--json", "--on-corrupt", "skip"])
+    assert json.loads(on.stdout)["corrupt"][0].startswith("Ghana_1")
+    optical = run.invoke(main, ["data", "stats", str(tmp_path), "--quiet", "--json", "--set", "image=s2"])
+    assert len(json.loads(optical.stdout)["splits"][0]["bands"]) == 13
+    typo = run.invoke(main, ["data", "stats", str(tmp_path), "--set", "imag=s2"])
+    assert "did you mean image?" in typo.output
+
+
+def test_statistics_are_those_of_all_pixels_and_add_in_any_order(tmp_path: Path) -> None:
+    found = open_dataset(dataset_layouts.sen1floods11(tmp_path).folder)
+    chips = list(found.chips())
+    one, other = (SplitStatistics(found.bands, found.classes) for _ in range(2))
+    for chip in chips:
+        one.add(chip)
+    for chip in reversed(chips):
+        other.add(chip)
+    values = np.concatenate([c.pixels[:, c.valid] for c in chips], axis=1).astype(np.float64)
+    row, again = one.row("x"), other.row("x")
+    for k, band in enumerate(found.bands):
+        assert row["bands"][band]["mean"] == pytest.approx(values[k].mean(), rel=1e-12)
+        assert row["bands"][band]["std"] == pytest.approx(values[k].std(), rel=1e-12)
+        assert row["bands"][band]["p50"] == pytest.approx(float(np.median(values[k])), abs=1.5)  # of a sample
+        assert row["bands"][band] == pytest.approx(again["bands"][band], rel=1e-12)
+    labelled = np.concatenate([c.truth[c.labelled] for c in chips if c.truth is not None])
+    assert row["classes"]["water"] == pytest.approx(float((labelled == 1).mean()))
+    assert SplitStatistics(found.bands, found.classes).row("none")["bands"]["VV"]["mean"] is None

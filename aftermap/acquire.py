@@ -57,7 +57,7 @@ def acquire(
         found.append(path)
         unchecked += [] if source.checksum else [source.path]
         if unpacking and is_archive(path):
-            count += unpack(path, folder)
+            count += unpack(path, path.parent)
     if not found:
         raise UsageError(
             f"{facts.title} cannot be fetched by a program", repair=facts.access or f"see {facts.home}", code="by-hand"

@@ -158,7 +158,8 @@ class Cutter:
         """The chip of one window."""
         inputs = self.inputs()
         pixels = np.concatenate([self.scene.read(wanted, window) for wanted in inputs])
-        bands = tuple(b if w.layer == "after" else f"{w.layer}.{b}" for w in inputs for b in w.bands)
+        dates = [w.layer.partition("-")[0] for w in inputs]  # radar and optical images of one date are two layers
+        bands = tuple(b if d == "after" else f"{d}.{b}" for d, w in zip(dates, inputs, strict=True) for b in w.bands)
         units = tuple(w.unit for w in inputs for _ in w.bands)
         return Chip(
             pixels=pixels, valid=np.isfinite(pixels).all(axis=0), truth=self.labels.read(window), bands=bands,

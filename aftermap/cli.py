@@ -14,27 +14,13 @@ import click
 
 from aftermap import cli_data
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
+from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS, PIECES
 from aftermap.progress import Progress
 
 _NOT_ANALYSED_EXIT = 4
 _FILES = click.Path(path_type=Path)
 _METHODS = "; ".join(f"{hazard}: {', '.join(PIECES[hazard])}" for hazard in HAZARDS)
-_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth"}
-
-
-class _ManyFiles(click.Command):
-    """Lets `--after A B C` and a shell's `--after *.tif` stand for one option given several times."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spelled, option = [], ""
-        for arg in args:
-            if arg.startswith("-"):
-                option = arg if arg in _MANY else ""
-                spelled += [] if option else [arg]
-            else:
-                spelled += [option, arg] if option else [arg]
-        return super().parse_args(ctx, spelled)
 
 
 class _Group(click.Group):
@@ -83,7 +69,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
-@main.command("map", cls=_ManyFiles)
+@main.command("map", cls=ManyFiles)
 @click.option(
     "--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event: bands stacked or one per file."
 )
@@ -190,7 +176,7 @@ def _answer(run: dict[str, Any], rows: Sequence[dict[str, str]]) -> str:
     )
 
 
-@main.command(cls=_ManyFiles)
+@main.command(cls=ManyFiles)
 @click.argument("maps", nargs=-1, required=True, type=_FILES)
 @click.option(
     "--truth", multiple=True, type=_FILES, required=True, help="Raster or polygons, one for each map in the same order."

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from aftermap.errors import UsageError
+from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import PIECES
 from aftermap.progress import Progress
 
@@ -166,10 +167,10 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-@click.command()
-@click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event; several times for several.")
+@click.command(cls=ManyFiles)
+@click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event.")
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event.")
-@click.option("--truth", type=_FILES, required=True, help="Labels: a raster of codes, or polygons.")
+@click.option("--truth", multiple=True, type=_FILES, required=True, help="Labels: a raster of codes, or polygons.")
 @click.option("--hazard-code", type=int, help="Code of the hazard in the truth raster.  [default: 1]")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for images/, masks/, index.csv and facts.toml.")
 @click.option("--size", default=256, show_default=True, help="Pixels along each side.")
@@ -189,6 +190,9 @@ def chips(out: Path, quiet: bool, **given: Any) -> None:
     """Cut training chips from an event's images and labels into a folder that other tools open."""
     from aftermap.cutting import Cut, cut
 
+    if len(given["truth"]) != 1:
+        raise UsageError(f"{len(given['truth'])} truths are given", repair="give one, of the whole event")
+    given["truth"] = given["truth"][0]
     with Progress(quiet) as progress:
         told = cut(out, Cut(**given), progress=progress)
     if told["chips"] == 0:

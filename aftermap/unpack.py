@@ -16,6 +16,8 @@ from aftermap.errors import InputRefusedError, JobInterruptedError, RasterError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst")
 _BLOCK = 1 << 20
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+"""A locked zip gives RuntimeError; pyarrow's zstd OSError without a number, or ValueError."""
 
 
 def is_archive(path: Path) -> bool:
@@ -41,7 +43,9 @@ def unpack(path: Path, folder: Path) -> int:
             place = folder / file.relative_to(stage)
             place.parent.mkdir(parents=True, exist_ok=True)
             file.replace(place)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGED as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the disk, not the archive
         raise RasterError(
             f"{path.name} is damaged, cut off or locked: {error}", repair="fetch it again", code="archive-damaged"
         ) from error
@@ -97,7 +101,7 @@ def _tar(path: Path) -> Iterator[tarfile.TarFile]:
 
 def _place(stage: Path, name: str, path: Path) -> Path:
     inner = PurePosixPath(name.replace("\\", "/"))
-    if inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
+    if not inner.parts or inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
         raise _unsafe(path, f"names a file outside itself, {name}")
     place = stage / inner
     place.parent.mkdir(parents=True, exist_ok=True)

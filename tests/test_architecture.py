@@ -27,7 +27,7 @@ FLOORS = (
     ),
     (),
     ("seamless", "predict", "evaluate", "finish"),
-    ("figures", "markup", "report", "assumptions", "deliver", "demo", "progress", "cli_data", "cli", "__main__"),
+    ("figures", "markup", "report", "assumptions", "deliver", "demo", "progress", "manyfiles", "cli_data", "cli", "__main__"),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
@@ -35,7 +35,7 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
-    "rich": {"progress"}, "click": {"progress", "cli_data", "cli"}, "pyproj": {"area", "vector"},
+    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli"}, "pyproj": {"area", "vector"},
     "torch": set(), "openvino": set(), "h5py": {"datasets"}, "zarr": {"datasets"},
     "pyarrow": {"datasets", "unpack"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip

@@ -139,7 +139,22 @@ def test_the_folder_reads_back_and_other_tools_open_it(event: tuple[Path, Path, 
 
 
 def test_the_command_cuts_and_is_repeatable(event: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    words = ["chips", "--after", event[1], "--truth", event[2], "--size", "32", "--how", "balanced", "--count", "8", "--quiet"]
+    words = [
+        "chips",
+        "--after",
+        event[1],
+        "--before",
+        event[0],
+        "--truth",
+        event[2],
+        "--size",
+        "32",
+        "--how",
+        "balanced",
+        "--count",
+        "8",
+        "--quiet",
+    ]
     outs = [tmp_path / "one", tmp_path / "two"]
     for out in outs:
         result = CliRunner().invoke(main, [*map(str, words), "-o", str(out)])

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from aftermap import acquire, fetch, listing
 from aftermap.cli import main
-from aftermap.datasets.dataset import Facts, Source
+from aftermap.datasets.dataset import Facts, Source, open_dataset
 from aftermap.errors import AftermapError, InputRefusedError, JobInterruptedError, RasterError, UsageError
 from aftermap.unpack import unpack
 
@@ -291,3 +291,28 @@ def test_what_only_people_may_fetch_says_where_and_the_licence_is_asked(tmp_path
     wrong = runner.invoke(main, ["data", "fetch", "xbd", "-o", str(tmp_path), "--accept-licence"])
     assert "[checksum-mismatch]" in wrong.output
     assert isinstance(UsageError("x"), AftermapError)
+
+
+def test_the_command_fetches_by_the_publishers_list(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(listing.ROOTS, "zenodo", server.root)
+    listed, files = "/api/records/7189381", {}
+    for word, count in (("train", 3), ("val", 2), ("test", 2)):
+        for kind, bands in (("X", 4), ("Y", 1)):
+            buffer = io.BytesIO()
+            np.save(buffer, np.ones((count, 8, 8, bands), np.float32))
+            files[f"{word}{kind}.npy"] = buffer.getvalue()
+    said = [{"key": k, "size": len(v), "checksum": f"md5:{hashlib.md5(v).hexdigest()}"} for k, v in files.items()]
+    server.bodies = {f"{listed}/files/{k}/content": v for k, v in files.items()} | {listed: json.dumps({"files": said}).encode()}
+    told = CliRunner().invoke(main, ["data", "fetch", "hr-gldd", "-o", str(tmp_path), "--accept-licence", "--quiet"])
+    assert told.exit_code == 0, told.output
+    assert "6 files" in told.output
+    assert "0 without a known checksum" in told.output
+    assert [len(open_dataset(tmp_path).ids(s)) for s in ("train", "validation", "test")] == [3, 2, 2]
+
+
+def test_a_cut_zstandard_archive_is_damaged(tmp_path: Path) -> None:
+    path = zstandard(tmp_path / "c.tar.zst", {"a": BODY})
+    path.write_bytes(path.read_bytes()[:150_000])
+    with pytest.raises(RasterError) as refused:
+        unpack(path, tmp_path / "out")
+    assert refused.value.code == "archive-damaged"

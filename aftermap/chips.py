@@ -27,6 +27,8 @@ UNKNOWN = 255
 PRESENCE: Mapping[float, int] = {0: 0, 1: 1, -1: UNKNOWN, UNKNOWN: UNKNOWN}
 """Codes of a raster that marks one hazard: absent, present, unknown."""
 _DRAWS_PER_CHIP = 50
+_SQUARE_PX, _SQUARES_KEPT = 2048, 32
+"""The squares that vector.py burns in; 4 MB each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +93,33 @@ class Labels:
         self._shapes = vector.read_polygons(path, grid) if vector.is_vector(path) else None
         self._reader = None if self._shapes is not None else raster.Reader(path, grid, [1], classes=True)
         self._seen: set[float] = set()
+        self._squares: dict[Window, Bool] = {}
 
     def read(self, window: Window) -> U8:
         """Class codes (y, x), 255 where the raster has no data. Raises InputRefusedError ("label-codes")."""
         if self._reader is None:
-            return vector.rasterise(self._shapes or [], self._grid, window).astype(np.uint8)
+            return self._burnt(window)
         stored = self._reader.read(window)[0]
         self._seen |= set(np.unique(stored[np.isfinite(stored)]).tolist())
         return recode(stored, self._codes, self._path.name)
+
+    def _burnt(self, window: Window) -> U8:
+        """Polygons by window, from whole squares that are kept: windows lie close, and every burn goes over all polygons near."""
+        out = np.zeros((window.height, window.width), np.uint8)
+        for row in range(window.row // _SQUARE_PX * _SQUARE_PX, window.stop_row, _SQUARE_PX):
+            for col in range(window.col // _SQUARE_PX * _SQUARE_PX, window.stop_col, _SQUARE_PX):
+                square = Window(row, col, _SQUARE_PX, _SQUARE_PX)
+                part = square.overlap(window)
+                assert part is not None
+                out[part.within(window).slices] = self._square(square)[part.within(square).slices]
+        return out
+
+    def _square(self, square: Window) -> Bool:
+        if square not in self._squares:
+            if len(self._squares) == _SQUARES_KEPT:
+                del self._squares[next(iter(self._squares))]
+            self._squares[square] = vector.rasterise(self._shapes or [], self._grid, square)
+        return self._squares[square]
 
     def refuse_ambiguous(self) -> None:
         """Raises InputRefusedError ("truth-ambiguous") where all that was read is 0 and 255: is 255 the hazard?"""

@@ -46,11 +46,13 @@ def draw_bands(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None
         mean, spread = ([row["bands"][b][word] if row["bands"][b][word] is not None else nan for b in bands] for word in _SHOWN)
         of_bands.errorbar(places, mean, yerr=spread, fmt="o", capsize=2, label=f"{row['split']} ({row['chips']:,} chips)")
         shares = [v or 0 for v in row["classes"].values()]
-        of_classes.barh([i + 0.8 * (k + 0.5) / len(rows) - 0.4 for i in range(len(shares))], shares, height=0.8 / len(rows))
-    of_bands.set_xticks(range(len(bands)), bands, rotation=90 if len(bands) > 6 else 0)
+        bars = [i + 0.8 * (k + 0.5) / len(rows) - 0.4 for i in range(len(shares))]
+        drawn = of_classes.barh(bars, shares, height=0.8 / len(rows))
+        of_classes.bar_label(drawn, [f"{share:.1%}" for share in shares], padding=2, fontsize=7)
+    of_bands.set_xticks(range(len(bands)), bands, rotation=90 if sum(map(len, bands)) > 30 else 0)
     of_bands.set(title=name, ylabel="mean and standard deviation")
     of_bands.legend(frameon=False)
     words = [c if len(c) < 24 else c[:23] + "…" for c in rows[0]["classes"]]
     of_classes.set_yticks(range(len(words)), words)
-    of_classes.set(xscale="log", xlabel="share of labelled pixels")
+    of_classes.set(xlim=(0, 1.2), xlabel="share of labels")
     figure.savefig(path, dpi=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
@@ -93,8 +94,7 @@ class Dataset:
 
     def sizes(self) -> dict[str, int]:
         """Chips per event."""
-        names = [m.event for m in self.members.values()]
-        return {event: names.count(event) for event in self.events}
+        return dict(sorted(Counter(m.event for m in self.members.values()).items()))
 
     def read(self, name: str) -> Chip:
         """The chip of that name. Raises InputRefusedError ("corrupt-member") when its files are missing, damaged or strange."""

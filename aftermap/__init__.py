@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aftermap.chips import Chip as Chip
+    from aftermap.datasets.dataset import open_dataset as open_dataset
     from aftermap.deliver import Options as Options
     from aftermap.deliver import map as map
     from aftermap.demo import demo as demo
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from aftermap.scene import open_scene as open_scene
 
 _PUBLIC = {
-    "AftermapError": "errors", "Declared": "layer", "HazardMap": "hazardmap", "Options": "deliver", "Scene": "scene",
-    "demo": "demo", "evaluate": "evaluate", "map": "deliver", "open_scene": "scene", "verify": "journal",
+    "AftermapError": "errors", "Chip": "chips", "Declared": "layer", "HazardMap": "hazardmap", "Options": "deliver", "Scene": "scene",
+    "demo": "demo", "evaluate": "evaluate", "map": "deliver", "open_dataset": "datasets.dataset",
+    "open_scene": "scene", "verify": "journal",
 }  # fmt: skip
 """Public name -> module; each is imported on first use, so that `import aftermap` costs nothing."""
 

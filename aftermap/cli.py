@@ -12,27 +12,15 @@ from typing import Any, NoReturn
 
 import click
 
+from aftermap import cli_data
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
+from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS, PIECES
+from aftermap.progress import Progress
 
 _NOT_ANALYSED_EXIT = 4
 _FILES = click.Path(path_type=Path)
 _METHODS = "; ".join(f"{hazard}: {', '.join(PIECES[hazard])}" for hazard in HAZARDS)
-_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth"}
-
-
-class _ManyFiles(click.Command):
-    """Lets `--after A B C` and a shell's `--after *.tif` stand for one option given several times."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spelled, option = [], ""
-        for arg in args:
-            if arg.startswith("-"):
-                option = arg if arg in _MANY else ""
-                spelled += [] if option else [arg]
-            else:
-                spelled += [option, arg] if option else [arg]
-        return super().parse_args(ctx, spelled)
 
 
 class _Group(click.Group):
@@ -81,7 +69,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
-@main.command("map", cls=_ManyFiles)
+@main.command("map", cls=ManyFiles)
 @click.option(
     "--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event: bands stacked or one per file."
 )
@@ -135,7 +123,7 @@ def map_command(**given: Any) -> None:
     from aftermap import deliver
 
     options = deliver.Options(**{f.name: given[f.name] for f in fields(deliver.Options)})
-    with _Progress(given["quiet"]) as progress:
+    with Progress(given["quiet"]) as progress:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
             low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"], footprints=given["footprints"],
@@ -201,7 +189,7 @@ def _answer(run: dict[str, Any], rows: Sequence[dict[str, str]]) -> str:
     return f"{run['maps']}: {float(area['value']):,.1f} {area['unit']}{polygons}; {analysed}"
 
 
-@main.command(cls=_ManyFiles)
+@main.command(cls=ManyFiles)
 @click.argument("maps", nargs=-1, required=True, type=_FILES)
 @click.option(
     "--truth", multiple=True, type=_FILES, required=True, help="Raster or polygons, one for each map in the same order."
@@ -276,7 +264,7 @@ def simulate(kind: str, out: Path, seed: int, quiet: bool, **given: Any) -> None
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in chosen.keys() - signature(make).parameters.keys():
         raise UsageError(f"{kind} has no --{name.replace('_', '-')}", repair="leave it out")
-    with _Progress(quiet) as progress:
+    with Progress(quiet) as progress:
         make(out, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
     click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}")
 
@@ -290,7 +278,7 @@ def demo(out: Path, size: int, seed: int, quiet: bool, as_json: bool) -> None:
     """Simulate a Sentinel-1 flood pair, map it, and score the map against its truth."""
     from aftermap.demo import demo as run
 
-    with _Progress(quiet) as progress:
+    with Progress(quiet) as progress:
         mapped, result = run(out, size=size, seed=seed, progress=progress)
     _say_map(mapped, as_json)
     if not as_json:
@@ -351,39 +339,5 @@ def models(as_json: bool) -> None:
     click.echo(f"{len(cards)} model{'s' * (len(cards) != 1)}; your own belong in {card.own_folder()}", err=True)
 
 
-class _Progress:
-    """A bar with the time left on a terminal, a plain line per tenth elsewhere, nothing when quiet; all on stderr."""
-
-    def __init__(self, quiet: bool):
-        self._quiet, self._bar, self._tasks, self._said = quiet, None, {}, {}  # type: tuple[bool, Any, dict[str, Any], dict[str, int]]
-
-    def __enter__(self) -> _Progress:
-        if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            columns = (
-                TextColumn("{task.description:9}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True))
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def __call__(self, stage: str, done: int, whole: int) -> None:
-        if self._bar:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(stage, total=whole)
-            self._bar.update(self._tasks[stage], completed=done)
-        elif not self._quiet:
-            tenth = 10 * done // whole if whole else 10
-            if self._said.get(stage) != tenth:
-                self._said[stage] = tenth
-                click.echo(f"{stage}: {done} of {whole}", err=True)
+main.add_command(cli_data.data)
+main.add_command(cli_data.chips)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
+from typing import Any
 
 from aftermap.evaluate import Evaluation
+
+_SHOWN = ("mean", "std")
 
 
 def draw_scores(path: Path, result: Evaluation) -> None:
@@ -26,4 +31,28 @@ def draw_scores(path: Path, result: Evaluation) -> None:
     )
     for axes in (ranked, calibrated):
         axes.legend(loc="lower left" if axes is ranked else "upper left", frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def draw_bands(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Statistics of a data set as a PNG: mean and deviation of each band per split, and the share of each class."""
+    from matplotlib.figure import Figure
+
+    bands = list(rows[0]["bands"])
+    figure = Figure(figsize=(min(4 + 0.5 * len(bands) * max(1, len(rows) / 2), 24), 4), layout="constrained")
+    of_bands, of_classes = figure.subplots(1, 2, width_ratios=(3, 1))
+    for k, row in enumerate(rows):
+        places = [i + 0.8 * (k + 0.5) / len(rows) - 0.4 for i in range(len(bands))]
+        mean, spread = ([row["bands"][b][word] if row["bands"][b][word] is not None else nan for b in bands] for word in _SHOWN)
+        of_bands.errorbar(places, mean, yerr=spread, fmt="o", capsize=2, label=f"{row['split']} ({row['chips']:,} chips)")
+        shares = [v or 0 for v in row["classes"].values()]
+        bars = [i + 0.8 * (k + 0.5) / len(rows) - 0.4 for i in range(len(shares))]
+        drawn = of_classes.barh(bars, shares, height=0.8 / len(rows))
+        of_classes.bar_label(drawn, [f"{share:.1%}" for share in shares], padding=2, fontsize=7)
+    of_bands.set_xticks(range(len(bands)), bands, rotation=90 if sum(map(len, bands)) > 30 else 0)
+    of_bands.set(title=name, ylabel="mean and standard deviation")
+    of_bands.legend(frameon=False)
+    words = [c if len(c) < 24 else c[:23] + "…" for c in rows[0]["classes"]]
+    of_classes.set_yticks(range(len(words)), words)
+    of_classes.set(xlim=(0, 1.2), xlabel="share of labels")
     figure.savefig(path, dpi=120)

@@ -41,6 +41,22 @@ PIECES: dict[str, dict[str, str]] = {
         "fracture": "aftermap.simulate.fracture:simulate",
         "building": "aftermap.simulate.building:simulate",
     },
+    "dataset": {
+        "sen1floods11": "aftermap.datasets.sen1floods11:SEN1FLOODS11",
+        "xbd": "aftermap.datasets.xbd:XBD",
+        "hr-gldd": "aftermap.datasets.hr_gldd:HR_GLDD",
+        "landslide4sense": "aftermap.datasets.landslide4sense:LANDSLIDE4SENSE",
+        "landslide4sense-rgb": "aftermap.datasets.landslide4sense_rgb:LANDSLIDE4SENSE_RGB",
+        "antarctic-fractures": "aftermap.datasets.antarctic_fractures:ANTARCTIC_FRACTURES",
+        "ombria": "aftermap.datasets.ombria:OMBRIA",
+        "sar-landslides": "aftermap.datasets.sar_landslides:SAR_LANDSLIDES",
+        "sen12landslides": "aftermap.datasets.sen12landslides:SEN12LANDSLIDES",
+        "bigearthnet": "aftermap.datasets.bigearthnet:BIGEARTHNET",
+        "worldfloods": "aftermap.datasets.worldfloods:WORLDFLOODS",
+        "m3leo": "aftermap.datasets.m3leo:M3LEO",
+        "worldcover": "aftermap.datasets.worldcover:WORLDCOVER",
+        "folder": "aftermap.datasets.folder:FOLDER",
+    },
 }
 """kind -> name -> "module:object". Under a hazard stand its methods, the one that leads by default first."""
 

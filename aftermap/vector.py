@@ -95,6 +95,14 @@ def lowest_pixels(geometries: Geometries, affine: Affine) -> tuple[npt.NDArray[n
     return corner[first, 1] - 1, corner[first, 0]
 
 
+def from_wkt(text: str) -> Any:
+    """The geometry of well-known text. Raises InputRefusedError ("unreadable-vector")."""
+    try:
+        return shapely.from_wkt(text)
+    except shapely.errors.ShapelyError as error:
+        raise unreadable(Path(text[:40]), error) from error
+
+
 def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     """Valid polygons of a file's one polygon layer, in the grid's CRS (pixel space where the grid has none).
 

@@ -1,0 +1,201 @@
+"""The command line of data sets and chips: `aftermap data list | fetch | check | stats` and `aftermap chips`; arguments only."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aftermap.errors import UsageError
+from aftermap.manyfiles import ManyFiles
+from aftermap.pieces import PIECES
+from aftermap.progress import Progress
+
+_FILES = click.Path(path_type=Path)
+_REFUSED_EXIT = 3
+
+
+@click.group()
+def data() -> None:
+    """Published data sets: list them, fetch one, check a folder, see what it holds."""
+
+
+def _folder(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.argument("folder", type=_FILES),
+        click.option("--kind", default="", help="Name of the data set, where its layout does not tell."),
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of it, as docs/data.md lists."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option("--quiet", is_flag=True, help="No progress."),
+    ):
+        command = option(command)
+    return command
+
+
+def _open(folder: Path, kind: str, settings: Sequence[str]) -> Any:
+    from aftermap.datasets.dataset import open_dataset
+
+    return open_dataset(folder, kind, **dict(map(_setting, settings)))
+
+
+def _setting(said: str) -> tuple[str, Any]:
+    name, equals, value = said.partition("=")
+    if not equals:
+        raise UsageError(f"--set {said} has no value", repair="say --set KEY=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def list_command(as_json: bool) -> None:
+    """Every data set that can be read: name, title, licence, settings."""
+    from aftermap.datasets.dataset import published
+
+    rows = [
+        {"name": name, "title": (p := published(name)).facts.title, "licence": p.facts.licence, "home": p.facts.home,
+         "fetched_by": "aftermap" if p.facts.record else "hand", "settings": list(p.settings),
+         "citation": p.facts.citation, "cautions": list(p.facts.cautions)}
+        for name in PIECES["dataset"]
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo(f"{row['name']:20} {row['title']}; {row['licence']}")
+        if row["settings"]:
+            click.echo(f"{'':20} settings: {', '.join(row['settings'])}")
+
+
+@data.command("fetch")
+@click.argument("name", type=click.Choice([n for n in PIECES["dataset"] if n != "folder"]))
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for the files; what is there and right is kept.")
+@click.option("--accept-licence", is_flag=True, help="Do not ask.")
+@click.option("--no-unpack", is_flag=True, help="Leave archives packed.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def fetch_command(name: str, out: Path, accept_licence: bool, no_unpack: bool, quiet: bool) -> None:
+    """Fetch a data set: resumed where it was cut, checked by size and checksum, unpacked."""
+    from aftermap.acquire import acquire
+    from aftermap.datasets.dataset import published
+
+    facts = published(name).facts
+    click.echo(f"{facts.title}\nlicence: {facts.licence}\ncite:    {facts.citation}\nhome:    {facts.home}", err=True)
+    if not accept_licence:
+        if not sys.stdin.isatty():
+            raise UsageError("the licence was not accepted", repair="read it, then say --accept-licence", code="licence")
+        click.confirm("Accept it?", abort=True, err=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with Progress(quiet) as progress:
+        done = acquire(facts, out, unpacking=not no_unpack, progress=progress)
+    click.echo(f"{len(done.files)} files in {out}, {done.unpacked} unpacked; {len(done.unchecked)} without a known checksum")
+    for missing in done.by_hand:
+        click.echo(f"by hand: {missing}; {facts.access}")
+
+
+@data.command("check")
+@_folder
+def check_command(folder: Path, kind: str, settings: Sequence[str], as_json: bool, quiet: bool) -> None:
+    """Read every member of a data set once and name each that is missing, damaged or has strange labels."""
+    from aftermap.bandstats import examine
+
+    dataset = _open(folder, kind, settings)
+    with Progress(quiet) as progress:
+        found = examine(dataset, progress=progress)
+    if as_json:
+        said = {"name": dataset.name, "members": found.members, "absent": found.absent, "unseen": found.unseen,
+                "corrupt": [e.what for e in found.corrupt], "codes": found.codes}  # fmt: skip
+        click.echo(json.dumps(said))
+    else:
+        for error in found.corrupt:
+            click.echo(f"corrupt: {error.what} [{error.code}]")
+        for name in found.absent:
+            click.echo(f"missing: {name}")
+        for name in found.unseen:
+            click.echo(f"unseen:  {name} has no pixel that is both observed and labelled")
+        click.echo(f"{dataset.name}: {found.members} members, {len(found.corrupt)} corrupt, {len(found.absent)} files missing")
+        click.echo("labels:  " + ", ".join(f"{name} {n:,} px" for name, n in found.codes.items()))
+    if found.corrupt or found.absent:
+        sys.exit(_REFUSED_EXIT)
+
+
+@data.command("stats")
+@_folder
+@click.option("--on-corrupt", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="A damaged member.")
+@click.option("-o", "--out", type=_FILES, help="Also write stats.json and stats.png into this folder.")
+def stats_command(
+    folder: Path, kind: str, settings: Sequence[str], as_json: bool, quiet: bool, on_corrupt: Any, out: Path | None
+) -> None:
+    """Mean, deviation and percentiles of each band, and the share of each class, per split."""
+    from aftermap.bandstats import gather
+
+    dataset = _open(folder, kind, settings)
+    with Progress(quiet) as progress:
+        found = gather(dataset, on_corrupt=on_corrupt, progress=progress)
+    rows = found.rows()
+    said = {"name": dataset.name, "unit": dataset.unit, "splits": rows, "corrupt": [e.what for e in found.corrupt]}
+    if out is not None:
+        from aftermap.figures import draw_bands
+        from aftermap.journal import write_json
+
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "stats.json", said)
+        draw_bands(out / "stats.png", dataset.name, rows)
+    click.echo(json.dumps(said) if as_json else "\n".join(_table(rows)))
+    for error in found.corrupt:
+        click.echo(f"corrupt: {error.what} [{error.code}]", err=True)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    def number(value: float | None) -> str:
+        return f"{'-' if value is None else format(value, '.4g'):>10}"
+
+    lines = []
+    for row in rows:
+        seen = "-" if row["observed_share"] is None else f"{row['observed_share']:.1%}"
+        lines.append(f"{row['split']}: {row['chips']} chips, {seen} observed")
+        lines.append("  " + ", ".join(f"{k} {'-' if v is None else format(v, '.2%')}" for k, v in row["classes"].items()))
+        heads = list(next(iter(row["bands"].values())))
+        lines.append(f"  {'band':22}" + "".join(f"{h:>10}" for h in heads))
+        lines += [f"  {band:22}" + "".join(number(v[h]) for h in heads) for band, v in row["bands"].items()]
+    return lines
+
+
+@click.command(cls=ManyFiles)
+@click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event.")
+@click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event.")
+@click.option("--truth", multiple=True, type=_FILES, required=True, help="Labels: a raster of codes, or polygons.")
+@click.option("--hazard-code", type=int, help="Code of the hazard in the truth raster.  [default: 1]")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for images/, masks/, index.csv and facts.toml.")
+@click.option("--size", default=256, show_default=True, help="Pixels along each side.")
+@click.option("--how", type=click.Choice(["regular", "balanced", "random"]), default="regular", show_default=True)
+@click.option("--count", type=int, help="Chips at most, for balanced and random.  [default: 100]")
+@click.option("--stride", type=int, help="Pixels between chips, for regular and balanced.")
+@click.option("--least-valid", default=0.9, show_default=True, help="Least share of a chip that was observed.")
+@click.option("--split", type=click.Choice(["none", "blocks"]), default="none", show_default=True, help="blocks: by ground.")
+@click.option("--block-px", type=int, help="Side of those blocks.  [default: 4 x --size]")
+@click.option("--gap-px", default=0, show_default=True, help="Least pixels between chips of two splits.")
+@click.option("--bands", default="", help="Names of the bands in file order, where the files do not say.")
+@click.option("--unit", default="", help="dB, power, amplitude, reflectance or digital_number, where the files do not say.")
+@click.option("--event", default="", help="Name of the event.  [default: that of the first file]")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def chips(out: Path, quiet: bool, **given: Any) -> None:
+    """Cut training chips from an event's images and labels into a folder that other tools open."""
+    from aftermap.cutting import Cut, cut
+
+    if len(given["truth"]) != 1:
+        raise UsageError(f"{len(given['truth'])} truths are given", repair="give one, of the whole event")
+    given["truth"] = given["truth"][0]
+    with Progress(quiet) as progress:
+        told = cut(out, Cut(**given), progress=progress)
+    if told["chips"] == 0:
+        click.echo("no window was observed and labelled enough: nothing was written")
+        sys.exit(4)
+    click.echo(", ".join(f"{n} {split or 'left out between splits'}" for split, n in told["splits"].items()) + f" in {out}")

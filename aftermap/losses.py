@@ -4,7 +4,7 @@ Every loss takes logits (n, class, ...) and truth (n, ...) and gives a scalar; o
 whole batch counts as one set. One of which nothing is known has the loss 0, with gradients of 0.
 
 Lovasz hinge is that of segmentation-models-pytorch. Its other losses are not used: dice there is 0 where a batch has no hazard,
-so that false alarms cost nothing; Lovasz softmax takes no class weights and gives no scalar for a batch of unknown pixels; and cross
+so that false alarms cost nothing; Lovasz softmax takes no class weights and gives no scalar for a batch of unknown pixels; cross
 entropy there cannot weight classes and smooth labels at once.
 """
 

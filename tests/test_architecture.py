@@ -24,8 +24,8 @@ FLOORS = (
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "choice",
         "chips", "normalise", "augment",
     ),
-    ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives"),
-    ("seamless", "predict", "evaluate", "finish"),
+    ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
+    ("train", "seamless", "predict", "evaluate", "finish"),
     ("figures", "markup", "report", "assumptions", "deliver", "demo", "cli", "__main__"),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -35,7 +35,7 @@ DOORS = {
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
-    "safetensors": {"encoders", "model"}, "huggingface_hub": {"encoders"},
+    "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

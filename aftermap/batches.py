@@ -1,0 +1,125 @@
+"""Chips as tensors, in an order that is a function of seed and step alone: not of workers, machines or where a run resumed.
+
+A batch is {"pixels": (n, band, y, x) float32 normalised, 0 where not valid, "valid": (n, y, x) bool, "domain": (n,) int64} and,
+where the chips have them, "truth": (n, y, x) int64 with 255 unknown and "target": (n,) or (n, class).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from aftermap.chips import Chip
+from aftermap.errors import InputRefusedError
+from aftermap.normalise import F32
+from aftermap.torchdoor import DataLoader, Tensor, torch
+
+Batch = dict[str, Tensor]
+
+
+class Source(Protocol):
+    """A data set, as far as batches go (datasets/)."""
+
+    def ids(self, split: str) -> list[str]: ...
+    def read(self, id: str) -> Chip: ...
+
+
+class Normal(Protocol):
+    """A Normaliser or Separated."""
+
+    def of(self, chip: Chip) -> F32: ...
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of some chips of a data set."""
+
+    source: Source
+    ids: Sequence[str]
+    normaliser: Normal
+    size: int
+    """Chips per batch, over all machines."""
+    seed: int = 0
+    augment: Callable[[Chip, np.random.Generator], Chip] | None = None
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """Chip id -> domain; where given, each batch of training holds as many chips of each domain, each in its own order."""
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise InputRefusedError("there is no chip to make batches of", repair="choose another split", code="no-chips")
+
+    def training(self, steps: range, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """The batches of these steps, this machine's share of each; any step can be asked for without those before it."""
+        return self._load([(step, places[rank::world]) for step in steps if (places := self._places(step))])
+
+    def once(self, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Every chip once, unchanged, in order; this machine's share. The last batch may be smaller."""
+        mine = list(range(len(self.ids)))[rank::world]
+        return self._load([(-1, mine[i : i + self.size]) for i in range(0, len(mine), self.size)])
+
+    def _places(self, step: int) -> list[int]:
+        """Places in `ids` of the whole batch of a step: endless rows of permutations; with domains one of each in turn."""
+        groups: dict[str, list[int]] = {}
+        for place, name in enumerate(self.ids):
+            groups.setdefault(self.domains.get(name, ""), []).append(place)
+        rows = [groups[name] for name in sorted(groups)]
+        turns = range(step * self.size, (step + 1) * self.size)
+        return [self._row(rows[turn % len(rows)], turn % len(rows), turn // len(rows)) for turn in turns]
+
+    def _row(self, places: list[int], row: int, item: int) -> int:
+        """Item of an endless row of permutations; a pass is one permutation."""
+        order = np.random.default_rng([self.seed, row, item // len(places)]).permutation(len(places))
+        return places[int(order[item % len(places)])]
+
+    def _load(self, plan: list[tuple[int, list[int]]]) -> Iterator[Batch]:
+        jobs = [[(step, place) for place in places] for step, places in plan if places]
+        loader: Any = DataLoader(
+            _Samples(self), batch_sampler=jobs, collate_fn=collate, num_workers=self.workers,  # type: ignore[arg-type]
+            multiprocessing_context="spawn" if self.workers else None, generator=torch.Generator(),
+        )  # fmt: skip
+        yield from loader
+
+    def sample(self, step: int, place: int) -> tuple[Chip, F32, int]:
+        """One chip, changed by a generator of its own, its normalised pixels and the number of its domain; step -1: unchanged."""
+        chip = self.source.read(self.ids[place])
+        if self.augment and step >= 0:
+            chip = self.augment(chip, np.random.default_rng([self.seed, 2**32 - 1, step, place]))
+        names = sorted(set(self.domains.values()))
+        return chip, self.normaliser.of(chip), names.index(self.domains[self.ids[place]]) if names else 0
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What the loader of torch asks for: a sample by key."""
+
+    batches: Batches
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Chip, F32, int]:
+        return self.batches.sample(*key)
+
+
+def collate(samples: Sequence[tuple[Chip, F32, int]]) -> Batch:
+    """Samples as one batch. Raises InputRefusedError ("chip-sizes") where their sizes differ."""
+    chips = [chip for chip, _, _ in samples]
+    if len({chip.shape for chip in chips}) > 1:
+        raise InputRefusedError(
+            f"{chips[0].name} is {chips[0].shape} px, other chips of its batch are not",
+            repair="cut chips of one size with aftermap chips",
+            code="chip-sizes",
+        )
+    batch = {
+        "pixels": torch.from_numpy(np.stack([pixels for _, pixels, _ in samples])),  # (n, band, y, x)
+        "valid": torch.from_numpy(np.stack([chip.valid for chip in chips])),  # (n, y, x)
+        "domain": torch.tensor([number for _, _, number in samples]),
+    }
+    truths = [chip.truth for chip in chips if chip.truth is not None]
+    if len(truths) == len(chips):
+        batch["truth"] = torch.from_numpy(np.stack(truths)).long()  # (n, y, x)
+    targets = [chip.target for chip in chips if chip.target is not None]
+    if len(targets) == len(chips):
+        batch["target"] = torch.tensor(targets)
+    return batch

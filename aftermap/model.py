@@ -1,0 +1,212 @@
+"""A network: one encoder, a fusion of the dates, a decoder and a head; saved as a folder with its card, never as a pickle.
+
+What leaves here for mapping is a graph that reads raw sensor units with NaN where nothing was observed and gives probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from aftermap.card import Card
+from aftermap.encoders import Weights
+from aftermap.encoders import build as encoder_of
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.journal import sha256
+from aftermap.torchdoor import Tensor, functional, nn, smp, torch
+from aftermap.unet import WINNERS, PlainDecoder
+
+WEIGHTS, GRAPH = "model.safetensors", "graph.xml"
+MULTIPLE_OF = 32
+"""Of heights and widths: the deepest stride."""
+FUSIONS = ("single", "early", "siamese")
+DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "pool")
+_LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "openvino")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a network is made of; all that `build` needs besides weights."""
+
+    encoder: str
+    """A name of encoders.names(), or of the four of unet.WINNERS with the decoder "unet_plain"."""
+    decoder: str
+    bands: tuple[int, ...]
+    """Number of bands of each layer, in the order of the inputs: (2,) or, with before, (2, 2)."""
+    outputs: int = 1
+    """Logits per pixel: 1 for one hazard, else one for each class."""
+    fusion: str = "single"
+    """early: all dates at once. siamese: the same encoder on each date, features side by side."""
+    widths: tuple[int, ...] = ()
+    """Channels of the decoder d1 to d5, shallow to deep; empty for the decoder's own."""
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (("fusion", self.fusion, FUSIONS), ("decoder", self.decoder, DECODERS)):
+            if given not in known:
+                raise UnknownNameError(kind, given, known)
+        if self.fusion == "single" and len(self.bands) != 1:
+            raise UsageError(
+                f"a single image was meant, and {len(self.bands)} are given", repair='choose the fusion "early" or "siamese"'
+            )
+        if self.fusion == "siamese" and (len(self.bands) < 2 or len(set(self.bands)) > 1):
+            raise UsageError(f"siamese wants the same bands on each date, not {self.bands}", repair='choose the fusion "early"')
+
+
+class Model(nn.Module):
+    """Normalised pixels (n, band, y, x), 0 where not valid -> logits (n, output, y, x); (n, output) with the decoder "pool"."""
+
+    def __init__(self, spec: Spec, weights: Weights | None = None):
+        super().__init__()
+        self.spec = spec
+        winner = WINNERS.get(spec.encoder) if spec.decoder == "unet_plain" else None
+        dates = len(spec.bands) if spec.fusion == "siamese" else 1
+        self.encoder = encoder_of(winner.encoder if winner else spec.encoder, sum(spec.bands) // dates, weights)
+        channels = [dates * c for c in self.encoder.out_channels]  # type: ignore[union-attr]
+        self.decoder, self.head = _decoder(spec, channels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """As the class says."""
+        if self.spec.fusion == "siamese":
+            seen = [self.encoder(one) for one in torch.split(pixels, list(self.spec.bands), dim=1)]
+            features = [torch.cat(same, dim=1) for same in zip(*seen, strict=True)]
+        else:
+            features = self.encoder(pixels)
+        logits: Tensor = self.head(self.decoder(features))
+        return logits
+
+
+def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model:
+    """The network with its first weights drawn by `seed`; the caller's own random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Model(spec, weights)
+
+
+def _decoder(spec: Spec, channels: list[int]) -> tuple[nn.Module, nn.Module]:
+    """Decoder and head for features of these channels, strides 1 to 32."""
+    head = smp.base.SegmentationHead
+    if spec.decoder == "pool":
+        return Pooled(), nn.Linear(channels[-1], spec.outputs)
+    if spec.decoder == "unet_plain":
+        winner = WINNERS.get(spec.encoder)
+        widths = spec.widths or (winner.widths if winner else (32, 48, 64, 128, 256))
+        plain = PlainDecoder(channels[1:], widths, gated=bool(winner and winner.gated))
+        last = nn.Conv2d(widths[0], spec.outputs, 1)
+        nn.init.kaiming_normal_(last.weight)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        return plain, last
+    if spec.decoder == "unet":
+        widths = spec.widths or (16, 32, 64, 128, 256)
+        unet = smp.decoders.unet.decoder.UnetDecoder(channels, widths[::-1], n_blocks=5)
+        return unet, head(widths[0], spec.outputs, kernel_size=3)
+    made, width = _pyramid(spec, channels)
+    return made, head(width, spec.outputs, kernel_size=1, upsampling=4)
+
+
+def _pyramid(spec: Spec, channels: list[int]) -> tuple[nn.Module, int]:
+    """A decoder of strides 4 to 32 that gives features at stride 4, and their channels."""
+    if spec.decoder == "fpn":
+        fpn = smp.decoders.fpn.decoder.FPNDecoder(channels, segmentation_channels=spec.widths[0] if spec.widths else 128)
+        return fpn, fpn.out_channels
+    width = spec.widths[0] if spec.widths else 256
+    if spec.decoder == "segformer":
+        return smp.decoders.segformer.decoder.SegformerDecoder(channels, segmentation_channels=width), width
+    return smp.decoders.upernet.decoder.UPerNetDecoder(channels, decoder_channels=width), width
+
+
+class Pooled(nn.Module):
+    """Features -> the mean (n, channel) of the deepest."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """As the class says."""
+        return features[-1].mean(dim=(2, 3))
+
+
+class Graph(nn.Module):
+    """The network as it maps: raw units with NaN in, probabilities out; normalisation and the handling of NaN are inside.
+
+    A pixel that lacks any band counts as the mean of every band, as in training (batches.py).
+    """
+
+    def __init__(self, model: Model, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.model = model
+        self.mean = nn.Buffer(torch.tensor(mean).reshape(1, -1, 1, 1))
+        self.std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """(n, band, y, x) -> (n, class, y, x) in [0, 1]."""
+        missing = torch.isnan(raw).any(dim=1, keepdim=True)  # (n, 1, y, x)
+        logits = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
+        return torch.sigmoid(logits) if logits.shape[1] == 1 else functional.softmax(logits, dim=1)
+
+
+def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path:
+    """Writes graph.xml and graph.bin (OpenVINO IR, any batch and size, weights in half precision) and gives the first.
+
+    `model` is left in the mode it was in. The mean and std are the card's.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its import over the network
+    openvino = import_module("openvino")
+    training = model.training
+    graph = Graph(model, card.mean, card.std).eval()
+    side = 2 * MULTIPLE_OF
+    example = torch.zeros(1, sum(model.spec.bands), side, side)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # openvino traces; torch would rather be exported
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that the decoders look at
+            made = openvino.convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
+    finally:
+        model.train(training)
+    folder.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(made, folder / GRAPH, compress_to_fp16=fp16)
+    return folder / GRAPH
+
+
+def save(folder: Path, model: Model, card: Card) -> Card:
+    """Writes weights, graph and card; gives the card with checksums, versions, encoder and decoder filled in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"spec": json.dumps(asdict(model.spec))})
+    graph = export(model, folder, card)
+    files = (folder / WEIGHTS, graph, graph.with_suffix(".bin"))
+    facts = replace(
+        card, encoder=model.spec.encoder, decoder=f"{model.spec.decoder}, {model.spec.fusion}", multiple_of=MULTIPLE_OF,
+        sha256={file.name: sha256(file) for file in files}, versions={name: version(name) for name in _LIBRARIES},
+    )  # fmt: skip
+    facts.write(folder)
+    return facts
+
+
+def load(folder: Path) -> tuple[Model, Card]:
+    """The network and its card, checksums compared. Raises the errors of Card.read, InputRefusedError ("weights-misfit")."""
+    card = Card.read(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise InputRefusedError(
+            f"{folder} holds no {WEIGHTS}", repair="a graph maps, but only weights train", code="weights-misfit"
+        )
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        stored = (file.metadata() or {}).get("spec")
+    if stored is None:
+        raise InputRefusedError(
+            f"{folder / WEIGHTS} does not say its network", repair="save it with model.save", code="weights-misfit"
+        )
+    model = build(_spec(json.loads(stored)))
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model.eval(), card
+
+
+def _spec(stored: Mapping[str, Any]) -> Spec:
+    arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Spec(**arguments)

@@ -1,0 +1,144 @@
+"""Mean and standard deviation per band over observed pixels, and pixels made comparable by them: one for all, or one per domain.
+
+Statistics are of the unit that the pixels have: those of linear power never normalise decibels (methods.md section 16, trap 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap.errors import InputRefusedError, UnknownNameError
+
+if TYPE_CHECKING:
+    from aftermap.chips import Chip
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+BY: dict[str, Callable[[Chip], str]] = {
+    "all": lambda _: "all",
+    "domain": lambda chip: chip.domain,
+    "scene": lambda chip: chip.event or chip.name,
+}
+"""What shares statistics."""
+FLAT = 1e-6
+"""A band whose standard deviation is below this share of its mean is taken as constant, and not divided by."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """x -> (x - mean) / std, band by band."""
+
+    bands: tuple[str, ...]
+    unit: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, pixels: F32) -> F32:
+        """Normalised (band, y, x), 0 in every band of a pixel that lacks any, as the exported graph has it."""
+        mean, std = _columns(self.mean), _columns(self.std)
+        missing = np.isnan(pixels).any(axis=0)
+        return np.where(missing, np.float32(0), (pixels - mean) / std)
+
+    def invert(self, normal: F32) -> F32:
+        """Pixels (band, y, x) in their own units."""
+        return normal * _columns(self.std) + _columns(self.mean)
+
+    def of(self, chip: Chip) -> F32:
+        """The chip's pixels normalised, 0 where not valid. Raises InputRefusedError ("normaliser-mismatch")."""
+        if (chip.bands, units(chip)) != (self.bands, self.unit):
+            raise InputRefusedError(
+                f"{chip.name} has {_words(chip.bands, units(chip))}, the statistics are of {_words(self.bands, self.unit)}",
+                repair="choose the same bands and unit for both",
+                code="normaliser-mismatch",
+            )
+        return self.apply(np.where(chip.valid, chip.pixels, np.float32(np.nan)))
+
+
+@dataclass(frozen=True)
+class Separated:
+    """One normaliser for each domain or scene (separated normalisation, methods.md C.2)."""
+
+    by: str
+    each: Mapping[str, Normaliser]
+
+    def of(self, chip: Chip) -> F32:
+        """As of the normaliser that the chip belongs to. Raises UnknownNameError for a domain without one."""
+        name = BY[self.by](chip)
+        if name not in self.each:
+            raise UnknownNameError(self.by, name, self.each)
+        return self.each[name].of(chip)
+
+
+def units(chip: Chip) -> tuple[str, ...]:
+    """The unit of each band."""
+    return (chip.unit,) * len(chip.bands) if isinstance(chip.unit, str) else chip.unit
+
+
+def fit(chips: Iterable[Chip]) -> Normaliser:
+    """Statistics of all valid pixels in one pass. Raises InputRefusedError ("no-pixels")."""
+    return fit_each(chips, by="all").each["all"]
+
+
+def fit_each(chips: Iterable[Chip], *, by: str = "domain") -> Separated:
+    """Statistics of each domain or scene in one pass over all chips; memory does not grow with them. Raises as `fit`."""
+    if by not in BY:
+        raise UnknownNameError("normalise", by, BY)
+    found: dict[str, _Moments] = {}
+    for chip in chips:
+        name = BY[by](chip)
+        fresh = _Moments.of(chip)
+        found[name] = found[name] + fresh if name in found else fresh
+    empty = [name for name, moments in found.items() if not moments.count]
+    if empty or not found:
+        raise InputRefusedError(
+            f"no chip of {empty[0] if empty else 'the data'} has a valid pixel", repair="look at them with aftermap data stats",
+            code="no-pixels",
+        )  # fmt: skip
+    return Separated(by, {name: moments.normaliser() for name, moments in found.items()})
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Pixels counted, their mean and summed squared deviation per band; two add exactly (Chan et al. 1979)."""
+
+    bands: tuple[str, ...]
+    unit: tuple[str, ...]
+    count: int
+    mean: F64
+    squares: F64
+
+    @classmethod
+    def of(cls, chip: Chip) -> _Moments:
+        seen = chip.pixels[:, chip.valid].astype(np.float64)  # (band, pixel)
+        mean = seen.mean(axis=1) if seen.size else np.zeros(len(seen))
+        return cls(chip.bands, units(chip), seen.shape[1], mean, ((seen - mean[:, None]) ** 2).sum(axis=1))
+
+    def __add__(self, other: _Moments) -> _Moments:
+        if (self.bands, self.unit) != (other.bands, other.unit):
+            raise InputRefusedError(
+                f"chips with {_words(other.bands, other.unit)} among chips with {_words(self.bands, self.unit)}",
+                repair="choose data of one sensor and unit",
+                code="normaliser-mismatch",
+            )
+        count = self.count + other.count
+        step, share = other.mean - self.mean, other.count / max(1, count)
+        squares = self.squares + other.squares + step**2 * self.count * share
+        return _Moments(self.bands, self.unit, count, self.mean + step * share, squares)
+
+    def normaliser(self) -> Normaliser:
+        std = np.sqrt(self.squares / self.count)
+        std = np.where(std <= FLAT * np.maximum(np.abs(self.mean), FLAT), 1.0, std)
+        return Normaliser(self.bands, self.unit, tuple(map(float, self.mean)), tuple(map(float, std)))
+
+
+def _columns(numbers: tuple[float, ...]) -> F32:
+    return np.asarray(numbers, np.float32)[:, None, None]
+
+
+def _words(bands: tuple[str, ...], unit: tuple[str, ...]) -> str:
+    return ", ".join(f"{band} in {of}" for band, of in zip(bands, unit, strict=True))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from aftermap.scene import open_scene as open_scene
 
 _PUBLIC = {
-    "AftermapError": "errors", "Chip": "chips", "Declared": "layer", "HazardMap": "hazardmap", "Options": "deliver", "Scene": "scene",
-    "demo": "demo", "evaluate": "evaluate", "map": "deliver", "open_dataset": "datasets.dataset",
+    "AftermapError": "errors", "Chip": "chips", "Declared": "layer", "HazardMap": "hazardmap", "Options": "deliver",
+    "Scene": "scene",    "demo": "demo", "evaluate": "evaluate", "map": "deliver", "open_dataset": "datasets.dataset",
     "open_scene": "scene", "verify": "journal",
 }  # fmt: skip
 """Public name -> module; each is imported on first use, so that `import aftermap` costs nothing."""

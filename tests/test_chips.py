@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aftermap import vector
 from aftermap.chips import Cutter, Labels, balanced, random, regular
 from aftermap.cli import main
 from aftermap.cutting import Cut, cut
@@ -166,6 +168,23 @@ def test_the_command_cuts_and_is_repeatable(event: tuple[Path, Path, Path], tmp_
     assert stats.exit_code == 0, stats.output
     assert "all: 8 chips, 100.0% observed" in stats.output
     assert (tmp_path / "stats" / "stats.png").stat().st_size > 5000
+
+
+def test_polygons_are_the_same_in_any_window(tmp_path: Path) -> None:
+    on = grid((2100, 2100))
+    rings = [
+        [(420000 + 10 * x, 5350000 - 10 * y) for x, y in ((c, c), (c + 30, c), (c + 20, c + 30), (c, c))] for c in (10, 2035, 2060)
+    ]
+    shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    path = tmp_path / "truth.geojson"
+    features = [{"type": "Feature", "properties": {}, "geometry": s} for s in shapes]
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    labels, drawn = Labels(path, on), vector.read_polygons(path, on)
+    for window in (Window(0, 0, 64, 64), Window(2030, 2020, 70, 80), Window(2047, 2047, 2, 2)):
+        found = labels.read(window)
+        assert found.any()
+        np.testing.assert_array_equal(found, vector.rasterise(drawn, on, window))
 
 
 def test_labels_that_are_only_0_and_255_are_a_question(event: tuple[Path, Path, Path], tmp_path: Path) -> None:

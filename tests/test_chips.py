@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,8 @@ def test_the_command_cuts_and_is_repeatable(event: tuple[Path, Path, Path], tmp_
 def test_polygons_are_the_same_in_any_window(tmp_path: Path) -> None:
     on = grid((2100, 2100))
     rings = [
-        [(420000 + 10 * x, 5350000 - 10 * y) for x, y in ((c, c), (c + 30, c), (c + 20, c + 30), (c, c))] for c in (10, 2035, 2060)
+        [(420000 + 10 * x, 5350000 - 10 * y) for x, y in ((c, c), (c + 30, c), (c + 20, c + 30), (c, c))]
+        for c in (10, 2035, 2060)
     ]
     shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
@@ -196,3 +198,21 @@ def test_labels_that_are_only_0_and_255_are_a_question(event: tuple[Path, Path, 
     assert refused.value.code == "truth-ambiguous"
     assert not (tmp_path / "chips").exists()
     assert cut(tmp_path / "chips", Cut((event[1],), path, hazard_code=255, size=32))["chips"] > 0
+
+
+def test_a_code_that_nobody_named_is_refused(event: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    truth = np.zeros((1, *SHAPE), np.uint8)
+    truth[:, 60:, 100:] = 7
+    path = write(tmp_path / "mask.tif", truth, grid(SHAPE), ("flood",))
+    with pytest.raises(InputRefusedError, match="the label code 7") as refused:
+        cut(tmp_path / "chips", Cut((event[1],), path, size=32))
+    assert refused.value.code == "label-codes"
+
+
+def test_every_code_of_data_sets_is_made_in_these_tests() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "codes.md").read_text(encoding="utf-8")
+    section = page.partition("## Data sets, exit code 3")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `([a-z-]+)`", section, re.MULTILINE)
+    tests = "".join(Path(__file__).with_name(f"test_{n}.py").read_text(encoding="utf-8") for n in ("chips", "datasets", "fetch"))
+    assert len(told) == 8
+    assert [code for code in told if f'code == "{code}"' not in tests] == []

@@ -113,10 +113,10 @@ def test_too_few_events_cannot_be_split() -> None:
 
 def test_the_folder_reads_back_and_other_tools_open_it(event: tuple[Path, Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "chips"
-    told = cut(out, Cut((event[1],), event[2], (event[0],), size=20, split="blocks", block_px=60))
+    told = cut(out, Cut((event[1],), event[2], (event[0],), size=30, split="blocks", block_px=60))
     found = open_dataset(out)
     assert found.name == "folder"
-    assert told["chips"] == len(found.ids()) > 20
+    assert told["chips"] == len(found.ids()) > 15
     assert set(found.splits) == {"train", "validation", "test"}
     source = cutter(event)
     with (out / "index.csv").open(newline="") as stream:

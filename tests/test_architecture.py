@@ -36,7 +36,7 @@ DOORS = {
     "matplotlib": {"figures"}, "PIL": {"markup"}, "rich": {"cli"}, "click": {"cli"}, "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
-    "openvino": set(), "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
+    "openvino": {"model"}, "h5py": set(), "zarr": set(), "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -151,13 +150,19 @@ class Graph(nn.Module):
         return torch.sigmoid(logits) if logits.shape[1] == 1 else functional.softmax(logits, dim=1)
 
 
+def openvino() -> Any:
+    """The library, whose telemetry is opted out of: it would report its import over the network."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino as library
+
+    return library
+
+
 def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path:
     """Writes graph.xml and graph.bin (OpenVINO IR, any batch and size, weights in half precision) and gives the first.
 
     `model` is left in the mode it was in. The mean and std are the card's.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its import over the network
-    openvino = import_module("openvino")
     training = model.training
     graph = Graph(model, card.mean, card.std).eval()
     side = 2 * MULTIPLE_OF
@@ -166,11 +171,11 @@ def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # openvino traces; torch would rather be exported
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that the decoders look at
-            made = openvino.convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
+            made = openvino().convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
     finally:
         model.train(training)
     folder.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(made, folder / GRAPH, compress_to_fp16=fp16)
+    openvino().save_model(made, folder / GRAPH, compress_to_fp16=fp16)
     return folder / GRAPH
 
 

@@ -6,7 +6,6 @@ What leaves here for mapping is a graph that reads raw sensor units with NaN whe
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from aftermap import engine
 from aftermap.card import Card
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
@@ -150,14 +150,6 @@ class Graph(nn.Module):
         return torch.sigmoid(logits) if logits.shape[1] == 1 else functional.softmax(logits, dim=1)
 
 
-def openvino() -> Any:
-    """The library, whose telemetry is opted out of: it would report its import over the network."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino as library
-
-    return library
-
-
 def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path:
     """Writes graph.xml and graph.bin (OpenVINO IR, any batch and size, weights in half precision) and gives the first.
 
@@ -171,11 +163,11 @@ def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # openvino traces; torch would rather be exported
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that the decoders look at
-            made = openvino().convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
+            made = engine.openvino().convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
     finally:
         model.train(training)
     folder.mkdir(parents=True, exist_ok=True)
-    openvino().save_model(made, folder / GRAPH, compress_to_fp16=fp16)
+    engine.openvino().save_model(made, folder / GRAPH, compress_to_fp16=fp16)
     return folder / GRAPH
 
 

@@ -41,7 +41,7 @@ DOORS = {
     "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli"}, "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
-    "openvino": {"engine", "model"}, "onnxruntime": {"engine"}, "h5py": {"datasets"}, "zarr": {"datasets"},
+    "openvino": {"engine"}, "onnxruntime": {"engine"}, "h5py": {"datasets"}, "zarr": {"datasets"},
     "pyarrow": {"datasets", "unpack"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {"h5py": {"landslide4sense", "sen12landslides"}, "zarr": {"sar_landslides"}, "pyarrow": {"bigearthnet", "unpack"}}

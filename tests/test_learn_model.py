@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from aftermap import encoders
 from aftermap.card import Card
 from aftermap.encoders import Weights
+from aftermap.engine import openvino
 from aftermap.errors import AftermapError, UnknownNameError
 from aftermap.journal import sha256
-from aftermap.model import WEIGHTS, Graph, Model, Spec, build, export, load, openvino, save
+from aftermap.model import WEIGHTS, Graph, Model, Spec, build, export, load, save
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import nn, timm, torch
 from aftermap.unet import WINNERS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def row(recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress:
         "events": {k: list(v) for k, v in samples.events.items()},
         "samples": {k: len(samples.ids(k)) for k in samples.events}, "validation_dealt": samples.dealt, "unseen": samples.unseen,
         "untouched": bool(samples.ids("test")), "weights_sha256": card.sha256["model.safetensors"],
-        "versions": dict(card.versions), "made_by": card.made_by, "scores": scores, "trivial": beside,
+        "versions": {"aftermap": version("aftermap"), **card.versions},
+        "made_by": card.made_by, "scores": scores, "trivial": beside,
         "counts": {event: asdict(c) for event, c in sorted(of_event.items())},
     }  # fmt: skip

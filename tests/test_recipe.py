@@ -71,8 +71,12 @@ def test_chips_to_model_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     after = scene / "after.tif"
     ran("chips", "--after", after, "--truth", scene / "truth.tif", "--size", 64, "--split", "blocks", "--block-px", 64,
         "-o", chips, "--quiet")  # fmt: skip
-    said = ran("train", "--data", chips, "--hazard", "flood", "-o", model, "--epochs", 2, *SMALL)
-    assert "chips of events it has also seen" in said
+    command = ["train", "--data", chips, "--hazard", "flood", "-o", model, "--epochs", 2, *SMALL]
+    assert "chips of events it has also seen" in ran(*command)
+    whole = {name: (model / name).read_bytes() for name in ("model.safetensors", "graph.bin", "row.json")}
+    (model / "row.json").unlink()  # as after a kill before the last file
+    ran(*command)
+    assert {name: (model / name).read_bytes() for name in whole} == whole
     ran("map", "--after", after, "--hazard", "flood", "--model", model, "--no-baseline", "-o", tmp_path / "map", "--quiet")
     run = json.loads((tmp_path / "map" / "run.json").read_text())
     card = Card.read(model)
@@ -85,7 +89,7 @@ def test_chips_to_model_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     row = json.loads((model / "row.json").read_text())
     assert card.scores[0]["iou"] == pytest.approx(row["scores"]["iou"])
     assert not card.scores[0]["unseen"]
-    again = CliRunner().invoke(main, ["train", "--data", str(chips), "--hazard", "flood", "-o", str(model), *SMALL])
+    again = CliRunner().invoke(main, [str(w) for w in command])
     assert again.exit_code == UsageError.exit_code
     assert "already holds a model" in again.output
 

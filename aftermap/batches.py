@@ -6,8 +6,9 @@ where the chips have them, "truth": (n, y, x) int64 with 255 unknown and "target
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,29 +55,36 @@ class Batches:
 
     def training(self, steps: range, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The batches of these steps, this machine's share of each; any step can be asked for without those before it."""
-        return self._load([(step, places[rank::world]) for step in steps if (places := self._places(step))])
+        return self._load((step, self._places(step)[rank::world]) for step in steps)
 
     def once(self, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Every chip once, unchanged, in order; this machine's share. The last batch may be smaller."""
         mine = list(range(len(self.ids)))[rank::world]
-        return self._load([(-1, mine[i : i + self.size]) for i in range(0, len(mine), self.size)])
+        return self._load((-1, mine[i : i + self.size]) for i in range(0, len(mine), self.size))
 
-    def _places(self, step: int) -> list[int]:
-        """Places in `ids` of the whole batch of a step: endless rows of permutations; with domains one of each in turn."""
+    @cached_property
+    def _rows(self) -> list[list[int]]:
+        """Places in `ids` by domain."""
         groups: dict[str, list[int]] = {}
         for place, name in enumerate(self.ids):
             groups.setdefault(self.domains.get(name, ""), []).append(place)
-        rows = [groups[name] for name in sorted(groups)]
-        turns = range(step * self.size, (step + 1) * self.size)
-        return [self._row(rows[turn % len(rows)], turn % len(rows), turn // len(rows)) for turn in turns]
+        return [groups[name] for name in sorted(groups)]
 
-    def _row(self, places: list[int], row: int, item: int) -> int:
-        """Item of an endless row of permutations; a pass is one permutation."""
-        order = np.random.default_rng([self.seed, row, item // len(places)]).permutation(len(places))
-        return places[int(order[item % len(places)])]
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(sorted(set(self.domains.values())))}
 
-    def _load(self, plan: list[tuple[int, list[int]]]) -> Iterator[Batch]:
-        jobs = [[(step, place) for place in places] for step, places in plan if places]
+    def _places(self, step: int) -> list[int]:
+        """Places in `ids` of the whole batch of a step: endless rows of permutations; with domains one of each in turn."""
+        turns, rows = range(step * self.size, (step + 1) * self.size), self._rows
+        return [self._item(rows[turn % len(rows)], turn % len(rows), turn // len(rows)) for turn in turns]
+
+    def _item(self, places: list[int], row: int, item: int) -> int:
+        """Item of an endless row of permutations."""
+        return places[_order(self.seed, row, item // len(places), len(places))[item % len(places)]]
+
+    def _load(self, plan: Iterable[tuple[int, list[int]]]) -> Iterator[Batch]:
+        jobs = ([(step, place) for place in places] for step, places in plan if places)
         loader: Any = DataLoader(
             _Samples(self), batch_sampler=jobs, collate_fn=collate, num_workers=self.workers,  # type: ignore[arg-type]
             multiprocessing_context="spawn" if self.workers else None, generator=torch.Generator(),
@@ -88,8 +96,13 @@ class Batches:
         chip = self.source.read(self.ids[place])
         if self.augment and step >= 0:
             chip = self.augment(chip, np.random.default_rng([self.seed, 2**32 - 1, step, place]))
-        names = sorted(set(self.domains.values()))
-        return chip, self.normaliser.of(chip), names.index(self.domains[self.ids[place]]) if names else 0
+        return chip, self.normaliser.of(chip), self._numbers.get(self.domains.get(self.ids[place], ""), 0)
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, row: int, turn: int, length: int) -> list[int]:
+    """One pass over a row."""
+    return [int(i) for i in np.random.default_rng([seed, row, turn]).permutation(length)]
 
 
 @dataclass(frozen=True)

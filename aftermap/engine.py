@@ -69,6 +69,8 @@ class Network:
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", precision, PRECISIONS)
         engine = _engine(folder, engine)
+        if engine == "openvino":
+            _refuse_misfit(folder, card)
         found, words = _precision(folder, card, precision, engine)
         return cls(card.name, engine, found, words, card.training_data, card.licence, sha256(folder / FILE), folder, card)
 
@@ -137,6 +139,18 @@ def _misfit(folder: Path, graph: str, card: str) -> InputRefusedError:
     return InputRefusedError(what, repair="export the model again", code="model-graph")
 
 
+def _refuse_misfit(folder: Path, card: Card) -> None:
+    """Refuses before anything is written a graph that states another number of bands or classes than its card."""
+    try:
+        graph = openvino().Core().read_model(graph_of(folder))
+        ports = (graph.input(0).partial_shape, graph.output(0).partial_shape)
+    except RuntimeError as error:
+        raise _misfit(folder, f"cannot be read ({error})", "it is whole") from error
+    for shape, count, what in zip(ports, (len(card.mean), len(card.classes)), ("bands", "classes"), strict=True):
+        if shape.rank.is_static and (len(shape) != 4 or (shape[1].is_static and shape[1].get_length() != count)):
+            raise _misfit(folder, f"has {shape}", f"(n, {count} {what}, y, x)")
+
+
 def graph_of(folder: Path) -> Path:
     """The graph file of a model folder; raises InputRefusedError ("model-graph") where there is none."""
     for name in GRAPHS:
@@ -198,11 +212,8 @@ class _Openvino:
         return np.array(requests[pixels.shape].infer({0: pixels})[0], np.float32)  # the request writes over its own output
 
     def _for(self, shape: tuple[int, ...]) -> Any:
-        try:
-            model = self._core.read_model(self._graph)
-            model.reshape({model.input(0): list(shape)})
-        except RuntimeError as error:
-            raise _misfit(self._graph.parent, f"cannot take {shape}: {error}", f"{shape[1]} bands") from error
+        model = self._core.read_model(self._graph)
+        model.reshape({model.input(0): list(shape)})
         return self._core.compile_model(model, "CPU", self._settings())
 
     def _settings(self) -> dict[str, Any]:

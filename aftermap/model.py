@@ -6,11 +6,9 @@ What leaves here for mapping is a graph that reads raw sensor units with NaN whe
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from aftermap import engine
 from aftermap.card import Card
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
@@ -156,8 +155,6 @@ def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path
 
     `model` is left in the mode it was in. The mean and std are the card's.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its import over the network
-    openvino = import_module("openvino")
     training = model.training
     graph = Graph(model, card.mean, card.std).eval()
     side = 2 * MULTIPLE_OF
@@ -166,11 +163,11 @@ def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # openvino traces; torch would rather be exported
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that the decoders look at
-            made = openvino.convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
+            made = engine.openvino().convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
     finally:
         model.train(training)
     folder.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(made, folder / GRAPH, compress_to_fp16=fp16)
+    engine.openvino().save_model(made, folder / GRAPH, compress_to_fp16=fp16)
     return folder / GRAPH
 
 

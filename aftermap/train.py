@@ -89,10 +89,15 @@ def train(
 ) -> Result:  # fmt: skip
     """Trains `model` in place and leaves the best weights in it. A folder that holds the same run goes on where it stood.
 
+    With several processes the caller has launched `fabric`; a batch has at least one chip for each.
+
     Raises InputRefusedError ("checkpoint-misfit") for a folder of another run, AftermapError ("not-finite").
     """
     fabric = fabric or fabric_for()
     folder.mkdir(parents=True, exist_ok=True)
+    if min(training.size, len(validation.ids)) < fabric.world_size:
+        what = f"{fabric.world_size} processes share batches of {training.size} and {len(validation.ids)} chips to validate on"
+        raise InputRefusedError(what, repair="take fewer processes", code="no-chips")
     run = _identity(model, training, validation, plan, fabric.world_size)
     wanted = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(wanted, lr=plan.lr, weight_decay=plan.weight_decay)
@@ -154,7 +159,7 @@ def measure(model: nn.Module, objective: Objective, batches: Batches, fabric: Fa
         fresh = torch.cat([loss.reshape(1), loss.new_tensor([n]), found.to(loss)])
         sums = fresh if sums is None else sums + fresh
     model.train(training)
-    assert sums is not None, "fewer chips than machines"
+    assert sums is not None
     total = np.asarray(fabric.all_reduce(sums, reduce_op="sum").cpu(), np.float64)  # type: ignore[union-attr]
     return {"loss": float(total[0] / total[1])} | objective.scores(total[2:])
 

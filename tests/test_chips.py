@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aftermap import vector
 from aftermap.chips import Cutter, Labels, balanced, random, regular
 from aftermap.cli import main
 from aftermap.cutting import Cut, cut
@@ -110,10 +113,10 @@ def test_too_few_events_cannot_be_split() -> None:
 
 def test_the_folder_reads_back_and_other_tools_open_it(event: tuple[Path, Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "chips"
-    told = cut(out, Cut((event[1],), event[2], (event[0],), size=20, split="blocks", block_px=60))
+    told = cut(out, Cut((event[1],), event[2], (event[0],), size=30, split="blocks", block_px=60))
     found = open_dataset(out)
     assert found.name == "folder"
-    assert told["chips"] == len(found.ids()) > 20
+    assert told["chips"] == len(found.ids()) > 15
     assert set(found.splits) == {"train", "validation", "test"}
     source = cutter(event)
     with (out / "index.csv").open(newline="") as stream:
@@ -168,6 +171,24 @@ def test_the_command_cuts_and_is_repeatable(event: tuple[Path, Path, Path], tmp_
     assert (tmp_path / "stats" / "stats.png").stat().st_size > 5000
 
 
+def test_polygons_are_the_same_in_any_window(tmp_path: Path) -> None:
+    on = grid((2100, 2100))
+    rings = [
+        [(420000 + 10 * x, 5350000 - 10 * y) for x, y in ((c, c), (c + 30, c), (c + 20, c + 30), (c, c))]
+        for c in (10, 2035, 2060)
+    ]
+    shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    path = tmp_path / "truth.geojson"
+    features = [{"type": "Feature", "properties": {}, "geometry": s} for s in shapes]
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    labels, drawn = Labels(path, on), vector.read_polygons(path, on)
+    for window in (Window(0, 0, 64, 64), Window(2030, 2020, 70, 80), Window(2047, 2047, 2, 2)):
+        found = labels.read(window)
+        assert found.any()
+        np.testing.assert_array_equal(found, vector.rasterise(drawn, on, window))
+
+
 def test_labels_that_are_only_0_and_255_are_a_question(event: tuple[Path, Path, Path], tmp_path: Path) -> None:
     truth = np.zeros((1, *SHAPE), np.uint8)
     truth[:, :, 100:] = 255
@@ -177,3 +198,21 @@ def test_labels_that_are_only_0_and_255_are_a_question(event: tuple[Path, Path, 
     assert refused.value.code == "truth-ambiguous"
     assert not (tmp_path / "chips").exists()
     assert cut(tmp_path / "chips", Cut((event[1],), path, hazard_code=255, size=32))["chips"] > 0
+
+
+def test_a_code_that_nobody_named_is_refused(event: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    truth = np.zeros((1, *SHAPE), np.uint8)
+    truth[:, 60:, 100:] = 7
+    path = write(tmp_path / "mask.tif", truth, grid(SHAPE), ("flood",))
+    with pytest.raises(InputRefusedError, match="the label code 7") as refused:
+        cut(tmp_path / "chips", Cut((event[1],), path, size=32))
+    assert refused.value.code == "label-codes"
+
+
+def test_every_code_of_data_sets_is_made_in_these_tests() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "codes.md").read_text(encoding="utf-8")
+    section = page.partition("## Data sets, exit code 3")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `([a-z-]+)`", section, re.MULTILINE)
+    tests = "".join(Path(__file__).with_name(f"test_{n}.py").read_text(encoding="utf-8") for n in ("chips", "datasets", "fetch"))
+    assert len(told) == 8
+    assert [code for code in told if f'code == "{code}"' not in tests] == []

@@ -22,7 +22,9 @@ from scipy import ndimage
 
 from aftermap import journal
 from aftermap.cli import main
+from aftermap.scorer import LayerBands
 from tests.conftest import flood_pair, grid, write
+from tests.networks import toy
 
 CODES = Path(__file__).parents[1] / "docs" / "codes.md"
 SHAPE = (180, 260)
@@ -118,7 +120,22 @@ def pair(**how: Any) -> Make:
     return lambda folder: ["--after", radar(folder / "a.tif"), "--before", radar(folder / "b.tif", **how)]
 
 
+def model(spoil: Callable[[Path], object], **how: Any) -> Make:
+    """A model folder of which something is wrong."""
+
+    def make(folder: Path) -> Args:
+        spoil(toy(folder / "model", **how))
+        return [*one()(folder), "--model", folder / "model", "--precision", "f32"]
+
+    return make
+
+
 REFUSED: dict[str, list[Make]] = {
+    "no-model": [model(lambda f: (f / "model.toml").unlink())],
+    "card-invalid": [model(lambda f: text(f / "model.toml"))],
+    "model-changed": [model(lambda f: (f / "graph.bin").write_bytes(b"other weights"))],
+    "model-graph": [model(lambda f: (f / "graph.xml").unlink())],
+    "model-input": [model(lambda f: f, inputs=(LayerBands("after", ("VV",), "reflectance"),))],
     "archive-damaged": [lambda f: ["--after", text(f / "S2A_MSIL2A_20240612T101559.zip")]],
     "archive-unsafe": [lambda f: ["--after", packed(f / "a.zip", "../a.tif")]],
     "archive-empty": [lambda f: ["--after", packed(f / "a.zip", "notes.txt")]],

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from aftermap import encoders
 from aftermap.card import Card
 from aftermap.encoders import Weights
+from aftermap.engine import openvino
 from aftermap.errors import AftermapError, UnknownNameError
 from aftermap.journal import sha256
 from aftermap.model import WEIGHTS, Graph, Model, Spec, build, export, load, save
@@ -206,13 +207,11 @@ AGREE = [Spec(SMALL, "unet_plain", (2,)), Spec(SMALL, "unet", (2, 2), 3, "siames
 
 @pytest.mark.parametrize("spec", AGREE, ids=lambda s: s.decoder)
 def test_graph_agrees_with_the_network(spec: Spec, tmp_path: Path) -> None:
-    import openvino
-
     classes = ("flood",) if spec.outputs == 1 else ("land", "flood", "river")
     bands = sum(spec.bands)
     model, facts = build(spec, seed=3).eval(), card(bands, classes)
-    compiled = openvino.Core().compile_model(
-        export(model, tmp_path, facts, fp16=False), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = (
+        openvino().Core().compile_model(export(model, tmp_path, facts, fp16=False), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     )
     for n, y, x in ((1, 64, 64), (3, 96, 160)):  # neither is the size that was traced
         raw = np.random.default_rng(y).normal(-12, 4, (n, bands, y, x)).astype(np.float32)
@@ -240,8 +239,6 @@ def test_what_lacks_a_band_counts_as_the_mean() -> None:
 
 
 def test_saved_folder_is_whole(tmp_path: Path) -> None:
-    import openvino
-
     model = build(Spec(SMALL, "unet_plain", (2, 2), fusion="siamese", widths=(8, 8, 16, 16, 32)), seed=4).train()
     facts = save(tmp_path / "small", model, card(4))
     assert model.training
@@ -253,7 +250,7 @@ def test_saved_folder_is_whole(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(again(x), model.eval()(x))
         raw = x * torch.tensor(read.std).reshape(1, 4, 1, 1) + torch.tensor(read.mean).reshape(1, 4, 1, 1)
-        compiled = openvino.Core().compile_model(tmp_path / "small/graph.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino().Core().compile_model(tmp_path / "small/graph.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         half = np.abs(compiled(raw.numpy())[0] - torch.sigmoid(again(x)).numpy()).max()
     assert half < 5e-3
     assert (tmp_path / "small/graph.bin").stat().st_size < 0.6 * (tmp_path / "small" / WEIGHTS).stat().st_size

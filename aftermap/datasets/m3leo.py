@@ -27,6 +27,7 @@ FACTS = Facts(
     access="choose areas at https://huggingface.co/M3LEO; M3LEO-miniset has 5,000 tiles of each",
     cautions=(
         "seasons of Sentinel-1 are means of dB images, to whole dB, though the card says median",
+        "whether 0 stands for 0 dB or for a pass that was never made is not known; it counts as 0 dB",
         "splits are stripes of ground at an angle",
         "interferometric parts (gssic, gunw) are NetCDF and are not read",
     ),

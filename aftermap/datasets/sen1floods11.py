@@ -50,8 +50,9 @@ def _open(folder: Path, *, image: str = "s1") -> Dataset:
     unit = "dB" if image == "s1" else "reflectance"
 
     def load(member: Member) -> Chip:
-        found = pixels.image(member.files[_FOLDERS[image]], nodata=None if image == "s1" else 0)
-        found = found if image == "s1" else found * pixels.REFLECTANCE
+        found = pixels.image(member.files[_FOLDERS[image]])
+        if image == "s2":  # fill is 0 in every band; the cirrus band alone may be 0 on clear ground
+            found = pixels.blackened(found) * pixels.REFLECTANCE
         truth = pixels.mask(member.files["LabelHand"], _CODES)
         domain = "sentinel-1" if image == "s1" else "sentinel-2-l1c"
         return pixels.chip(member, found, truth, bands=_BANDS[image], unit=unit, domain=domain)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap import cli_data
+from aftermap import cli_data, cli_learn
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS, PIECES
@@ -341,3 +341,6 @@ def models(as_json: bool) -> None:
 
 main.add_command(cli_data.data)
 main.add_command(cli_data.chips)
+main.add_command(cli_learn.train)
+main.add_command(cli_learn.run)
+main.add_command(cli_learn.report)

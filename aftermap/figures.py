@@ -56,3 +56,22 @@ def draw_bands(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None
     of_classes.set_yticks(range(len(words)), words)
     of_classes.set(xlim=(0, 1.2), xlabel="share of labels")
     figure.savefig(path, dpi=120)
+
+
+def draw_results(path: Path, lines: Sequence[Any]) -> None:
+    """Each metric of each recipe (results.Line): dots for seeds, mean, interval over events, marking everything; a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(lines)), layout="constrained")
+    axes = figure.subplots()
+    for place, line in enumerate(lines):
+        if line.low is not None:
+            axes.plot([line.low, line.high], [place, place], "-", color="tab:blue", lw=6, alpha=0.3)
+        known = [v for v in line.each if v is not None]
+        axes.plot(known, [place] * len(known), "o", color="tab:blue", markersize=4)
+        axes.plot([nan if line.mean is None else line.mean], [place], "|", color="black", markersize=14)
+        axes.plot([nan if line.trivial is None else line.trivial], [place], "x", color="grey")
+    axes.set_yticks(range(len(lines)), [f"{line.recipe}, {line.metric}" for line in lines])
+    axes.set(xlim=(0, 1), xlabel="dots: seeds; bar: 95 % interval over events; x: marking everything")
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=120)

@@ -23,13 +23,13 @@ FLOORS = (
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "engine", "choice",
         "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats",
-        "normalise", "augment",
+        "normalise", "augment", "samples",
     ),
     ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
     ("train", "seamless", "predict", "evaluate", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "cli_data", "cli", "__main__",
+        "recipe", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -38,7 +38,7 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
-    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli"}, "pyproj": {"area", "vector"},
+    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli_learn", "cli"}, "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"engine"}, "onnxruntime": {"engine"}, "h5py": {"datasets"}, "zarr": {"datasets"},

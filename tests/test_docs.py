@@ -19,7 +19,20 @@ RESERVED = re.compile(r"(?:https?|mailto):")
 
 
 _OF_DATA = ("split", "event", "chip", "setting", "version")
-LEARNING = ("encoder", "decoder", "fusion", "loss", "normalise", "schedule", "metric")
+LEARNING = (
+    "encoder",
+    "decoder",
+    "fusion",
+    "loss",
+    "normalise",
+    "schedule",
+    "metric",
+    "objective",
+    "surgery",
+    "weights",
+    "product",
+    "recipe",
+)
 """Names that only training asks for."""
 
 

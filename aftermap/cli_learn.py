@@ -1,0 +1,126 @@
+"""The command line of training: `aftermap train`, `aftermap run` and `aftermap report`; arguments only."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aftermap.errors import UsageError
+from aftermap.pieces import HAZARDS
+from aftermap.progress import Progress
+
+_FILES = click.Path(path_type=Path)
+_SET = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the data set, as docs/data.md lists."
+)
+_SHOWN = ("iou", "f1", "precision", "recall", "balanced_accuracy")
+
+
+@click.command()
+@click.option(
+    "--data", type=_FILES, required=True, help="Folder of images and masks, of `aftermap chips`, or a published data set."
+)
+@click.option("--hazard", type=click.Choice(HAZARDS), required=True, help="What label 1 (and above) is.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for the model; goes on with an unfinished training in it.")
+@click.option("--kind", default="", help="Name of the data set, where its layout does not tell.")
+@_SET
+@click.option("--inputs", default="", help="Layers or bands, for example after,before or after.VV.  [default: all layers]")
+@click.option("--encoder", default="resnet18", show_default=True, help="Any encoder of timm, or mit_b0 to mit_b5.")
+@click.option("--decoder", default="unet", show_default=True, help="unet, unet_plain, fpn, segformer or upernet.")
+@click.option("--weights", default="none", show_default=True, help="hub: those of the encoder's publisher, fetched once.")
+@click.option("--epochs", default=30.0, show_default=True, help="Passes over the chips.")
+@click.option("--batch", default=16, show_default=True, help="Chips per step.")
+@click.option("--lr", default=1e-3, show_default=True, help="Largest learning rate.")
+@click.option(
+    "--size", default=0, help="Side of what is trained on, in px, a multiple of 32.  [default: the chips', at most 256]"
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the row of results as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bool, quiet: bool, **given: Any) -> None:
+    """Train a model on your own images and masks; `aftermap map --model` then maps with it."""
+    from aftermap import experiment
+    from aftermap.recipe import Chips, Data, Network, Recipe, Step, Train, setting
+
+    inputs = tuple(name.strip() for name in given["inputs"].split(",")) if given["inputs"] else ()
+    own = Data(kind, dict(map(setting, settings)))
+    network = Network(given["encoder"], given["decoder"], weights=given["weights"])
+    step = Step(Train({"dice": 1, "focal": 10}, epochs=given["epochs"], batch=given["batch"], lr=given["lr"]))
+    page = Recipe(
+        hazard=given["hazard"], inputs=inputs or experiment.layers(data, own), model=network, steps=(step,), data=own,
+        chips=Chips(given["size"]), name="train",
+    )  # fmt: skip
+    words = {"--data": data.name, "--kind": kind} | {f"--{k}": v for k, v in given.items()}
+    made_by = shlex.join(["aftermap", "train", *(f"{k}={v}" for k, v in words.items() if v not in ("", 0) or k == "--seed"),
+                          *(f"--set={one}" for one in settings)])  # fmt: skip
+    with Progress(quiet) as progress:
+        row = experiment.train_own(page, data, out, seed=given["seed"], made_by=made_by, progress=progress)
+    if as_json:
+        click.echo(json.dumps(row))
+        return
+    _say(row)
+    click.echo(f"model  {out}; aftermap map --model {out} --hazard {given['hazard']} --after IMAGE -o MAP")
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--on", "data", type=_FILES, required=True, help="Folder of the data set.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for models and rows; what is there is not made again.")
+@click.option("--seeds", default="0", show_default=True, help="One training each: 0,1,2.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="In place of what the recipe says: steps.0.train.lr=1e-4."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the rows of results as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def run(recipe: str, data: Path, out: Path, seeds: str, overrides: Sequence[str], as_json: bool, quiet: bool) -> None:
+    """Train and score a RECIPE: a name of docs/train.md, or a TOML file."""
+    from aftermap import experiment
+
+    names = [s.strip() for s in seeds.split(",")]
+    if not all(s.isdigit() for s in names):
+        raise UsageError(f"--seeds is {seeds!r}", repair="give whole numbers with commas: 0,1,2")
+    with Progress(quiet) as progress:
+        rows = experiment.run(recipe, data, out, seeds=[int(s) for s in names], overrides=overrides, progress=progress)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        _say(row)
+    click.echo(f"rows   {out}; aftermap report {out}")
+
+
+def _say(row: dict[str, Any]) -> None:
+    sides = ", ".join(f"{n} {side}" for side, n in row["samples"].items() if n)
+    click.echo(f"{row['recipe']}, seed {row['seed']}: {sides} samples")
+    if row["validation_dealt"]:
+        click.echo("  no event was left to choose the checkpoint by: chips of the same events as those of training did")
+    if row["scores"] is None:
+        click.echo("  not scored: no event was left to test on; give train/ and test/, or three events")
+        return
+    words = "  ".join(f"{w} {'undefined' if (v := row['scores'][w]) is None else format(v, '.3f')}" for w in _SHOWN)
+    seen = "events it has not seen" if row["unseen"] else "chips of events it has also seen"
+    click.echo(f"  {words}; on {seen}")
+    click.echo(
+        "  marking everything: " + ", ".join(f"{k} {v:.3f}" for k, v in row["trivial"]["all_hazard"].items() if v is not None)
+    )
+
+
+@click.command()
+@click.argument("folder", type=_FILES)
+@click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
+def report(folder: Path, as_json: bool) -> None:
+    """Table and figure of all trainings in a FOLDER: report.md, report.csv, report.json and report.png."""
+    from aftermap import results
+    from aftermap.figures import draw_results
+
+    rows = results.gather(folder)
+    found = results.lines(rows)
+    results.write(folder, rows, found)
+    if found:
+        draw_results(folder / "report.png", found)
+    click.echo(json.dumps([vars(one) for one in found]) if as_json else results.table(rows, found), nl=as_json)

@@ -1,0 +1,93 @@
+"""A recipe on data, seed by seed: a folder each with the model and one row of results; what is there is not done again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from aftermap import recipe as recipes
+from aftermap.datasets.dataset import open_dataset
+from aftermap.errors import UsageError
+from aftermap.journal import digest, write_json
+from aftermap.recipe import Data, Recipe
+from aftermap.samples import Samples, survey
+
+ROW = "row.json"
+Progress = Callable[[str, int, int], None]
+_NEEDED = ("torch", "timm", "segmentation_models_pytorch", "safetensors", "lightning_fabric", "tensorboard")
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+def run(
+    recipe: str | Path, data: Path, out: Path, *, seeds: Sequence[int] = (0,), overrides: Sequence[str] = (),
+    progress: Progress = _silent,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One row per seed; a finished row of the same recipe, data and seed is read, not made again, an unfinished one goes on."""
+    page = recipes.read(recipe, overrides)
+    refuse_without_extra()
+    samples = _samples(page, data, progress)
+    said = " ".join(f"--set {shlex.quote(one)}" for one in overrides)
+    made_by = f"aftermap run {recipe if str(recipe) in recipes.listed() else Path(recipe).name} {said}".strip()
+    return [_one(page, samples, out, seed, made_by, progress) for seed in seeds]
+
+
+def train_own(recipe: Recipe, data: Path, out: Path, *, seed: int, made_by: str, progress: Progress = _silent) -> dict[str, Any]:
+    """One training into a model folder, and its row. Raises UsageError ("other-run", "extra-missing")."""
+    refuse_without_extra()
+    from aftermap import learn
+
+    _refuse_taken(out)
+    samples = _samples(recipe, data, progress)
+    card = learn.learn(out, recipe, samples, seed=seed, name=out.resolve().name, made_by=made_by, progress=progress)
+    row = learn.row(recipe, samples, out, card, progress=progress)
+    write_json(out / ROW, row)
+    return row
+
+
+def layers(data: Path, own: Data) -> tuple[str, ...]:
+    """Every layer that a data set has, after first."""
+    bands = open_dataset(data, own.kind, **own.settings).bands
+    return tuple(sorted({band.rpartition(".")[0] or "after" for band in bands}))
+
+
+def refuse_without_extra() -> None:
+    """Raises UsageError ("extra-missing") where torch or what goes with it is not installed."""
+    if lacking := [name for name in _NEEDED if find_spec(name) is None]:
+        raise UsageError(
+            f"{', '.join(lacking)} not installed, and training needs it",
+            repair='pip install "aftermap[train]"',
+            code="extra-missing",
+        )
+
+
+def _refuse_taken(out: Path) -> None:
+    """A training that was cut short leaves no row."""
+    if (out / "model.toml").exists() and ((out / ROW).exists() or not (out / "training").is_dir()):
+        raise UsageError(f"{out} already holds a model", repair="choose another -o", code="other-run")
+
+
+def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
+    dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
+    return survey(dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, progress=progress)
+
+
+def _one(recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, progress: Progress) -> dict[str, Any]:
+    key = digest([recipe.sha256, samples.sha256, seed])[:12]
+    folder = out / f"{recipe.name}-seed{seed}-{key}"
+    if (folder / ROW).is_file():
+        found: dict[str, Any] = json.loads((folder / ROW).read_text(encoding="utf-8"))
+        return found
+    from aftermap import learn
+
+    own = f"{made_by} --seeds {seed}"
+    card = learn.learn(folder / "model", recipe, samples, seed=seed, name=recipe.name, made_by=own, progress=progress)
+    row = learn.row(recipe, samples, folder / "model", card, progress=progress)
+    write_json(folder / ROW, row)
+    return row

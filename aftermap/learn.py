@@ -1,0 +1,168 @@
+"""From a recipe and samples to the folder of a model: built, trained step by step, exported, calibrated and scored as it maps.
+
+Scores are those of the exported graph through the engine, so that what is scored is what maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap import calibration
+from aftermap.augment import Augment
+from aftermap.batches import Batches
+from aftermap.card import Card, Fit
+from aftermap.encoders import Weights, hub
+from aftermap.engine import Network
+from aftermap.evaluate import Evaluation
+from aftermap.losses import Sum
+from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
+from aftermap.model import Spec, build, save
+from aftermap.objectives.segment import Segment
+from aftermap.recipe import Recipe, Train
+from aftermap.samples import Samples
+from aftermap.surgery import freeze
+from aftermap.train import Plan, train
+
+Progress = Callable[[str, int, int], None]
+HALO_PX = 64
+"""Overlap of tiles in a map, which are blended besides; no network here is local."""
+WHY = "not compared with the method without training on real data"
+
+
+def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: str, made_by: str, progress: Progress) -> Card:
+    """Trains and writes `folder`, with the trainings in its `training/`; a training that was cut short goes on from there."""
+    weights = hub(recipe.model.encoder) if recipe.model.weights == "hub" else None
+    card = _card(recipe, samples, seed, name, made_by, weights)  # refuses what no map could read, before it is trained
+    model = build(_spec(recipe, samples), seed=seed, weights=weights)
+    if "freeze_encoder" in recipe.surgery:
+        freeze(model.encoder)
+    for number, step in enumerate(recipe.steps):
+        assert step.train is not None
+        _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
+    card = save(folder, model, card)
+    pooled, _ = score(folder, samples, "validation", progress)
+    card = replace(card, calibration=_fit(pooled, samples))
+    card.write(folder)
+    return card
+
+
+def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, dict[str, Counts]]:
+    """The saved network on every sample of a split: all pooled, and counts per event."""
+    network = Network.open(folder, precision="f32")
+    table, pooled = network.calibration, Evaluation(split)
+    of_event: dict[str, Counts] = {}
+    names = samples.ids(split)
+    for done, name in enumerate(names, 1):
+        chip = samples.read(name)
+        assert chip.truth is not None
+        scores = network(chip.pixels[None], chip.valid[None])[0, 0]
+        truth = np.where(chip.truth == 255, -1, chip.truth.astype(np.int8)).astype(np.int8)
+        extent = np.where(chip.valid, scores > 0.5, 255).astype(np.uint8)
+        one = Evaluation(chip.event, ranking=pooled.ranking, reliability=pooled.reliability)
+        one.add(truth, extent, scores, table(scores).astype(np.float32) if table else scores)
+        pooled.counts += one.counts
+        for word in ("truth_px", "hazard_px", "not_analysed_px", "hazard_not_analysed_px"):
+            setattr(pooled, word, getattr(pooled, word) + getattr(one, word))
+        of_event[chip.event] = of_event.get(chip.event, Counts()) + one.counts
+        progress(f"score {split}", done, len(names))
+    return pooled, of_event
+
+
+def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
+    facts, events = samples.dataset.facts, ", ".join(samples.events["train"])
+    data = f"{samples.dataset.name} ({facts.title}), {len(samples.ids('train'))} samples of {samples.size} px; events: {events}"
+    licence = f"of the training data: {facts.licence}"
+    if weights is not None:
+        data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
+    return Card(
+        name=name, hazard=recipe.hazard, classes=(recipe.hazard,), inputs=samples.inputs, mean=samples.normaliser.mean,
+        std=samples.normaliser.std, halo_px=HALO_PX, multiple_of=32, training_data=data, licence=licence, made_by=made_by,
+        sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
+    )  # fmt: skip
+
+
+def _spec(recipe: Recipe, samples: Samples) -> Spec:
+    dates: dict[str, int] = {}
+    for one in samples.inputs:
+        dates[one.layer] = dates.get(one.layer, 0) + len(one.bands)
+    said, bands = recipe.model, tuple(dates.values())
+    fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
+    return Spec(said.encoder, said.decoder, bands, fusion=fusion, widths=said.widths)
+
+
+def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> None:
+    learning, checking = samples.ids("train"), samples.ids("validation")
+    steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
+    plan = Plan(
+        steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options={"warmup": step.warmup},
+        every=step.every or max(1, steps // 10), metric=step.metric, smallest=step.metric == "loss", patience=step.patience,
+        seed=seed,
+    )  # fmt: skip
+    objective = Segment(Sum(step.losses, step.class_weights or None))
+    augment = Augment() if step.augment else None
+    train(
+        model, objective,
+        Batches(samples, learning, samples.normaliser, step.batch, seed=seed, augment=augment),
+        Batches(samples, checking, samples.normaliser, step.batch),
+        plan, folder, said=lambda done, whole, _: progress("train", done, whole),
+    )  # fmt: skip
+
+
+def _fit(pooled: Evaluation, samples: Samples) -> Fit | None:
+    """One temperature from the pixels that chose the checkpoint; None where that brings them no nearer the truth."""
+    levels = pooled.ranking.levels
+    if not levels.sum(axis=1).all():
+        return None
+    temperature = calibration.temperature(levels)
+    left, before = _error_left(levels, temperature), pooled.reliability.expected_calibration_error
+    on = f"{len(samples.ids('validation'))} samples that chose the checkpoint"
+    return Fit(left, on, temperature=temperature) if before is not None and left < before else None
+
+
+def _error_left(levels: npt.NDArray[np.int64], temperature: float) -> float:
+    """ECE of pixels (2, level) whose scores are tempered."""
+    used = levels.any(axis=0)
+    likelihood = np.interp(np.flatnonzero(used) / (levels.shape[1] - 1), *calibration.tempered(temperature))
+    place = np.minimum((likelihood * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    pixels = levels[:, used].sum(axis=0).astype(np.float64)
+    rows = (pixels, pixels * likelihood, levels[1, used].astype(np.float64))
+    bins = np.stack([np.bincount(place, weights=one, minlength=CALIBRATION_BINS) for one in rows])
+    return Reliability(bins.astype(np.float64)).expected_calibration_error or 0.0
+
+
+def trivial(counts: Counts) -> dict[str, dict[str, float | None]]:
+    """What marking everything, or nothing, would score on the same pixels."""
+    hazard, clear = counts.tp + counts.fn, counts.fp + counts.tn
+    rules = {"all_hazard": Counts(tp=hazard, fp=clear), "no_hazard": Counts(fn=hazard, tn=clear)}
+    return {name: {k: getattr(c, k) for k in ("iou", "f1", "balanced_accuracy")} for name, c in rules.items()}
+
+
+def row(recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress: Progress) -> dict[str, Any]:
+    """What one training came to: who, on what, and its scores on the test split, once, after all choices; also in its card."""
+    scores: dict[str, Any] | None = None
+    of_event: dict[str, Counts] = {}
+    beside: dict[str, Any] = {}
+    if samples.ids("test"):
+        pooled, of_event = score(folder, samples, "test", progress)
+        scores, beside = pooled.row(), trivial(pooled.counts)
+        known = {k: v for k, v in scores.items() if v is not None}
+        card = replace(card, scores=({"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": len(of_event)},))
+        card.write(folder)
+    return {
+        "recipe": recipe.name, "recipe_sha256": recipe.sha256, "seed": card.seed, "data": samples.dataset.name,
+        "data_sha256": samples.sha256, "settings": dict(recipe.data.settings),
+        "events": {k: list(v) for k, v in samples.events.items()},
+        "samples": {k: len(samples.ids(k)) for k in samples.events}, "validation_dealt": samples.dealt, "unseen": samples.unseen,
+        "untouched": bool(samples.ids("test")), "weights_sha256": card.sha256["model.safetensors"],
+        "versions": {"aftermap": version("aftermap"), **card.versions},
+        "made_by": card.made_by, "scores": scores, "trivial": beside,
+        "counts": {event: asdict(c) for event, c in sorted(of_event.items())},
+    }  # fmt: skip

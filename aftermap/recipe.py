@@ -1,0 +1,263 @@
+"""A published system in a page of TOML: strict, so that a typing error is an error; parse, override, find. No torch.
+
+The comments at the head say `Run:`, `Expect:` (what was measured, or that nothing was) and `Differs:` (from the paper).
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from aftermap.errors import UnknownNameError, UsageError
+from aftermap.journal import digest
+from aftermap.pieces import HAZARDS
+
+BUNDLED = Path(__file__).parent / "recipes"
+OBJECTIVES = ("segment",)
+SURGERIES = ("freeze_encoder",)
+WEIGHTS = ("none", "hub")
+_HEADER = ("Run", "Expect", "Differs")
+
+
+def _refuse(what: str, repair: str = "correct the recipe") -> UsageError:
+    return UsageError(what, repair=repair, code="recipe-invalid")
+
+
+def _among(kind: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise UnknownNameError(kind, given, known)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data set, and how it is opened."""
+
+    kind: str = ""
+    """Of `aftermap data list`; empty: that whose layout the folder has."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chips:
+    """Of what a batch is made."""
+
+    size: int = 0
+    """Side in px, a multiple of 32; larger chips are cut, smaller ones padded. 0: the first chip's, at most 256."""
+
+    def __post_init__(self) -> None:
+        if self.size < 0 or self.size % 32:
+            raise _refuse(f"chips.size is {self.size}", "give a multiple of 32")
+
+
+@dataclass(frozen=True)
+class Network:
+    """As model.Spec."""
+
+    encoder: str
+    decoder: str = "unet"
+    fusion: str = "auto"
+    """auto: single for one date, early for two."""
+    widths: tuple[int, ...] = ()
+    weights: str = "none"
+    """hub: those that the encoder's publisher gives, fetched once."""
+
+    def __post_init__(self) -> None:
+        _among("weights", self.weights, WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Train:
+    """One training; as train.Plan."""
+
+    losses: Mapping[str, float]
+    objective: str = "segment"
+    class_weights: tuple[float, ...] = ()
+    steps: int = 0
+    epochs: float = 0
+    """In place of steps: passes over the chips."""
+    batch: int = 16
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    warmup: int = 0
+    every: int = 0
+    """Steps between validations; 0: a tenth of all."""
+    metric: str = "iou"
+    patience: int = 0
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        _among("objective", self.objective, OBJECTIVES)
+        if (self.steps > 0) == (self.epochs > 0) or self.batch < 1:
+            raise _refuse(f"a step has steps = {self.steps}, epochs = {self.epochs}, batch = {self.batch}",
+                          "give steps or epochs, above zero, and a batch of at least 1")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done to the network."""
+
+    train: Train | None = None
+    adapt: Mapping[str, Any] | None = None
+    """Kept for adaptation without labels."""
+
+    def __post_init__(self) -> None:
+        if self.adapt is not None:
+            raise _refuse("a step adapts, and adapting in a recipe does not exist yet", "leave the step out")
+        if self.train is None:
+            raise _refuse("a step does nothing", "give it train = { ... }")
+
+
+@dataclass(frozen=True)
+class Map:
+    """What a map by this network is."""
+
+    product: str = "extent"
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _among("product", self.product, ("extent",))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The page; with data and seed it determines the result."""
+
+    hazard: str
+    inputs: tuple[str, ...]
+    """Layers ("after", "before") or their bands ("after.VV")."""
+    model: Network
+    steps: tuple[Step, ...]
+    data: Data = field(default_factory=Data)
+    split: Mapping[str, Any] = field(default_factory=dict)
+    """Side -> events: { train = ["A"], test = ["B"] }; by default the official splits, else whole events."""
+    chips: Chips = field(default_factory=Chips)
+    normalise: str = "all"
+    surgery: tuple[str, ...] = ()
+    map: Map = field(default_factory=Map)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _among("hazard", self.hazard, HAZARDS)
+        for one in self.surgery:
+            _among("surgery", one, SURGERIES)
+        if self.normalise != "all":
+            raise _refuse(f"normalise is {self.normalise!r}", 'say "all": the graph of a map has one mean and std per band')
+        if not self.inputs or not self.steps:
+            raise _refuse("a recipe needs inputs and steps")
+        for side, events in self.split.items():
+            _among("split", side, ("train", "validation", "test"))
+            if not isinstance(events, list) or not all(isinstance(e, str) for e in events):
+                raise _refuse(f"split.{side} is {events!r}", "give a list of names of events")
+
+    @property
+    def sha256(self) -> str:
+        """Of all that is said, overrides included, but for the name."""
+        return digest({k: v for k, v in asdict(self).items() if k != "name"})
+
+
+def listed() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.toml"))}
+
+
+def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or path, with "model.encoder=resnet18" and the like on top.
+
+    Raises UnknownNameError ("unknown-recipe", "unknown-key" ...) and UsageError ("recipe-invalid").
+    """
+    path = Path(recipe)
+    if path.suffix != ".toml":
+        _among("recipe", str(recipe), sorted(listed()))
+        path = listed()[str(recipe)]
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _refuse(f"{path} cannot be read as TOML: {error}") from error
+    for said in overrides:
+        _override(table, said)
+    made: Recipe = _value({**table, "name": path.stem}, Recipe, "")
+    return made
+
+
+def header(path: Path) -> dict[str, str]:
+    """What the comments at the head say of Run, Expect and Differs."""
+    lines = [line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    return {w: next((k.partition(":")[2].strip() for k in lines if k.startswith(f"{w}:")), "") for w in _HEADER}
+
+
+def setting(said: str) -> tuple[str, Any]:
+    """ "KEY=VALUE" as a key and a plain value. Raises UsageError."""
+    name, equals, value = said.partition("=")
+    if not equals:
+        raise UsageError(f"--set {said} has no value", repair="say --set KEY=VALUE")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.strip(), {"true": True, "false": False}.get(value, value)
+
+
+def _override(table: dict[str, Any], said: str) -> None:
+    """Puts "steps.0.train.lr=1e-4" into the parsed table; _value then judges it."""
+    key, value = setting(said)
+    at: Any = table
+    *way, last = key.split(".")
+    for part in way:
+        if isinstance(at, list):
+            if not part.isdigit() or int(part) >= len(at):
+                raise _refuse(f"--set {said}: there are {len(at)} steps, counted from 0", "say steps.0. and so on")
+            at = at[int(part)]
+        else:
+            at = at.setdefault(part, {})
+        if not isinstance(at, dict | list):
+            raise _refuse(f"--set {said}: {part} is no table", "name a key of the recipe")
+    if not isinstance(at, dict):
+        raise _refuse(f"--set {said} names no key", "say steps.0.train.lr=..., for example")
+    at[last] = list(value) if isinstance(value, tuple) else value
+
+
+def _value(given: Any, kind: Any, where: str) -> Any:
+    """A value of TOML as the annotation has it. Raises UnknownNameError ("unknown-key") and UsageError ("recipe-invalid")."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _table(given, kind, where)
+    if origin is tuple and isinstance(given, list):
+        return tuple(_value(one, inside[0], f"{where}[{k}]") for k, one in enumerate(given))
+    if origin is Mapping or getattr(origin, "__name__", "") == "Mapping":
+        if isinstance(given, dict):
+            return {k: _value(v, inside[1], f"{where}.{k}") for k, v in given.items()}
+    elif type(None) in inside:
+        return _value(given, inside[0], where)
+    elif kind is Any:
+        return given
+    elif kind is float and isinstance(given, int | float) and not isinstance(given, bool):
+        return float(given)
+    elif kind in (str, int, bool) and type(given) is kind:
+        return given
+    raise _refuse(f"{where} is {given!r}, and has to be {_words(kind)}")
+
+
+def _table(given: Any, kind: Any, where: str) -> Any:
+    if not isinstance(given, dict):
+        raise _refuse(f"{where} is {given!r}, and has to be a table of {', '.join(f.name for f in fields(kind))}")
+    hints = get_type_hints(kind)
+    for name in given.keys() - hints.keys():
+        raise UnknownNameError("key", f"{where}.{name}".strip("."), [f"{where}.{k}".strip(".") for k in hints])
+    for f in fields(kind):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in given:
+            raise _refuse(f"{where or 'the recipe'} does not say {f.name}", f"add {f.name}: {_words(hints[f.name])}")
+    return kind(**{k: _value(v, hints[k], f"{where}.{k}".strip(".")) for k, v in given.items()})
+
+
+def _words(kind: Any) -> str:
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        return f"a list, each {_words(inside[0])}"
+    if is_dataclass(kind) or getattr(origin, "__name__", "") == "Mapping":
+        return "a table"
+    plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return plain.get(kind) or " or ".join(_words(k) for k in inside if k is not type(None)) or "a value"

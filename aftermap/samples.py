@@ -1,0 +1,203 @@
+"""What a network is trained and scored on: chosen bands, one hazard against all else, squares of one size, no pixel twice.
+
+Whole events fall to one side; where a data set has official splits, those hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import numpy as np
+
+from aftermap.chips import UNKNOWN, Chip
+from aftermap.datasets.dataset import Dataset
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.normalise import Normaliser, fit, units
+from aftermap.scorer import LayerBands
+from aftermap.splits import by_event
+from aftermap.tiles import Window, blocks
+
+SPLITS = ("train", "validation", "test")
+_OFFICIAL = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "validation": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+VALIDATION_SHARE = 0.1
+"""Of the chips of training, to choose a checkpoint by, where no event is left for that."""
+MULTIPLE_OF, MOST_PX = 32, 256
+"""Sides that networks take, and the largest that is chosen without being asked for."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Squares of `size` px by split; a source of batches.py."""
+
+    dataset: Dataset = field(repr=False)
+    bands: tuple[str, ...]
+    inputs: tuple[LayerBands, ...]
+    """The same bands as layers of a scene, in the same order."""
+    size: int
+    places: Mapping[str, tuple[str, Window]] = field(repr=False)
+    """Sample -> its chip and where in it."""
+    sides: Mapping[str, str] = field(repr=False)
+    """Sample -> split."""
+    events: Mapping[str, tuple[str, ...]]
+    """Split -> events in it."""
+    dealt: bool
+    """Whether chips of the events of training, left out of it, choose the checkpoint."""
+    normaliser: Normaliser
+    """Of the chips of training."""
+    sha256: str
+    """Of pixels, truth and split of every sample."""
+
+    @property
+    def unseen(self) -> bool:
+        """Whether no event that is scored was trained on or chosen by."""
+        known = {*self.events["train"], *self.events["validation"]}
+        return bool(self.events["test"]) and known.isdisjoint(self.events["test"])
+
+    def ids(self, split: str) -> list[str]:
+        """Samples of a split."""
+        return [name for name, side in self.sides.items() if side == split]
+
+    def read(self, id: str) -> Chip:
+        """One sample: the hazard 1, all else 0; what lies outside its chip is not valid."""
+        name, window = self.places[id]
+        return _square(_narrowed(self.dataset.read(name), self.bands), window, self.size)
+
+
+def survey(
+    dataset: Dataset, inputs: Sequence[str], *, split: Mapping[str, Sequence[str]] | None = None, size: int = 0, seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Samples:  # fmt: skip
+    """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side.
+
+    Raises UnknownNameError for inputs, sides and events, InputRefusedError ("no-chips", "band-missing").
+    """
+    bands = choose_bands(dataset.bands, inputs)
+    sides, dealt = divide(dataset, split or {}, np.random.default_rng(seed))
+    places: dict[str, tuple[str, Window]] = {}
+    of_sample: dict[str, str] = {}
+    hashes = hashlib.sha256()
+    unit: list[tuple[str, ...]] = []
+    side_px = [size]
+
+    def of_training() -> Iterator[Chip]:
+        for done, (name, side) in enumerate(sides.items(), 1):
+            chip = _narrowed(dataset.read(name), bands)
+            unit.append(units(chip))
+            side_px[0] = side_px[0] or _side(chip.shape)
+            hashes.update(repr((name, side)).encode())
+            for array in (chip.pixels, chip.truth if chip.truth is not None else chip.valid):
+                hashes.update(np.ascontiguousarray(array).tobytes())
+            for window in blocks(chip.shape, side_px[0]):
+                if chip.labelled[window.slices].any():
+                    key = f"{name}@{window.row},{window.col}"
+                    places[key], of_sample[key] = (name, window), side
+            progress("chips", done, len(sides))
+            if side == "train":
+                yield chip
+
+    normaliser = fit(of_training())
+    for needed in ("train", "validation"):
+        if needed not in of_sample.values():
+            raise InputRefusedError(
+                f"no chip of {dataset.folder} with labels is left for {needed}", repair="cut more chips", code="no-chips"
+            )
+    of_side = {s: tuple(sorted({dataset.members[n].event for n, k in sides.items() if k == s})) for s in SPLITS}
+    return Samples(
+        dataset, bands, _layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, normaliser, hashes.hexdigest()
+    )
+
+
+def choose_bands(known: Sequence[str], inputs: Sequence[str]) -> tuple[str, ...]:
+    """Bands of a data set ("before.VV", plain for after) that layers or single bands ask for, in that order."""
+    found: list[str] = []
+    for wanted in inputs:
+        layer, _, band = wanted.partition(".")
+        own = [b for b in known if _layer(b)[0] == layer and band in ("", _layer(b)[1])]
+        if not own:
+            names = {_layer(b)[0] for b in known} | {".".join(_layer(b)) for b in known}
+            raise UnknownNameError("input", wanted, names)
+        found += [b for b in own if b not in found]
+    return tuple(found)
+
+
+def divide(dataset: Dataset, split: Mapping[str, Sequence[str]], rng: np.random.Generator) -> tuple[dict[str, str], bool]:
+    """Chip -> side, and whether the chips that choose are dealt from the events of training.
+
+    By the events named; else the official splits; else whole events; a data set of one or two events is all for training.
+    """
+    for name in split.keys() - set(SPLITS):
+        raise UnknownNameError("split", name, SPLITS)
+    official = {s: _OFFICIAL[s] for s in dataset.splits if s in _OFFICIAL}
+    if split:
+        sides = _named(dataset, split)
+    elif len(set(official.values())) > 1 and "train" in official.values():
+        sides = {n: official[m.split] for n, m in dataset.members.items() if m.split in official}
+    elif len(dataset.events) >= len(SPLITS):
+        of_event = by_event(dataset.sizes(), rng)
+        sides = {n: of_event[m.event] for n, m in dataset.members.items()}
+    else:
+        sides = dict.fromkeys(dataset.members, "train")
+    if dealt := "validation" not in sides.values():
+        own = [n for n, side in sides.items() if side == "train"]
+        for k in rng.permutation(len(own))[: max(1, round(VALIDATION_SHARE * len(own)))]:
+            sides[own[k]] = "validation"
+    return sides, dealt
+
+
+def _named(dataset: Dataset, split: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    of_event: dict[str, str] = {}
+    for side, events in split.items():
+        dataset.ids(events=events)  # an event that is not there is refused
+        for event in events:
+            if of_event.setdefault(event, side) != side:
+                raise UsageError(f"{event} is in {of_event[event]} and in {side}", repair="give each event one side")
+    return {n: of_event[m.event] for n, m in dataset.members.items() if m.event in of_event}
+
+
+def _layer(band: str) -> tuple[str, str]:
+    layer, dot, name = band.rpartition(".")
+    return (layer, name) if dot else ("after", name)
+
+
+def _layers(bands: Sequence[str], of: Sequence[str]) -> tuple[LayerBands, ...]:
+    named = [(_layer(band), unit) for band, unit in zip(bands, of, strict=True)]
+    runs = groupby(named, lambda one: (one[0][0], one[1]))
+    return tuple(LayerBands(layer, tuple(own[1] for own, _ in run), unit) for (layer, unit), run in runs)
+
+
+def _side(shape: tuple[int, int]) -> int:
+    return min(MOST_PX, -(-max(shape) // MULTIPLE_OF) * MULTIPLE_OF)
+
+
+def _narrowed(chip: Chip, bands: tuple[str, ...]) -> Chip:
+    """The chip with these bands alone, and every class but 0 and unknown as 1."""
+    if lacking := [b for b in bands if b not in chip.bands]:
+        what = f"{chip.name} has no band {', '.join(lacking)} (it has {', '.join(chip.bands)})"
+        raise InputRefusedError(what, repair="leave it out of the inputs", code="band-missing")
+    rows, of = [chip.bands.index(b) for b in bands], units(chip)
+    unit = tuple(of[i] for i in rows)
+    pixels = chip.pixels[rows]
+    truth = None if chip.truth is None else np.where(chip.truth == UNKNOWN, UNKNOWN, np.minimum(chip.truth, 1)).astype(np.uint8)
+    return replace(chip, pixels=pixels, valid=np.asarray(np.isfinite(pixels).all(axis=0)), truth=truth, bands=bands,
+                   unit=unit[0] if len(set(unit)) == 1 else unit)  # fmt: skip
+
+
+def _square(chip: Chip, window: Window, size: int) -> Chip:
+    """A window of a chip, grown to a square of `size` with nothing observed."""
+    pixels = np.full((len(chip.pixels), size, size), np.nan, np.float32)
+    valid, truth = np.zeros((size, size), bool), np.full((size, size), UNKNOWN, np.uint8)
+    within = np.s_[: window.height, : window.width]
+    pixels[:, *within], valid[within] = chip.pixels[:, *window.slices], chip.valid[window.slices]
+    if chip.truth is not None:
+        truth[within] = chip.truth[window.slices]
+    return replace(chip, pixels=pixels, valid=valid, truth=truth, window=None)

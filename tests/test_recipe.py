@@ -1,0 +1,264 @@
+"""From chips to a map by one's own network; recipes are strict, resumable, and judged on events they have not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from aftermap import experiment, recipe
+from aftermap.card import Card
+from aftermap.cli import main
+from aftermap.datasets.dataset import open_dataset
+from aftermap.errors import UnknownNameError, UsageError
+from aftermap.journal import sha256
+from aftermap.learn import trivial
+from aftermap.metrics import Counts
+from aftermap.model import build, load
+from aftermap.results import METRICS, lines
+from aftermap.samples import choose_bands, survey
+from aftermap.torchdoor import torch
+from tests.conftest import flood_pair, grid, write
+from tests.dataset_layouts import png
+
+torch.set_num_threads(1)
+SMALL = ["--encoder", "mobilenetv3_small_050", "--batch", "4", "--quiet"]
+
+
+def ran(*words: object) -> str:
+    result = CliRunner().invoke(main, [str(w) for w in words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def folder(path: Path, events: tuple[str, ...] = ("a", "b", "c", "d"), side: int = 40) -> Path:
+    """Radar chips as `aftermap chips` has them, but of images and masks alone: one event per name, 40 x 56 px."""
+    for number, event in enumerate(events):
+        for k in range(2):
+            _, after, wet = flood_pair((side, side + 16), seed=10 * number + k)
+            after[:, :3, :5] = np.nan
+            on = grid((side, side + 16))
+            write(path / "images" / f"{event}-{k}.tif", after, on, ("VV", "VH"), unit="dB", nodata=float("nan"))
+            write(path / "masks" / f"{event}-{k}.tif", wet[None].astype(np.uint8), on, ("class",))
+    return path
+
+
+def page(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+RECIPE = """
+hazard = "flood"
+inputs = ["after"]
+data = { kind = "folder", settings = { unit = "dB", event = "^([a-z]+)" } }
+split = { train = ["a", "b"], validation = ["c"], test = ["d", "e"] }
+model = { encoder = "mobilenetv3_small_050", decoder = "unet", widths = [4, 4, 8, 8, 16] }
+chips = { size = 32 }
+[[steps]]
+train = { losses = { dice = 1 }, steps = 2, batch = 2 }
+"""
+
+
+def test_chips_to_model_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scene, chips, model = tmp_path / "scene", tmp_path / "chips", tmp_path / "model"
+    ran("simulate", "flood", "-o", scene, "--size", 256, "--quiet")
+    after = scene / "after.tif"
+    ran("chips", "--after", after, "--truth", scene / "truth.tif", "--size", 64, "--split", "blocks", "--block-px", 64,
+        "-o", chips, "--quiet")  # fmt: skip
+    command = ["train", "--data", chips, "--hazard", "flood", "-o", model, "--epochs", 2, *SMALL]
+    assert "chips of events it has also seen" in ran(*command)
+    whole = {name: (model / name).read_bytes() for name in ("model.safetensors", "graph.bin", "row.json")}
+    (model / "row.json").unlink()  # as after a kill before the last file
+    ran(*command)
+    assert {name: (model / name).read_bytes() for name in whole} == whole
+    ran("map", "--after", after, "--hazard", "flood", "--model", model, "--no-baseline", "-o", tmp_path / "map", "--quiet")
+    run = json.loads((tmp_path / "map" / "run.json").read_text())
+    card = Card.read(model)
+    assert run["methods"]["combined"] == ["model"]
+    assert run["models"]["model"]["sha256"] == sha256(model / "model.toml")
+    assert run["models"]["model"]["made_by"] == card.made_by
+    assert "--epochs=2.0" in card.made_by
+    assert card.reads == "after VV, VH in dB"
+    assert not card.leads
+    row = json.loads((model / "row.json").read_text())
+    assert card.scores[0]["iou"] == pytest.approx(row["scores"]["iou"])
+    assert not card.scores[0]["unseen"]
+    again = CliRunner().invoke(main, [str(w) for w in command])
+    assert again.exit_code == UsageError.exit_code
+    assert "already holds a model" in again.output
+
+
+def test_a_recipe_is_judged_on_events_it_has_not_seen_and_run_once(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", ("a", "b", "c", "d", "e"))
+    own = page(tmp_path / "own.toml", RECIPE)
+    words = ["run", own, "--on", data, "-o", tmp_path / "out", "--seeds", "0,1", "--quiet", "--json"]
+    rows = json.loads(ran(*words))
+    assert [row["seed"] for row in rows] == [0, 1]
+    for row in rows:
+        assert row["unseen"]
+        assert row["untouched"]
+        assert row["events"] == {"train": ["a", "b"], "validation": ["c"], "test": ["d", "e"]}
+        assert set(row["counts"]) == {"d", "e"}
+        # 40 x 56 px, twice for each event, less the corner that was not observed: padding is never counted.
+        assert row["scores"]["scored_px"] == 2 * 2 * (40 * 56 - 15) == sum(sum(c.values()) for c in row["counts"].values())
+        prevalence = row["scores"]["prevalence"]
+        assert row["trivial"]["all_hazard"]["iou"] == pytest.approx(prevalence)
+        assert row["trivial"]["no_hazard"] == {"iou": 0, "f1": 0, "balanced_accuracy": 0.5}
+        assert row["versions"]["torch"] == torch.__version__
+    assert rows[0]["weights_sha256"] != rows[1]["weights_sha256"]
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert json.loads(ran(*words)) == rows
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()} == files
+    other = json.loads(ran(*words, "--seeds", "0", "--set", "surgery=['freeze_encoder']"))
+    assert other[0]["recipe_sha256"] != rows[0]["recipe_sha256"]
+    (frozen,) = (p.parent / "model" for p in (tmp_path / "out").glob("*/row.json") if json.loads(p.read_text()) == other[0])
+    found, _ = load(frozen)
+    first_weights = build(found.spec, seed=0).encoder.state_dict()
+    assert all(torch.equal(v, first_weights[k]) for k, v in found.encoder.state_dict().items())
+    told = json.loads(ran("report", tmp_path / "out", "--json"))
+    assert {(one["metric"], one["seeds"], one["events"]) for one in told} == {(m, k, 2) for m in METRICS for k in (1, 2)}
+    first = next(one for one in told if one["metric"] == "iou" and one["recipe_sha256"] == rows[0]["recipe_sha256"])
+    assert first["mean"] == pytest.approx(sum(row["scores"]["iou"] for row in rows) / 2)
+    assert first["p"] is None
+    assert "can never reach" in first["test"]
+    assert (tmp_path / "out" / "report.png").stat().st_size > 5000
+    assert "| own " in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_enough_events_are_tested_and_the_worse_is_not_better() -> None:
+    def row(seed: int, tp: int) -> dict[str, Any]:
+        counts = {f"e{k}": {"tp": tp, "fp": 5 + k, "fn": 100 - tp, "tn": 800} for k in range(8)}
+        pooled = sum((Counts(**c) for c in counts.values()), Counts())
+        scores = {m: getattr(pooled, m) for m in METRICS}
+        return {"recipe": "r", "recipe_sha256": str(tp), "data_sha256": "d", "data": "folder", "seed": seed, "unseen": True,
+                "scores": scores, "trivial": trivial(pooled), "counts": counts, "made_by": "x"}  # fmt: skip
+
+    good, bad = (next(k for k in lines([row(0, tp), row(1, tp)]) if k.metric == "iou") for tp in (90, 3))
+    assert good.p == 2**-8
+    assert bad.p == 1
+    assert good.low is not None
+    assert good.high is not None
+    assert good.mean is not None
+    assert good.low < good.mean < good.high
+
+
+@pytest.mark.parametrize("name", recipe.listed())
+def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> None:
+    path = recipe.listed()[name]
+    assert all(recipe.header(path).values()), "Run, Expect and Differs stand at the head"
+    read = recipe.read(name)
+    assert read == recipe.read(path)
+    if read.data.kind == "landslide4sense-rgb":
+        data = pictures(tmp_path / "data")
+    else:
+        data = folder(tmp_path / "data")
+    steps = [f"steps.{k}.train.{v}" for k in range(len(read.steps)) for v in ("steps=2", "epochs=0", "batch=2")]
+    (row,) = experiment.run(name, data, tmp_path / "out", overrides=[*steps, "chips.size=32", "model.weights=none"])
+    assert (row["scores"] is None) == (not read.split)
+    assert list((tmp_path / "out").glob("*/model/graph.xml"))
+
+
+def pictures(path: Path) -> Path:
+    """Landslide4Sense as RGB, small: two pictures of each region."""
+    rows = ["image,mask,landslide4sense_train_name,mirror_split,region_inferred"]
+    rng = np.random.default_rng(1)
+    for number in range(6):
+        region = ("A_taiwan_like", "B_hokkaido_like", "C_nepal_like")[number // 2]
+        rows.append(f"image_{number}.png,mask_{number}.png,image_{number}.h5,train,{region}")
+        mask = np.zeros((1, 40, 40), np.uint8)
+        mask[:, 5:20, 8:30] = 255
+        png(path / "images" / f"image_{number}.png", rng.integers(0, 255, (3, 40, 40), dtype=np.uint8))
+        png(path / "masks" / f"mask_{number}.png", mask)
+    (path / "index.csv").write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "says"),
+    [
+        ("modle = {}", "unknown-key", "did you mean model"),
+        ("steps.0.train.los={}", "unknown-key", "did you mean steps[0].train.losses"),
+        ("steps.0.train.batch='16'", "recipe-invalid", "steps[0].train.batch is '16', and has to be a whole number"),
+        ("steps.0.train.lr=True", "recipe-invalid", "has to be a number"),
+        ("steps.0.adapt={}", "recipe-invalid", "adapting in a recipe does not exist yet"),
+        ("steps.3.train.lr=1", "recipe-invalid", "there are 1 steps"),
+        ("surgery=['freeze']", "unknown-surgery", "did you mean freeze_encoder"),
+        ("steps.0.train.objective='regres'", "unknown-objective", "segment"),
+        ("normalise='domain'", "recipe-invalid", "the graph of a map has one mean and std per band"),
+        ("chips.size=100", "recipe-invalid", "multiple of 32"),
+        ("steps.0.train.epochs=3", "recipe-invalid", "give steps or epochs"),
+        ("hazard='flod'", "unknown-hazard", "did you mean flood"),
+        ("split.tset=['a']", "unknown-split", "did you mean test"),
+        ("inputs='after'", "recipe-invalid", "inputs is 'after', and has to be a list, each text"),
+    ],
+)
+def test_a_recipe_is_strict(wrong: str, code: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        recipe.read(page(tmp_path / "own.toml", RECIPE), [wrong.replace(" = ", "=")])
+    assert refused.value.code == code
+    assert says in str(refused.value)
+
+
+def test_events_never_fall_on_two_sides(tmp_path: Path) -> None:
+    path = folder(tmp_path / "data", ("a", "b", "c", "d", "e", "f", "g"))
+    dataset = open_dataset(path, "folder", unit="dB", event="^([a-z]+)")
+    samples = survey(dataset, ["after"], size=32)
+    assert samples.unseen
+    assert sorted(e for events in samples.events.values() for e in events) == list("abcdefg")
+    assert not samples.dealt
+    one = open_dataset(folder(tmp_path / "one", ("a",)), "folder", unit="dB")
+    alone = survey(one, ["after"], size=32)
+    assert alone.dealt
+    assert not alone.unseen
+    assert not alone.ids("test")
+    with pytest.raises(UnknownNameError, match="did you mean one"):
+        survey(one, ["after"], split={"train": ["on"]})
+    with pytest.raises(UsageError, match="give each event one side"):
+        survey(dataset, ["after"], split={"train": ["a", "b"], "test": ["b"]})
+
+
+def test_every_pixel_is_in_one_square(tmp_path: Path) -> None:
+    dataset = open_dataset(folder(tmp_path / "data"), "folder", unit="dB", event="^([a-z]+)")
+    samples = survey(dataset, ["after.VH"], size=32)
+    assert samples.bands == ("VH",)
+    squares = [samples.read(i) for i in samples.places]
+    assert {c.shape for c in squares} == {(32, 32)}
+    whole = [dataset.read(n) for n in dataset.members]
+    assert sum(int(c.labelled.sum()) for c in squares) == sum(int(c.labelled.sum()) for c in whole)
+    assert sum(float(c.pixels[0, c.valid].sum(dtype=np.float64)) for c in squares) == pytest.approx(
+        sum(float(c.pixels[1, c.valid].sum(dtype=np.float64)) for c in whole)
+    )
+
+
+def test_bands_are_chosen_by_layer_and_name() -> None:
+    known = ("VV", "VH", "before.VV", "before.VH")
+    assert choose_bands(known, ["after", "before"]) == known
+    assert choose_bands(known, ["before.VH", "after.VV"]) == ("before.VH", "VV")
+    with pytest.raises(UnknownNameError, match="did you mean before"):
+        choose_bands(known, ["befor"])
+
+
+def test_two_dates_train_and_are_read_in_order(tmp_path: Path) -> None:
+    for k in range(3):
+        before, after, wet = flood_pair((64, 64), seed=k)
+        pixels, on = np.concatenate([after, before]), grid((64, 64))
+        write(tmp_path / "d" / "images" / f"{k}.tif", pixels, on, ("VV", "VH", "before.VV", "before.VH"), nodata=float("nan"))
+        write(tmp_path / "d" / "masks" / f"{k}.tif", wet[None].astype(np.uint8), on, ("class",))
+    ran("train", "--data", tmp_path / "d", "--hazard", "flood", "-o", tmp_path / "m", "--epochs", 1, "--set", "unit=dB", *SMALL)
+    card = Card.read(tmp_path / "m")
+    assert card.reads == "after VV, VH in dB and before VV, VH in dB"
+    assert card.decoder == "unet, early"
+
+
+def test_without_torch_the_repair_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "find_spec", lambda name: None)
+    result = CliRunner().invoke(main, ["run", "flood-folder", "--on", str(tmp_path), "-o", str(tmp_path / "o")])
+    assert result.exit_code == UsageError.exit_code
+    assert 'pip install "aftermap[train]" ' in result.output.replace("\n", " ")
+    assert "extra-missing" in result.output

@@ -13,6 +13,8 @@ MOST_MEMBERS = 10_000
 """A Sentinel-2 product holds some hundred files, a delivery of pictures some thousand."""
 MOST_RATIO = 1032
 """Deflate packs no denser (zlib's technical notes): an archive that states more has members that overlap."""
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+"""What reading a member of a damaged or locked zip raises; a locked one gives RuntimeError."""
 _READ_BYTES = 1 << 20
 
 
@@ -77,7 +79,7 @@ def check(paths: Sequence[Path]) -> None:
                     with held.open(_inner(path, holder)) as member:
                         while member.read(_READ_BYTES):
                             pass
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+                except DAMAGED as error:
                     raise _damaged(holder, f"{path.name}: {error}") from error
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ class _Job:
         """Maps, or resumes, or finds it already delivered."""
         options = self.options
         chosen = choose(self.scene, self.method, model=options.model, precision=options.precision, baseline=options.baseline)
-        facts = known(self.scene, self.method, options, chosen, look=self._look(), assets=self.assets, footprints=self.footprints)
+        facts = known(self.scene, self.method, options, chosen, look=self._look, assets=self.assets, footprints=self.footprints)
         with journal.Journal(self.out, journal.digest(facts)) as log:
             if not log.open(overwrite=self.options.overwrite):
                 self._make(log, chosen, facts, started)
@@ -204,7 +204,7 @@ class _Job:
         plan = Plan(
             scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations
         )
-        exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look())
+        exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look)
         parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made)}
@@ -213,6 +213,7 @@ class _Job:
         self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 
+    @cached_property
     def _look(self) -> sight.Look | None:
         return sight.look_of(self.scene, self.options.incidence, self.options.look)
 

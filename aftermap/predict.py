@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import raster
+from aftermap.ahead import ahead
 from aftermap.calibration import Calibration
 from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
@@ -102,13 +104,10 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     finished = journal.done()
     todo = [b for b in grid_blocks if part_name(b) not in finished]
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        ahead = reader.submit(_read_block, scene, plan, exclusions, todo[0]) if todo else None
+    cubes = ahead(partial(_read_block, scene, plan, exclusions), todo)
+    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         writing: Future[None] | None = None
-        for n, block in enumerate(todo):
-            assert ahead is not None
-            cube = ahead.result()
-            ahead = reader.submit(_read_block, scene, plan, exclusions, todo[n + 1]) if n + 1 < len(todo) else None
+        for n, (block, cube) in enumerate(zip(todo, cubes, strict=True)):
             planes, score = _map_block(scene, plan, block, cube, pool)
             if writing:
                 writing.result()

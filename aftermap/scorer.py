@@ -30,6 +30,11 @@ class LayerBands:
     """Each pixel is the median of what was observed of this many x this many (odd) around it: shared by the scorers of a run."""
 
 
+def pair_inputs(bands: tuple[str, ...], unit: str, median_px: int = 1) -> tuple[LayerBands, LayerBands]:
+    """The bands after, and the same before."""
+    return LayerBands("after", bands, unit, median_px), LayerBands("before", bands, unit, median_px)
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """Scores (n, class, y, x) float32 in [0, 1] from pixels (n, band, y, x) and valid (n, y, x).

@@ -5,19 +5,18 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from aftermap.archive import MOST_RATIO
+from aftermap.archive import DAMAGED, MOST_RATIO
 from aftermap.datasets.dataset import extra_missing
 from aftermap.errors import InputRefusedError, JobInterruptedError, RasterError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst")
 _BLOCK = 1 << 20
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
-"""A locked zip gives RuntimeError; pyarrow's zstd OSError without a number, or ValueError."""
+_DAMAGED = (*DAMAGED, tarfile.TarError, ValueError)
+"""pyarrow's zstd gives OSError without a number, or ValueError."""
 
 
 def is_archive(path: Path) -> bool:

@@ -14,11 +14,11 @@ import numpy as np
 
 from aftermap.indices import pattern
 from aftermap.indices.exact import LEVELS, box_sum, whole
-from aftermap.indices.landslide import common_unit, pair_inputs, pair_why_not
+from aftermap.indices.landslide import common_unit, pair_why_not
 from aftermap.indices.optical import UNITS
 from aftermap.indices.survey import span_of, survey, usual
 from aftermap.indices.threshold import F32, F64, Found, Gate, logistic, otsu, tiled_threshold
-from aftermap.scorer import Bool, LayerBands
+from aftermap.scorer import Bool, LayerBands, pair_inputs
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene

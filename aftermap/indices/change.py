@@ -12,10 +12,10 @@ import numpy as np
 
 from aftermap.indices.landslide import common_unit
 from aftermap.indices.optical import UNITS, normalised_difference
-from aftermap.indices.radar import common_bands, pair_unit, sample, value_span, why_not
+from aftermap.indices.radar import common_bands, falls, pair_unit, tiled_otsu, value_span, why_not
 from aftermap.indices.survey import survey
 from aftermap.indices.threshold import F32, Gate, logistic, otsu, tiled_threshold
-from aftermap.scorer import Bool, LayerBands
+from aftermap.scorer import Bool, LayerBands, pair_inputs
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
@@ -48,15 +48,11 @@ class LogRatio:
         """The scorer with the threshold, None where none was found, from a pass over at most 34 Mpx per date."""
         unit = pair_unit(scene)
         band = common_bands(scene, unit, "after", "before")[0]
-        after, before = (LayerBands(layer, (band,), unit, self.smooth_px) for layer in ("after", "before"))
+        after, before = pair_inputs((band,), unit, self.smooth_px)
         low, high = value_span(scene, after, before)
         wide = high - low
         bounds = self.bounds_db if unit == "dB" else (-wide, wide)
-        gate = Gate(
-            (-wide, wide), bounds, (np.inf, -np.inf), wide / 128, balance=self.balance, least_votes=self.least_votes
-        )  # fmt: skip
-        pairs = zip(sample(scene, before), sample(scene, after), strict=True)
-        found = tiled_threshold((then - now for then, now in pairs), gate, otsu)
+        found = tiled_otsu(falls(scene, after, before), (-wide, wide), bounds, balance=self.balance, least_votes=self.least_votes)
         return FallScorer(band, unit, found.value, found.source, self.smooth_px, 1.0 if unit == "dB" else wide / 25)
 
 
@@ -78,8 +74,7 @@ class FallScorer:
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same band after and before."""
-        after, before = (LayerBands(layer, (self.band,), self.unit, self.smooth_px) for layer in ("after", "before"))
-        return after, before
+        return pair_inputs((self.band,), self.unit, self.smooth_px)
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the fall above the threshold through the logistic function; 0 without a threshold."""

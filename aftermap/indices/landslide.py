@@ -13,7 +13,7 @@ import numpy as np
 from aftermap.indices.optical import UNITS, normalised_difference
 from aftermap.indices.survey import survey, usual
 from aftermap.indices.threshold import F32, logistic
-from aftermap.scorer import Bool, LayerBands
+from aftermap.scorer import Bool, LayerBands, pair_inputs
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
@@ -30,11 +30,6 @@ def pair_why_not(scene: Scene, bands: tuple[str, ...]) -> str:
         return ""
     said = (scene.missing(LayerBands(layer, bands, u)) for u in UNITS[::-1] for layer in ("after", "before"))
     return next(why for why in said if why)
-
-
-def pair_inputs(bands: tuple[str, ...], unit: str) -> tuple[LayerBands, ...]:
-    """The bands after, and the same before."""
-    return LayerBands("after", bands, unit), LayerBands("before", bands, unit)
 
 
 @dataclass(frozen=True)

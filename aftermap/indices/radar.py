@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aftermap.indices.threshold import F32
+from aftermap.indices.threshold import F32, Found, Gate, otsu, tiled_threshold
 from aftermap.median import median_filter
 from aftermap.scorer import LayerBands
 from aftermap.tiles import Window, spread
@@ -30,6 +30,20 @@ def sample(scene: Scene, inputs: LayerBands) -> Iterator[F32]:
 def look(scene: Scene, inputs: LayerBands, block: Window) -> F32:
     """Pixels (band, y, x) for a first pass: medians end at the block, or its eight neighbours would have to be read."""
     return median_filter(scene.read(replace(inputs, median_px=1), block), inputs.median_px)
+
+
+def falls(scene: Scene, after: LayerBands, before: LayerBands) -> Iterator[F32]:
+    """By how much (y, x) the first band fell from before to after, in blocks as of `sample`."""
+    for then, now in zip(sample(scene, before), sample(scene, after), strict=True):
+        yield then - now
+
+
+def tiled_otsu(
+    images: Iterable[F32], span: tuple[float, float], bounds: tuple[float, float], *, balance: float, least_votes: int
+) -> Found:
+    """Otsu's threshold within `bounds` over the bimodal tiles of all images (y, x), wherever their modes lie."""
+    gate = Gate(span, bounds, (np.inf, -np.inf), (span[1] - span[0]) / 256, balance=balance, least_votes=least_votes)
+    return tiled_threshold(images, gate, otsu)
 
 
 def common_bands(scene: Scene, unit: str, *layers: str) -> list[str]:

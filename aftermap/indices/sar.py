@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aftermap.ahead import ahead
-from aftermap.indices.radar import CROSS_POL, common_bands, pair_unit, sample, value_span, why_not
-from aftermap.indices.threshold import F32, Found, Gate, logistic, otsu, tiled_threshold
-from aftermap.scorer import Bool, LayerBands
+from aftermap.indices.radar import CROSS_POL, common_bands, falls, pair_unit, sample, tiled_otsu, value_span, why_not
+from aftermap.indices.threshold import F32, Gate, logistic, tiled_threshold
+from aftermap.scorer import Bool, LayerBands, pair_inputs
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
@@ -159,7 +159,7 @@ class DropScorer:
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same bands after and before."""
-        return LayerBands("after", self.bands, "dB", self.smooth_px), LayerBands("before", self.bands, "dB", self.smooth_px)
+        return pair_inputs(self.bands, "dB", self.smooth_px)
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the least margin of all conditions and polarisations, in dB, through the logistic function."""
@@ -193,19 +193,14 @@ class SarDarker:
         """The scorer with the two thresholds, None where none was found, from passes over at most 34 Mpx per date."""
         unit = pair_unit(scene)
         band = common_bands(scene, unit, "after", "before")[0]
-        after, before = (LayerBands(layer, (band,), unit, self.smooth_px) for layer in ("after", "before"))
+        after, before = pair_inputs((band,), unit, self.smooth_px)
         low, high = value_span(scene, after, before)
-        pairs = zip(sample(scene, before), sample(scene, after), strict=True)
         # in dB the dates compare, and what did not darken is no flood; 8-bit stretches may brighten a whole date
         least = 0.0 if unit == "dB" else low - high
-        dark = self._otsu(sample(scene, after), (low, high), (low, high))
-        drop = self._otsu((then - now for then, now in pairs), (low - high, high - low), (least, high - low))
+        cut = partial(tiled_otsu, balance=self.balance, least_votes=self.least_votes)
+        dark = cut(sample(scene, after), (low, high), (low, high))
+        drop = cut(falls(scene, after, before), (low - high, high - low), (least, high - low))
         return DarkerScorer(band, unit, dark.value, dark.source, drop.value, drop.source, self.smooth_px, (high - low) / 25)
-
-    def _otsu(self, images: Iterable[F32], span: tuple[float, float], bounds: tuple[float, float]) -> Found:
-        bin_width, anywhere = (span[1] - span[0]) / 256, (np.inf, -np.inf)
-        gate = Gate(span, bounds, anywhere, bin_width, balance=self.balance, least_votes=self.least_votes)
-        return tiled_threshold(images, gate, otsu)
 
 
 @dataclass(frozen=True)
@@ -228,8 +223,7 @@ class DarkerScorer:
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same band after and before."""
-        after, before = (LayerBands(layer, (self.band,), self.unit, self.smooth_px) for layer in ("after", "before"))
-        return after, before
+        return pair_inputs((self.band,), self.unit, self.smooth_px)
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): the lesser margin of dark and of darker, through the logistic function; 0 without thresholds."""

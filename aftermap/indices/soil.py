@@ -12,7 +12,7 @@ from aftermap.indices.optical import UNITS, normalised_difference
 from aftermap.indices.radar import common_bands, why_not
 from aftermap.indices.survey import otsu_of_rarer, span_of, survey, usual
 from aftermap.indices.threshold import F32, Found, Gate, logistic, tiled_threshold
-from aftermap.scorer import Bool, LayerBands
+from aftermap.scorer import Bool, LayerBands, pair_inputs
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
@@ -161,8 +161,7 @@ class LogRatioScorer:
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
         """The same band after and before."""
-        after, before = (LayerBands(layer, (self.band,), "dB", self.smooth_px) for layer in ("after", "before"))
-        return after, before
+        return pair_inputs((self.band,), "dB", self.smooth_px)
 
     def change(self, pixels: F32) -> F32:
         """Change (n, 1, y, x) from before to after (n, 2, y, x)."""

@@ -38,11 +38,45 @@ F32 = npt.NDArray[np.float32]
 Run = Callable[[F32], F32]
 """Raw pixels (1, band, y, x), NaN where not observed, to probabilities (1, class, y, x)."""
 
+MEANS, VARIANCES = "statistics.mean", "statistics.variance"
+"""Nodes of a graph that hold what its batch norms divide by, all layers one after the other (export)."""
 PRECISIONS = ("auto", "f32", "bf16")
 ENGINES = ("openvino", "onnxruntime")
 NEAR, SHARE = 0.02, 0.999
 """A faster precision has to be this near fp32 on this share of pixels (architecture.md, rule 8)."""
 TRIAL_PX, TRIALS = 512, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Means and variances (channel,) of all batch norms of a graph, layer after layer."""
+
+    means: F32
+    variances: F32
+
+
+def named(model: Any, name: str) -> Any:
+    """The node of a graph with that name; None where there is none."""
+    return next((node for node in model.get_ops() if node.get_friendly_name() == name), None)
+
+
+def statistics_of(model: Any) -> Statistics | None:
+    """Those that a graph was exported with; None where it has no batch norm or does not show it."""
+    found = []
+    for node in (named(model, name) for name in (MEANS, VARIANCES)):
+        if node is None:
+            return None
+        while node.get_type_name() != "Constant":  # kept in half precision, and converted
+            node = node.input_value(0).get_node()
+        found.append(np.array(node.data, np.float32))
+    return Statistics(*found)
+
+
+def _restate(library: Any, model: Any, statistics: Statistics) -> None:
+    """Puts other statistics into a graph."""
+    for name, values in ((MEANS, statistics.means), (VARIANCES, statistics.variances)):
+        fresh = library.opset13.constant(values)
+        named(model, name).output(0).replace(fresh.output(0))
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "engine", "choice",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise", "engine", "choice",
         "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats",
-        "normalise", "augment", "samples",
+        "augment", "samples",
     ),
     ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),

@@ -25,7 +25,7 @@ from aftermap.journal import Journal
 from aftermap.median import median_of
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands, Scorer
-from aftermap.seamless import CORE_PX, Tiling, reach, score_window
+from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
 from aftermap.tiles import Window, starts
 
 F32 = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ class Plan:
         return {one: n for n, one in enumerate(dict.fromkeys(one for s in self.scorers.values() for one in singly(s)))}
 
     def blocks(self, shape: tuple[int, int]) -> list[Window]:
-        """The blocks of a scene. Their edges lie where tiles hand over, so that hardly a tile is scored twice."""
+        """The blocks of a scene. Their edges lie where the next tile begins to weigh, so that tiles hand little over."""
         cores = min(MOST_CORES, max(1, int((self._block_px() ** 0.5) // CORE_PX)))
         return _windows(*(self._edges(length, cores) for length in shape))
 
@@ -77,7 +77,7 @@ class Plan:
     def _edges(self, length: int, every: int) -> list[int]:
         tiling = self.tiling
         begins = starts(length, tiling.size, tiling.stride)
-        return [0, *(s + tiling.trim + tiling.blend // 2 for s in begins[every::every]), length]
+        return [0, *(s + tiling.trim for s in begins[every::every]), length]
 
     def _block_px(self) -> float:
         """Pixels a block may have: three blocks are in flight (read ahead, scored, written)."""
@@ -105,10 +105,11 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     todo = [b for b in grid_blocks if part_name(b) not in finished]
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
     cubes = ahead(partial(_read_block, scene, plan, exclusions), todo)
+    handed = {name: Handed() for name in plan.scorers}
     with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         writing: Future[None] | None = None
         for n, (block, cube) in enumerate(zip(todo, cubes, strict=True)):
-            planes, score = _map_block(scene, plan, block, cube, pool)
+            planes, score = _map_block(scene, plan, block, cube, pool, handed)
             if writing:
                 writing.result()
             writing = writer.submit(_store, scene, plan, journal, block, planes, score)
@@ -138,13 +139,15 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
-def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> tuple[U8, F32]:
+def _map_block(
+    scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor, handed: Mapping[str, Handed]
+) -> tuple[U8, F32]:
     """Planes (likelihood, extent, exclusion, agreement) and the scores (y, x) of a block.
 
     Where no tiles are blended each core is mapped on its own, start to end, by one thread.
     """
     if plan.tiling.blend:
-        return _map_cell(scene.shape, plan, block, cube, block, pool)
+        return _map_cell(scene.shape, plan, block, cube, block, pool, handed)
     planes, scores = np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32)
     cells = plan.cores(block, scene.shape)
     for cell, found in zip(cells, pool.map(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells), strict=True):
@@ -154,17 +157,19 @@ def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: Threa
 
 
 def _map_cell(
-    shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None
-) -> tuple[U8, F32]:
+    shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None,
+    handed: Mapping[str, Handed] | None = None,
+) -> tuple[U8, F32]:  # fmt: skip
     region = reach(cell, shape, plan.tiling)
     pixels = _smoothed(plan, cube, region, pool)
 
-    def score(scorer: Scorer) -> F32:
+    def score(name: str, scorer: Scorer) -> F32:
         places = [plan.bands[one] for one in singly(scorer)]
-        found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool)
+        own = handed[name] if handed else None
+        found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool, own)
         return np.asarray(found[0])
 
-    scores = {name: score(scorer) for name, scorer in plan.scorers.items()}
+    scores = {name: score(name, scorer) for name, scorer in plan.scorers.items()}
     lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
     analysed = exclusion == 0

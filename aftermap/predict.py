@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from aftermap.hazardmap import NOT_ANALYSED
 from aftermap.journal import Journal
 from aftermap.median import median_of
 from aftermap.scene import Scene
-from aftermap.scorer import LayerBands, Scorer
+from aftermap.scorer import Heavy, LayerBands, Scorer
 from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
 from aftermap.tiles import Window, starts
 
@@ -33,6 +34,8 @@ U8 = npt.NDArray[np.uint8]
 
 BASE_MB, MOST_CORES = 350, 3
 """What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
+THREADS = os.cpu_count() or 1
+"""Tiles that are scored at once."""
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
 
 
@@ -66,7 +69,7 @@ class Plan:
 
     def blocks(self, shape: tuple[int, int]) -> list[Window]:
         """The blocks of a scene. Their edges lie where the next tile begins to weigh, so that tiles hand little over."""
-        cores = min(MOST_CORES, max(1, int((self._block_px() ** 0.5) // CORE_PX)))
+        cores = self._cores_a_side(shape)
         return _windows(*(self._edges(length, cores) for length in shape))
 
     def cores(self, block: Window, shape: tuple[int, int]) -> list[Window]:
@@ -79,15 +82,27 @@ class Plan:
         begins = starts(length, tiling.size, tiling.stride)
         return [0, *(s + tiling.trim for s in begins[every::every]), length]
 
-    def _block_px(self) -> float:
-        """Pixels a block may have: three blocks are in flight (read ahead, scored, written)."""
-        blended = 40 * len(self.scorers) if self.tiling.blend else 0
-        per_px = 3 * 4 * len(self.stored) + blended + 3 * (len(PLANES) + 4)
-        room = self.memory_mb - BASE_MB
-        if room * 1e6 < per_px * CORE_PX**2:
-            least = int(BASE_MB + per_px * CORE_PX**2 / 1e6) + 1
-            raise UsageError(f"--memory {self.memory_mb} MB is too little for one tile", repair=f"give at least {least} MB")
-        return room * 1e6 / per_px
+    def _cores_a_side(self, shape: tuple[int, int]) -> int:
+        """Cores along each side of a block, as many as there is memory for. Raises UsageError ("memory")."""
+        heavy = {n: s.memory_mb(self._tile(shape), THREADS) for n, s in self.scorers.items() if isinstance(s, Heavy)}
+        taken = BASE_MB + sum(heavy.values())
+        fitting = [n for n in range(1, MOST_CORES + 1) if taken + self._block_mb(n, shape) <= self.memory_mb]
+        if not fitting:
+            own = "".join(f", of which {name} itself takes {mb:.0f}" for name, mb in heavy.items())
+            least = int(taken + self._block_mb(1, shape)) + 1
+            what = f"--memory {self.memory_mb} MB is too little: one tile needs {least}{own}"
+            raise UsageError(what, repair=f"give at least --memory {least}", code="memory")
+        return fitting[-1]
+
+    def _tile(self, shape: tuple[int, int]) -> tuple[int, int]:
+        return min(self.tiling.size, shape[0]), min(self.tiling.size, shape[1])
+
+    def _block_mb(self, cores: int, shape: tuple[int, int]) -> float:
+        """What blocks take: three are in flight (read ahead, scored, written), and the tiles of one overlap what they score."""
+        reach = self.tiling.size - (0 if self.tiling.blend else CORE_PX)
+        seen, mapped = (prod(min(cores * CORE_PX + more, length) for length in shape) for more in (reach, 0))
+        blended = 40 * sum(len(s.classes) for s in self.scorers.values()) if self.tiling.blend else 0
+        return (3 * 4 * len(self.stored) * seen + (blended + 3 * (len(PLANES) + 4)) * mapped) / 1e6
 
 
 def _windows(rows: Sequence[int], cols: Sequence[int]) -> list[Window]:
@@ -106,7 +121,7 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
     cubes = ahead(partial(_read_block, scene, plan, exclusions), todo)
     handed = {name: Handed() for name in plan.scorers}
-    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(THREADS) as pool:
         writing: Future[None] | None = None
         for n, (block, cube) in enumerate(zip(todo, cubes, strict=True)):
             planes, score = _map_block(scene, plan, block, cube, pool, handed)
@@ -116,6 +131,9 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
             progress(len(grid_blocks) - len(todo) + n + 1, len(grid_blocks))
         if writing:
             writing.result()
+    for scorer in plan.scorers.values():
+        if isinstance(scorer, Heavy):
+            scorer.release()
     return Parts(journal, tuple(grid_blocks))
 
 

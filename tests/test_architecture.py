@@ -21,11 +21,12 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "engine", "choice",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "liveness", "engine",
+        "choice",
         "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats",
         "normalise", "augment", "samples",
     ),
-    ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
+    ("torchdoor", "batches", "encoders", "unet", "export", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
     ("train", "seamless", "predict", "evaluate", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",

@@ -161,7 +161,8 @@ def agreed(image: Path, model: Path, side: int) -> Row:
     scores, whole = scores[seen], whole[seen]
     ours, theirs = scores > 0.5, whole > 0.5
     return {
-        "side": side, "analysed": float(seen.mean()), "precision": precision, "near": agreement(whole, scores), "largest": float(np.abs(whole - scores).max()),
+        "side": side, "analysed": float(seen.mean()), "precision": precision,
+        "near": agreement(whole, scores), "largest": float(np.abs(whole - scores).max()),
         "iou": float((ours & theirs).sum() / (ours | theirs).sum()), "hazard": float(theirs.mean()),
         "quantiles": [float(q) for q in np.quantile(whole, (0.05, 0.5, 0.95))],
         "between": float(((whole > 0.05) & (whole < 0.95)).mean()),
@@ -242,7 +243,8 @@ def page(rows: dict[str, Row], size: int) -> None:
         "",
         f"Scores of {near['side']} x {near['side']} px, mapped ({near['precision']}) beside the whole at once (torch, fp32):",
         f"within {NEAR} on **{near['near']:.3%}** of pixels (wanted {SHARE:.1%}), at most {near['largest']:.3f} apart; extents",
-        f"at IoU **{near['iou']:.4f}**; {near['analysed']:.1%} analysed. {near['hazard']:.1%} of pixels are above 0.5, {near['between']:.1%} between 0.05 and 0.95;",
+        f"at IoU **{near['iou']:.4f}**; {near['analysed']:.1%} analysed, {near['hazard']:.1%} above 0.5,",
+        f"{near['between']:.1%} between 0.05 and 0.95;",
         "quantiles 5, 50, 95: " + ", ".join(f"{q:.3f}" for q in near["quantiles"]) + ".",
         "",
     ]

@@ -50,7 +50,7 @@ class Handed:
     """What tiles scored for one window have to say of the next ones, row by row of windows, so that each is scored once.
 
     Nothing but time depends on it: what is not here is scored again, to the same scores. Kept are strips alone, of the
-    `blend` px that a tile reaches beyond its window.
+    `blend` px that a tile reaches beyond its window; more only where the last tiles are pulled back to end flush.
     """
 
     right: dict[Window, tuple[Window, F32]] = field(default_factory=dict)

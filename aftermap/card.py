@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from aftermap.scene import Scene
 
 FILE = "model.toml"
-GRAPHS = ("graph.xml", "graph.onnx")
 BUNDLED = Path(__file__).parent / "models"
 
 

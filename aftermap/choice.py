@@ -41,10 +41,13 @@ class Chosen:
     """Networks that run beside others but make no part of the map."""
 
 
-def choose(scene: Scene, method: str, *, model: str | None = None, precision: str = "auto", baseline: bool = True,
-           bundled: bool = True) -> Chosen:  # fmt: skip
+def choose(
+    scene: Scene, method: str, *, model: str | None = None, baseline: bool = True, bundled: bool = True,
+    how: Mapping[str, str] | None = None,
+) -> Chosen:  # fmt: skip
     """Every method the inputs allow, in the order of PIECES, or the one asked for; with them the network of a `model` (name or
-    folder), or with "auto" the bundled networks of the hazard, unless `bundled` is False.
+    folder), or with "auto" the bundled networks of the hazard, unless `bundled` is False; `how` networks run, as Network.open has
+    it: precision, engine.
 
     Raises InputRefusedError when none can run, or the model cannot.
     """
@@ -59,7 +62,7 @@ def choose(scene: Scene, method: str, *, model: str | None = None, precision: st
         raise InputRefusedError(f"the model {model} cannot run on these images: {lacks}", repair=repair, code="model-input")
     skipped = {n: why for n, why in reasons.items() if why}
     classical = {n: m for n, m in known.items() if n not in skipped}
-    networks = _opened({n: f for n, f in folders.items() if n not in skipped}, precision)
+    networks = _opened({n: f for n, f in folders.items() if n not in skipped}, how or {})
     if not classical and not networks:
         said = "; ".join(f"{n}: {why}" for n, why in skipped.items())
         raise InputRefusedError(
@@ -86,12 +89,12 @@ def _folders(scene: Scene, model: str | None, *, bundled: bool) -> dict[str, Pat
     return {asked.name: folder}
 
 
-def _opened(folders: Mapping[str, Path], precision: str) -> dict[str, Any]:
+def _opened(folders: Mapping[str, Path], how: Mapping[str, str]) -> dict[str, Any]:
     if not folders:
         return {}
     from aftermap.engine import Network  # openvino costs 0.3 s, and most maps need none
 
-    return {name: Network.open(folder, precision=precision) for name, folder in folders.items()}
+    return {name: Network.open(folder, **how) for name, folder in folders.items()}
 
 
 def _ordered(classical: dict[str, Method], networks: dict[str, Any], why: str, skipped: dict[str, str]) -> Chosen:

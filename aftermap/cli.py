@@ -80,6 +80,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--model", help="Trained model to run with the methods: a folder, or a name that `aftermap models` lists.")
 @click.option("--baseline/--no-baseline", default=True, help="Run the methods without training beside a model.  [default: yes]")
 @click.option("--precision", default="auto", show_default=True, help="Of a model: f32, bf16, or what a trial here allows.")
+@click.option("--engine", default="auto", show_default=True, help="Of a model: openvino or onnxruntime.")
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
 @click.option(
@@ -344,3 +345,4 @@ main.add_command(cli_data.chips)
 main.add_command(cli_learn.train)
 main.add_command(cli_learn.run)
 main.add_command(cli_learn.report)
+main.add_command(cli_learn.export)

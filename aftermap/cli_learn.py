@@ -1,4 +1,4 @@
-"""The command line of training: `aftermap train`, `aftermap run` and `aftermap report`; arguments only."""
+"""The command line of training: `aftermap train`, `run`, `report` and `export`; arguments only."""
 
 from __future__ import annotations
 
@@ -124,3 +124,16 @@ def report(folder: Path, as_json: bool) -> None:
     if found:
         draw_results(folder / "report.png", found)
     click.echo(json.dumps([vars(one) for one in found]) if as_json else results.table(rows, found), nl=as_json)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--format", "kind", default="openvino", show_default=True, help="openvino (graph.xml) or onnx (graph.onnx).")
+def export(model: str, kind: str) -> None:
+    """Make the graph that maps from the weights of a MODEL (name or folder), and enter it in its card."""
+    from aftermap import card
+    from aftermap.model import add_graph
+
+    folder = card.find(model)
+    add_graph(folder, kind)
+    click.echo(f"graph  {folder}, as {kind}; its card has the checksum")

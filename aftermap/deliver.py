@@ -76,6 +76,8 @@ class Options:
     """Name or folder of a trained model that runs with the methods; None for the bundled ones of the hazard, with "auto"."""
     precision: str = "auto"
     """Of networks: "f32", "bf16", or what a trial on this machine allows."""
+    engine: str = "auto"
+    """Of networks: "openvino", "onnxruntime", or the first that is installed and has a graph to run."""
     baseline: bool = True
     """Whether the methods without training run beside a network."""
     keep_scores: bool = False
@@ -187,7 +189,8 @@ class _Job:
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
         options = self.options
-        chosen = choose(self.scene, self.method, model=options.model, precision=options.precision, baseline=options.baseline)
+        how = {"precision": options.precision, "engine": options.engine}
+        chosen = choose(self.scene, self.method, model=options.model, baseline=options.baseline, how=how)
         facts = known(self.scene, self.method, options, chosen, look=self._look, assets=self.assets, footprints=self.footprints)
         with journal.Journal(self.out, journal.digest(facts)) as log:
             if not log.open(overwrite=self.options.overwrite):
@@ -278,7 +281,12 @@ class _Job:
 
 def _numbers(scorer: Scorer) -> dict[str, Any]:
     """The plain numbers and words of a scorer, which is a frozen dataclass."""
-    return {k: v for k, v in asdict(scorer).items() if v is None or isinstance(v, int | float | str)}  # type: ignore[call-overload]
+    plain = (int, float, str)
+    every: dict[str, Any] = asdict(scorer)  # type: ignore[call-overload]
+    return {
+        k: v for k, v in every.items()
+        if v is None or isinstance(v, plain) or (isinstance(v, tuple) and v and all(type(one) is float for one in v))
+    }  # fmt: skip
 
 
 def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:

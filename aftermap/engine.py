@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from aftermap.batchnorm import Statistics, restate
 from aftermap.calibration import Calibration
-from aftermap.card import FILE, GRAPHS, Card
+from aftermap.card import FILE, Card
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.journal import digest, sha256, write_json
+from aftermap.liveness import Held, held
 from aftermap.normalise import of_scene
 from aftermap.scorer import Bool, LayerBands, Scorer
 
@@ -39,45 +41,18 @@ F32 = npt.NDArray[np.float32]
 Run = Callable[[F32], F32]
 """Raw pixels (1, band, y, x), NaN where not observed, to probabilities (1, class, y, x)."""
 
-MEANS, VARIANCES = "statistics.mean", "statistics.variance"
-"""Nodes of a graph that hold what its batch norms divide by, all layers one after the other (export)."""
 PRECISIONS = ("auto", "f32", "bf16")
-ENGINES = ("openvino", "onnxruntime")
+READS = {"openvino": ("graph.xml", "graph.onnx"), "onnxruntime": ("graph.onnx",)}
+"""Engine -> the graphs that it can run, the best first."""
+ENGINES = tuple(READS)
+ENGINE_MB, VALUES_KEPT = 130, {"openvino": 1.0, "onnxruntime": 1.7}
+"""What an engine takes beside weights and values, and what it keeps for each value that lives at the worst moment: measured of
+OpenVINO 2026.4.1 on four networks in two precisions (100 to 125 MB, 0.97 to 1.1), of ONNX Runtime 1.31.1 on two (1.3 to 1.65)."""
 NEAR, SHARE = 0.02, 0.999
 """A faster precision has to be this near fp32 on this share of pixels (architecture.md, rule 8)."""
+USUAL_VALUES = 128
+"""Values per pixel where only OpenVINO could count them: 66 (U-Net of ResNet-34) to 128 (SegFormer of ConvNeXt) were counted."""
 TRIAL_PX, TRIALS = 512, 3
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """Means and variances (channel,) of all batch norms of a graph, layer after layer."""
-
-    means: F32
-    variances: F32
-
-
-def named(model: Any, name: str) -> Any:
-    """The node of a graph with that name; None where there is none."""
-    return next((node for node in model.get_ops() if node.get_friendly_name() == name), None)
-
-
-def statistics_of(model: Any) -> Statistics | None:
-    """Those that a graph was exported with; None where it has no batch norm or does not show it."""
-    found = []
-    for node in (named(model, name) for name in (MEANS, VARIANCES)):
-        if node is None:
-            return None
-        while node.get_type_name() != "Constant":  # kept in half precision, and converted
-            node = node.input_value(0).get_node()
-        found.append(np.array(node.data, np.float32))
-    return Statistics(*found)
-
-
-def _restate(library: Any, model: Any, statistics: Statistics) -> None:
-    """Puts other statistics into a graph."""
-    for name, values in ((MEANS, statistics.means), (VARIANCES, statistics.variances)):
-        fresh = library.opset13.constant(values)
-        named(model, name).output(0).replace(fresh.output(0))
 
 
 @dataclass(frozen=True)
@@ -98,6 +73,9 @@ class Network:
     scene_mean: tuple[float, ...] = ()
     """Of the scene at hand, per band, where the card asks for it."""
     scene_std: tuple[float, ...] = ()
+    adapted: str = ""
+    """How its batch norm was estimated anew, in words (adapt/norm.py), and the checksum of what came of it."""
+    statistics: Statistics | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path, *, precision: str = "auto", engine: str = "auto") -> Network:
@@ -108,7 +86,7 @@ class Network:
             raise UnknownNameError("precision", precision, PRECISIONS)
         engine = _engine(folder, engine)
         if engine == "openvino":
-            _refuse_misfit(folder, card)
+            _refuse_misfit(graph_of(folder, engine), card)
         found, words = _precision(folder, card, precision, engine)
         return cls(card.name, engine, found, words, card.training_data, card.licence, sha256(folder / FILE), folder, card)
 
@@ -140,6 +118,19 @@ class Network:
         table = self.card.calibration.table()
         knots = np.unique(np.asarray([*table.scores, self.card.threshold], np.float32))  # the bend is a knot of its own
         return Calibration(tuple(self._centred(knots).tolist()), tuple(table(knots).tolist()), table.words)
+
+    def memory_mb(self, tile: tuple[int, int], threads: int) -> float:
+        """Of its engine, its weights as they lie in the file and as they are used, and the values of each tile in work."""
+        size, graph = 2 if self.precision == "bf16" else 4, graph_of(self.folder, self.engine)
+        height, width = (-(-side // self.multiple_of) * self.multiple_of for side in tile)
+        parts = _held(graph, (1, len(self.card.mean), height, width))
+        files = sum(f.stat().st_size for f in (graph, graph.with_suffix(".bin")) if f.is_file())
+        values = threads * parts.values * VALUES_KEPT[self.engine]
+        return ENGINE_MB + (files + size * (parts.weights + values)) / 1e6
+
+    def release(self) -> None:
+        """Lets go of the compiled graph."""
+        self.__dict__.pop("_run", None)
 
     def why_not(self, scene: Scene) -> str:
         """As the card says."""
@@ -180,7 +171,7 @@ class Network:
 
     @cached_property
     def _run(self) -> Run:
-        return _opened(self.folder, self.engine, self.precision)
+        return _opened(self.folder, self.engine, self.precision, self.statistics)
 
 
 def _misfit(folder: Path, graph: str, card: str) -> InputRefusedError:
@@ -188,39 +179,50 @@ def _misfit(folder: Path, graph: str, card: str) -> InputRefusedError:
     return InputRefusedError(what, repair="export the model again", code="model-graph")
 
 
-def _refuse_misfit(folder: Path, card: Card) -> None:
+def _refuse_misfit(path: Path, card: Card) -> None:
     """Refuses before anything is written a graph that states another number of bands or classes than its card."""
     try:
-        graph = openvino().Core().read_model(graph_of(folder))
+        graph = openvino().Core().read_model(path)
         ports = (graph.input(0).partial_shape, graph.output(0).partial_shape)
     except RuntimeError as error:
-        raise _misfit(folder, f"cannot be read ({error})", "it is whole") from error
+        raise _misfit(path.parent, f"cannot be read ({error})", "it is whole") from error
     for shape, count, what in zip(ports, (len(card.mean), len(card.classes)), ("bands", "classes"), strict=True):
         if shape.rank.is_static and (len(shape) != 4 or (shape[1].is_static and shape[1].get_length() != count)):
-            raise _misfit(folder, f"has {shape}", f"(n, {count} {what}, y, x)")
+            raise _misfit(path.parent, f"has {shape}", f"(n, {count} {what}, y, x)")
 
 
-def graph_of(folder: Path) -> Path:
-    """The graph file of a model folder; raises InputRefusedError ("model-graph") where there is none."""
-    for name in GRAPHS:
+def graph_of(folder: Path, engine: str) -> Path:
+    """The graph of a model folder that an engine runs; raises UsageError ("engine-missing") where there is none."""
+    for name in READS[engine]:
         if (folder / name).is_file():
             return folder / name
-    raise InputRefusedError(f"{folder} holds no graph", repair="aftermap export makes it from the weights", code="model-graph")
+    raise UsageError(
+        f"{engine} runs {' or '.join(READS[engine])}, and {folder} holds no such file",
+        repair=f"aftermap export {folder} --format onnx makes graph.onnx from the weights", code="engine-missing",
+    )  # fmt: skip
 
 
 def _engine(folder: Path, asked: str) -> str:
-    """The first engine installed here that reads the graph, or the one asked for."""
+    """The first engine installed here that runs a graph of the folder, or the one asked for."""
     if asked not in ("auto", *ENGINES):
         raise UnknownNameError("engine", asked, ENGINES)
-    graph = graph_of(folder)
-    able = [e for e in ENGINES if find_spec(e) and (e == "openvino" or graph.suffix == ".onnx")]
-    if (chosen := asked if asked in able else able[0] if asked == "auto" and able else "") == "":
+    graphs = [n for n in READS["openvino"] if (folder / n).is_file()]
+    if not graphs:
+        raise InputRefusedError(
+            f"{folder} holds no graph", repair="aftermap export makes it from the weights", code="model-graph"
+        )
+    installed = [e for e in ENGINES if find_spec(e)]
+    if asked != "auto" and asked in installed:
+        graph_of(folder, asked)
+        return asked
+    able = [e for e in installed if set(READS[e]).intersection(graphs)]
+    if asked != "auto" or not able:
         raise UsageError(
-            f"{asked if asked != 'auto' else 'nothing'} that is installed here can run {graph.name}",
+            f"{asked if asked != 'auto' else 'nothing'} that is installed here can run {' or '.join(graphs)}",
             repair="pip install openvino, or onnxruntime for a graph.onnx",
             code="engine-missing",
         )
-    return chosen
+    return able[0]
 
 
 def openvino() -> Any:
@@ -234,15 +236,25 @@ def openvino() -> Any:
     return library
 
 
-def _opened(folder: Path, engine: str, precision: str) -> Run:
-    return _Openvino(graph_of(folder), precision) if engine == "openvino" else _onnxruntime(graph_of(folder))
+def _opened(folder: Path, engine: str, precision: str, statistics: Statistics | None = None) -> Run:
+    graph = graph_of(folder, engine)
+    return _Openvino(graph, precision, statistics) if engine == "openvino" else _onnxruntime(graph)
+
+
+def _held(graph: Path, shape: tuple[int, ...]) -> Held:
+    """What the graph holds at once for pixels (n, band, y, x)."""
+    if find_spec("openvino") is None:
+        return Held(graph.stat().st_size // 4, USUAL_VALUES * shape[-2] * shape[-1])
+    model = openvino().Core().read_model(graph)
+    model.reshape({model.input(0): list(shape)})
+    return held(model)
 
 
 class _Openvino:
     """One compiled graph per shape of tile, one request per thread."""
 
-    def __init__(self, graph: Path, precision: str):
-        self._graph, self._precision, self._core = graph, precision, openvino().Core()
+    def __init__(self, graph: Path, precision: str, statistics: Statistics | None):
+        self._graph, self._precision, self._statistics, self._core = graph, precision, statistics, openvino().Core()
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._own, self._lock = threading.local(), threading.Lock()
 
@@ -262,6 +274,8 @@ class _Openvino:
 
     def _for(self, shape: tuple[int, ...]) -> Any:
         model = self._core.read_model(self._graph)
+        if self._statistics is not None:
+            restate(openvino(), model, self._statistics)
         model.reshape({model.input(0): list(shape)})
         return self._core.compile_model(model, "CPU", self._settings())
 
@@ -279,6 +293,7 @@ def _onnxruntime(graph: Path) -> Run:
     library = import_module("onnxruntime")
     options = library.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it grows by doubling, far above what one tile needs
     session = library.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda pixels: np.asarray(session.run(None, {name: pixels})[0], np.float32)

@@ -6,7 +6,6 @@ What leaves here for mapping is a graph that reads raw sensor units with NaN whe
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -16,18 +15,16 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from aftermap import engine
 from aftermap.card import Card
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.export import EXPORTS, MULTIPLE_OF, export
 from aftermap.journal import sha256
-from aftermap.torchdoor import Tensor, functional, nn, smp, torch
+from aftermap.torchdoor import Tensor, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
 
-WEIGHTS, GRAPH = "model.safetensors", "graph.xml"
-MULTIPLE_OF = 32
-"""Of heights and widths: the deepest stride."""
+WEIGHTS = "model.safetensors"
 FUSIONS = ("single", "early", "siamese")
 DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "pool")
 _LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "openvino")
@@ -131,46 +128,6 @@ class Pooled(nn.Module):
         return features[-1].mean(dim=(2, 3))
 
 
-class Graph(nn.Module):
-    """The network as it maps: raw units with NaN in, probabilities out; normalisation and the handling of NaN are inside.
-
-    A pixel that lacks any band counts as the mean of every band, as in training (batches.py).
-    """
-
-    def __init__(self, model: Model, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.model = model
-        self.mean = nn.Buffer(torch.tensor(mean).reshape(1, -1, 1, 1))
-        self.std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
-
-    def forward(self, raw: Tensor) -> Tensor:
-        """(n, band, y, x) -> (n, class, y, x) in [0, 1]."""
-        missing = torch.isnan(raw).any(dim=1, keepdim=True)  # (n, 1, y, x)
-        logits = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
-        return torch.sigmoid(logits) if logits.shape[1] == 1 else functional.softmax(logits, dim=1)
-
-
-def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path:
-    """Writes graph.xml and graph.bin (OpenVINO IR, any batch and size, weights in half precision) and gives the first.
-
-    `model` is left in the mode it was in. The mean and std are the card's.
-    """
-    training = model.training
-    graph = Graph(model, card.mean, card.std).eval()
-    side = 2 * MULTIPLE_OF
-    example = torch.zeros(1, sum(model.spec.bands), side, side)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # openvino traces; torch would rather be exported
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that the decoders look at
-            made = engine.openvino().convert_model(graph, example_input=example, input=[-1, sum(model.spec.bands), -1, -1])
-    finally:
-        model.train(training)
-    folder.mkdir(parents=True, exist_ok=True)
-    engine.openvino().save_model(made, folder / GRAPH, compress_to_fp16=fp16)
-    return folder / GRAPH
-
-
 def save(folder: Path, model: Model, card: Card) -> Card:
     """Writes weights, graph and card; gives the card with checksums, versions, encoder and decoder filled in."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +141,22 @@ def save(folder: Path, model: Model, card: Card) -> Card:
     )  # fmt: skip
     facts.write(folder)
     return facts
+
+
+def add_graph(folder: Path, kind: str) -> Card:
+    """Makes a graph of a saved network from its weights, beside those it has, and enters it in the card.
+
+    `kind` is one of EXPORTS. Raises the errors of `load`, UnknownNameError, and UsageError ("extra-missing").
+    """
+    if kind not in EXPORTS:
+        raise UnknownNameError("format", kind, EXPORTS)
+    model, card = load(folder)
+    graph = EXPORTS[kind](model, folder, card)
+    files = [f for f in (graph, graph.with_suffix(".bin")) if f.is_file()]
+    versions = {**card.versions, **{name: version(name) for name in ("torch", kind)}}
+    card = replace(card, sha256={**card.sha256, **{f.name: sha256(f) for f in files}}, versions=versions)
+    card.write(folder)
+    return card
 
 
 def load(folder: Path) -> tuple[Model, Card]:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from aftermap.hazardmap import NOT_ANALYSED
 from aftermap.journal import Journal
 from aftermap.median import median_of
 from aftermap.scene import Scene
-from aftermap.scorer import LayerBands, Scorer
-from aftermap.seamless import CORE_PX, Tiling, reach, score_window
+from aftermap.scorer import Heavy, LayerBands, Scorer
+from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
 from aftermap.tiles import Window, starts
 
 F32 = npt.NDArray[np.float32]
@@ -33,6 +34,8 @@ U8 = npt.NDArray[np.uint8]
 
 BASE_MB, MOST_CORES = 350, 3
 """What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
+THREADS = os.cpu_count() or 1
+"""Tiles that are scored at once."""
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
 
 
@@ -65,8 +68,8 @@ class Plan:
         return {one: n for n, one in enumerate(dict.fromkeys(one for s in self.scorers.values() for one in singly(s)))}
 
     def blocks(self, shape: tuple[int, int]) -> list[Window]:
-        """The blocks of a scene. Their edges lie where tiles hand over, so that hardly a tile is scored twice."""
-        cores = min(MOST_CORES, max(1, int((self._block_px() ** 0.5) // CORE_PX)))
+        """The blocks of a scene. Their edges lie where the next tile begins to weigh, so that tiles hand little over."""
+        cores = self._cores_a_side(shape)
         return _windows(*(self._edges(length, cores) for length in shape))
 
     def cores(self, block: Window, shape: tuple[int, int]) -> list[Window]:
@@ -77,17 +80,29 @@ class Plan:
     def _edges(self, length: int, every: int) -> list[int]:
         tiling = self.tiling
         begins = starts(length, tiling.size, tiling.stride)
-        return [0, *(s + tiling.trim + tiling.blend // 2 for s in begins[every::every]), length]
+        return [0, *(s + tiling.trim for s in begins[every::every]), length]
 
-    def _block_px(self) -> float:
-        """Pixels a block may have: three blocks are in flight (read ahead, scored, written)."""
-        blended = 40 * len(self.scorers) if self.tiling.blend else 0
-        per_px = 3 * 4 * len(self.stored) + blended + 3 * (len(PLANES) + 4)
-        room = self.memory_mb - BASE_MB
-        if room * 1e6 < per_px * CORE_PX**2:
-            least = int(BASE_MB + per_px * CORE_PX**2 / 1e6) + 1
-            raise UsageError(f"--memory {self.memory_mb} MB is too little for one tile", repair=f"give at least {least} MB")
-        return room * 1e6 / per_px
+    def _cores_a_side(self, shape: tuple[int, int]) -> int:
+        """Cores along each side of a block, as many as there is memory for. Raises UsageError ("memory")."""
+        heavy = {n: s.memory_mb(self._tile(shape), THREADS) for n, s in self.scorers.items() if isinstance(s, Heavy)}
+        taken = BASE_MB + sum(heavy.values())
+        fitting = [n for n in range(1, MOST_CORES + 1) if taken + self._block_mb(n, shape) <= self.memory_mb]
+        if not fitting:
+            own = "".join(f", of which {name} itself takes {mb:.0f}" for name, mb in heavy.items())
+            least = int(taken + self._block_mb(1, shape)) + 1
+            what = f"--memory {self.memory_mb} MB is too little: one tile needs {least}{own}"
+            raise UsageError(what, repair=f"give at least --memory {least}", code="memory")
+        return fitting[-1]
+
+    def _tile(self, shape: tuple[int, int]) -> tuple[int, int]:
+        return min(self.tiling.size, shape[0]), min(self.tiling.size, shape[1])
+
+    def _block_mb(self, cores: int, shape: tuple[int, int]) -> float:
+        """What blocks take: three are in flight (read ahead, scored, written), and the tiles of one overlap what they score."""
+        reach = self.tiling.size - (0 if self.tiling.blend else CORE_PX)
+        seen, mapped = (prod(min(cores * CORE_PX + more, length) for length in shape) for more in (reach, 0))
+        blended = 40 * sum(len(s.classes) for s in self.scorers.values()) if self.tiling.blend else 0
+        return (3 * 4 * len(self.stored) * seen + (blended + 3 * (len(PLANES) + 4)) * mapped) / 1e6
 
 
 def _windows(rows: Sequence[int], cols: Sequence[int]) -> list[Window]:
@@ -105,16 +120,20 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     todo = [b for b in grid_blocks if part_name(b) not in finished]
     progress(len(grid_blocks) - len(todo), len(grid_blocks))
     cubes = ahead(partial(_read_block, scene, plan, exclusions), todo)
-    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    handed = {name: Handed() for name in plan.scorers}
+    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(THREADS) as pool:
         writing: Future[None] | None = None
         for n, (block, cube) in enumerate(zip(todo, cubes, strict=True)):
-            planes, score = _map_block(scene, plan, block, cube, pool)
+            planes, score = _map_block(scene, plan, block, cube, pool, handed)
             if writing:
                 writing.result()
             writing = writer.submit(_store, scene, plan, journal, block, planes, score)
             progress(len(grid_blocks) - len(todo) + n + 1, len(grid_blocks))
         if writing:
             writing.result()
+    for scorer in plan.scorers.values():
+        if isinstance(scorer, Heavy):
+            scorer.release()
     return Parts(journal, tuple(grid_blocks))
 
 
@@ -138,13 +157,15 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
-def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> tuple[U8, F32]:
+def _map_block(
+    scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor, handed: Mapping[str, Handed]
+) -> tuple[U8, F32]:
     """Planes (likelihood, extent, exclusion, agreement) and the scores (y, x) of a block.
 
     Where no tiles are blended each core is mapped on its own, start to end, by one thread.
     """
     if plan.tiling.blend:
-        return _map_cell(scene.shape, plan, block, cube, block, pool)
+        return _map_cell(scene.shape, plan, block, cube, block, pool, handed)
     planes, scores = np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32)
     cells = plan.cores(block, scene.shape)
     for cell, found in zip(cells, pool.map(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells), strict=True):
@@ -154,17 +175,19 @@ def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: Threa
 
 
 def _map_cell(
-    shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None
-) -> tuple[U8, F32]:
+    shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None,
+    handed: Mapping[str, Handed] | None = None,
+) -> tuple[U8, F32]:  # fmt: skip
     region = reach(cell, shape, plan.tiling)
     pixels = _smoothed(plan, cube, region, pool)
 
-    def score(scorer: Scorer) -> F32:
+    def score(name: str, scorer: Scorer) -> F32:
         places = [plan.bands[one] for one in singly(scorer)]
-        found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool)
+        own = handed[name] if handed else None
+        found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool, own)
         return np.asarray(found[0])
 
-    scores = {name: score(scorer) for name, scorer in plan.scorers.items()}
+    scores = {name: score(name, scorer) for name, scorer in plan.scorers.items()}
     lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
     analysed = exclusion == 0

@@ -59,6 +59,19 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class Heavy(Protocol):
+    """A scorer that takes memory of its own beside the pixels and scores of a tile."""
+
+    def memory_mb(self, tile: tuple[int, int], threads: int) -> float:
+        """What it takes, with that many tiles (y, x) px at once; the same number whenever it is asked."""
+        ...
+
+    def release(self) -> None:
+        """Gives it back, until it scores again."""
+        ...
+
+
+@runtime_checkable
 class Method(Protocol):
     """Whatever must see the scene before it can score a tile; a scorer that need not returns itself."""
 

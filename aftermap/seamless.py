@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import lcm
 
 import numpy as np
@@ -45,25 +45,79 @@ class Tiling:
         return cls(size + surplus, halo, blend + surplus)
 
 
+@dataclass(frozen=True)
+class Handed:
+    """What tiles scored for one window have to say of the next ones, row by row of windows, so that each is scored once.
+
+    Nothing but time depends on it: what is not here is scored again, to the same scores. Kept are strips alone, of the
+    `blend` px that a tile reaches beyond its window; more only where the last tiles are pulled back to end flush.
+    """
+
+    right: dict[Window, tuple[Window, F32]] = field(default_factory=dict)
+    below: dict[Window, tuple[Window, F32]] = field(default_factory=dict)
+    """Tile -> a part of it, and the scores (class, y, x) there."""
+
+    def find(self, tile: Window, part: Window) -> F32 | None:
+        """Scores (class, y, x) of that part of a tile, if they are here."""
+        for held, scores in filter(None, (self.right.get(tile), self.below.get(tile))):
+            if held.overlap(part) == part:
+                return scores[(..., *part.within(held).slices)]
+        return None
+
+    def keep(self, tile: Window, weighing: Window, window: Window, scores: F32) -> None:
+        """Keeps what lies beyond the window of the part that weighs; `scores` (class, y, x) are of the whole tile."""
+        beyond = (
+            (self.right, weighing._replace(col=window.stop_col, width=weighing.stop_col - window.stop_col)),
+            (self.below, weighing._replace(row=window.stop_row, height=weighing.stop_row - window.stop_row)),
+        )
+        for side, part in beyond:
+            if part.height > 0 and part.width > 0:
+                side[tile] = (part, scores[(..., *part.within(tile).slices)].copy())
+
+    def forget(self, window: Window) -> None:
+        """Drops what neither this window nor one after it can ask for."""
+        for tile in [t for t, (part, _) in self.right.items() if not part.col <= window.col < part.stop_col]:
+            del self.right[tile]
+        for tile in [t for t, (part, _) in self.below.items() if part.stop_row <= window.row]:
+            del self.below[tile]
+
+
 def score_window(scorer: Scorer, read: Callable[[Window], F32], window: Window, shape: tuple[int, int], tiling: Tiling,
-                 pool: ThreadPoolExecutor | None = None) -> F32:  # fmt: skip
+                 pool: ThreadPoolExecutor | None = None, handed: Handed | None = None) -> F32:  # fmt: skip
     """Blended scores (class, y, x) of a window; NaN where the scorer's bands are not all observed.
 
     `read` gives pixels (band, y, x) of any window of the scene. Every tile of the scene's one tiling that weighs on the
-    window takes part, so that the result does not depend on the window.
+    window takes part, so that the result does not depend on the window, nor on what was `handed` on by windows before it.
     """
     region = reach(window, shape, tiling)
     pixels = read(region)
-    tiles = _tiles(window, shape, tiling)
-    scored = (pool.map if pool else map)(lambda t: _score_tile(scorer, pixels[(..., *t.within(region).slices)]), tiles)
-    if len(tiles) == 1:
-        blended = next(iter(scored))
-    else:
-        blended = _blend(tiles, scored, region, shape, tiling, len(scorer.classes))
-    inner = window.within(region).slices
-    out: F32 = np.array(blended[(..., *inner)], np.float32)
-    out[:, ~np.isfinite(pixels[(..., *inner)]).all(axis=0)] = np.nan
+    handed = handed or Handed()
+    handed.forget(window)
+    parts = {tile: _weighing(tile, shape, tiling) for tile in _tiles(window, shape, tiling)}
+    inside = {tile: cut for tile, part in parts.items() if (cut := part.overlap(window)) is not None}
+    known = {tile: handed.find(tile, cut) for tile, cut in inside.items()}
+    missing = [tile for tile, found in known.items() if found is None]
+    scored = (pool.map if pool else map)(lambda t: _score_tile(scorer, pixels[(..., *t.within(region).slices)]), missing)
+
+    def pieces() -> Iterator[tuple[Window, Window, F32]]:
+        for tile, cut in inside.items():
+            if (found := known.pop(tile)) is None:
+                whole = next(scored)
+                handed.keep(tile, parts[tile], window, whole)
+                found = whole[(..., *cut.within(tile).slices)]
+            yield tile, cut, found
+
+    out = (_blend if tiling.blend else _laid)(pieces(), window, shape, tiling, len(scorer.classes))
+    out[:, ~np.isfinite(pixels[(..., *window.within(region).slices)]).all(axis=0)] = np.nan
     return out
+
+
+def _weighing(tile: Window, shape: tuple[int, int], tiling: Tiling) -> Window:
+    """The part of a tile that has any weight: all but `trim` px at edges that are not the scene's."""
+    row, col = (start + (tiling.trim if start else 0) for start in tile[:2])
+    stops = ((tile.stop_row, shape[0]), (tile.stop_col, shape[1]))
+    stop_row, stop_col = (stop - (tiling.trim if stop < length else 0) for stop, length in stops)
+    return Window(row, col, stop_row - row, stop_col - col)
 
 
 def _tiles(window: Window, shape: tuple[int, int], tiling: Tiling) -> list[Window]:
@@ -107,33 +161,34 @@ def _score_tile(scorer: Scorer, pixels: F32) -> F32:
 
 
 def _blend(
-    tiles: Sequence[Window], scored: Iterator[F32], region: Window, shape: tuple[int, int], tiling: Tiling, classes: int
+    pieces: Iterator[tuple[Window, Window, F32]], window: Window, shape: tuple[int, int], tiling: Tiling, classes: int
 ) -> F32:
-    """Weighted mean of overlapping tiles. Weights are whole numbers and sums float64: tiles that agree lose no bit."""
-    if tiling.blend == 0:
-        return _laid(tiles, scored, region, tiling, classes)
-    total = np.zeros((classes, region.height, region.width))
-    weigh_y, weigh_x = np.zeros(region.height), np.zeros(region.width)
-    for tile, scores in zip(tiles, scored, strict=True):
+    """Weighted mean of overlapping tiles, each with its part of the window and the scores there. Weights are whole numbers and
+    sums float64: tiles that agree lose no bit."""
+    total = np.zeros((classes, window.height, window.width))
+    weigh_y, weigh_x = np.zeros(window.height), np.zeros(window.width)
+    rows, cols = set(), set()
+    for tile, part, scores in pieces:
         wy = taper(tile.height, trim=tiling.trim, ramp=tiling.blend, at_start=tile.row == 0, at_end=tile.stop_row == shape[0])
         wx = taper(tile.width, trim=tiling.trim, ramp=tiling.blend, at_start=tile.col == 0, at_end=tile.stop_col == shape[1])
-        ys, xs = tile.within(region).slices
+        (ys, xs), (own_y, own_x) = part.within(window).slices, part.within(tile).slices
+        wy, wx = wy[own_y], wx[own_x]
         total[:, ys, xs] += scores * (wy[:, None] * wx[None, :])
-        if tile.col == tiles[0].col:
+        if tile.row not in rows:
             weigh_y[ys] += wy
-        if tile.row == tiles[0].row:
+        if tile.col not in cols:
             weigh_x[xs] += wx
-    weight = np.maximum(weigh_y, 1)[:, None] * np.maximum(weigh_x, 1)[None, :]  # 0 only where the window does not reach
-    total /= weight
+        rows.add(tile.row)
+        cols.add(tile.col)
+    total /= weigh_y[:, None] * weigh_x[None, :]
     return total.astype(np.float32)
 
 
-def _laid(tiles: Sequence[Window], scored: Iterator[F32], region: Window, tiling: Tiling, classes: int) -> F32:
+def _laid(
+    pieces: Iterator[tuple[Window, Window, F32]], window: Window, shape: tuple[int, int], tiling: Tiling, classes: int
+) -> F32:
     """Scores of tiles that need no blending, side by side: where two of them see enough context they agree."""
-    out = np.zeros((classes, region.height, region.width), np.float32)
-    for tile, scores in zip(tiles, scored, strict=True):
-        top, left = (tiling.trim if first > low else 0 for first, low in ((tile.row, region.row), (tile.col, region.col)))
-        out[
-            :, tile.row - region.row + top : tile.stop_row - region.row, tile.col - region.col + left : tile.stop_col - region.col
-        ] = scores[:, top:, left:]
+    out = np.zeros((classes, window.height, window.width), np.float32)
+    for _, part, scores in pieces:
+        out[(..., *part.within(window).slices)] = scores
     return out

@@ -21,11 +21,11 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise", "engine", "choice",
-        "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats",
-        "augment", "samples",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
+        "batchnorm", "liveness", "engine", "choice", "splits", "chips", "chipfolder", "cutting", "datasets",
+        "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
     ),
-    ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
+    ("torchdoor", "batches", "encoders", "unet", "surgery", "export", "model", "losses", "objectives", "checkpoint", "schedules"),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",

@@ -17,8 +17,9 @@ from aftermap.card import Card
 from aftermap.encoders import Weights
 from aftermap.engine import openvino
 from aftermap.errors import AftermapError, UnknownNameError
+from aftermap.export import Graph, export
 from aftermap.journal import sha256
-from aftermap.model import WEIGHTS, Graph, Model, Spec, build, export, load, save
+from aftermap.model import WEIGHTS, Model, Spec, build, load, save
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import nn, timm, torch
 from aftermap.unet import WINNERS

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aftermap.errors import UsageError
 from aftermap.predict import Plan
 from aftermap.scorer import F32, Bool, LayerBands, Scorer
-from aftermap.seamless import Tiling, score_window
+from aftermap.seamless import Handed, Tiling, score_window
 from aftermap.tiles import Window, blocks, starts, taper
 
 ONE_BAND = (LayerBands("after", ("VV",), "dB"),)
@@ -164,6 +165,55 @@ def test_blocks_and_their_cores_cover_the_scene_once(height: int, width: int, me
         rows, cols = sorted({w.row for w in windows}), sorted({w.col for w in windows})
         assert {(w.row, w.col) for w in windows} == {(r, c) for r in rows for c in cols}
         assert all(0 <= w.row < w.stop_row <= height and 0 <= w.col < w.stop_col <= width for w in windows)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Scores that differ from tile to tile, and how many tiles were scored."""
+
+    tiles: list[int]
+    halo_px: int = 40
+    multiple_of: int = 1
+    inputs = ONE_BAND
+    classes = ("flood",)
+
+    def __call__(self, pixels: F32, valid: Bool) -> F32:
+        self.tiles.append(1)
+        return np.full((1, 1, *pixels.shape[2:]), abs(np.tanh(pixels[0, 0, ::7, ::7].sum())), np.float32)
+
+    def memory_mb(self, tile: tuple[int, int], threads: int) -> float:
+        return float(tile[0] * tile[1] * 1e-3)
+
+    def release(self) -> None:
+        self.tiles.clear()
+
+
+@pytest.mark.parametrize("skipped", [(), (0,), (1, 4), (3,)])
+def test_each_tile_is_scored_once_whatever_was_handed_on(skipped: tuple[int, ...]) -> None:
+    """Row by row of blocks; where a run resumes in the middle more is scored, to the same scores."""
+    scorer, shape = Counting([]), (1648, 2160)  # whole strides, so that no tile is pulled back
+    pixels = np.random.default_rng(2).normal(size=(1, *shape)).astype(np.float32)
+    tiling, handed = Tiling.of(scorer), Handed()
+    found = Plan({"counting": scorer}, 0.5, False, 820).blocks(shape)
+    assert len(found) == 12
+    for n, window in enumerate(found):
+        if n not in skipped:
+            one = score_window(scorer, lambda w: pixels[(..., *w.slices)], window, shape, tiling, handed=handed)
+            alone = score_window(Counting([]), lambda w: pixels[(..., *w.slices)], window, shape, tiling)
+            np.testing.assert_array_equal(one, alone)
+    every = len(starts(shape[0], tiling.size, tiling.stride)) * len(starts(shape[1], tiling.size, tiling.stride))
+    assert len(scorer.tiles) == every if not skipped else len(scorer.tiles) < 2 * every
+    assert sum(part[0].width * part[0].height for part in [*handed.right.values(), *handed.below.values()]) < 4 * 32 * shape[1]
+
+
+def test_what_a_scorer_takes_is_left_out_of_the_blocks() -> None:
+    blocks_at = {mb: len(Plan({"counting": Counting([])}, 0.5, False, mb).blocks((3000, 3000))) for mb in (820, 900, 1100)}
+    assert blocks_at[820] > blocks_at[900] > blocks_at[1100]
+    with pytest.raises(UsageError, match="of which counting itself takes 389") as caught:
+        Plan({"counting": Counting([])}, 0.5, False, 760).blocks((3000, 3000))
+    assert caught.value.code == "memory"
+    least = int(caught.value.repair.split()[-1])
+    assert Plan({"counting": Counting([])}, 0.5, False, least).blocks((3000, 3000))
 
 
 def test_overlap_and_padding_stay_inside() -> None:

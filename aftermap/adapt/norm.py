@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import engine
-from aftermap.engine import Statistics
+from aftermap.batchnorm import MEANS, VARIANCES, Statistics, named, statistics_of
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
@@ -80,11 +80,10 @@ class Norms:
     @classmethod
     def open(cls, folder: Path) -> Norms:
         """Raises InputRefusedError ("no-batch-norm") where the network has none, or its graph keeps it to itself."""
-        graph = engine.graph_of(folder)
-        if graph.suffix == ".xml":
+        if (graph := folder / "graph.xml").is_file():
             model = engine.openvino().Core().read_model(graph)
-            if (known := engine.statistics_of(model)) is not None:
-                return cls(graph, known, tuple(sorted(_slices(engine.named(model, engine.MEANS)))))
+            if (known := statistics_of(model)) is not None:
+                return cls(graph, known, tuple(sorted(_slices(named(model, MEANS)))))
         what = f"the graph of {folder} has no batch norm whose statistics could be estimated anew"
         raise InputRefusedError(what, repair="take a model with batch norm, exported by this version", code="no-batch-norm")
 
@@ -152,7 +151,7 @@ def _slices(node: Any) -> dict[tuple[int, int], Any]:
 def _by_batch(library: Any, model: Any) -> None:
     """Makes every batch norm of a graph use the statistics of what enters it, and gives them out in place of the scores."""
     ops = library.opset13
-    means, variances = (_slices(engine.named(model, name)) for name in (engine.MEANS, engine.VARIANCES))
+    means, variances = (_slices(named(model, name)) for name in (MEANS, VARIANCES))
     axes, out = ops.constant(np.array([0, 2, 3], np.int64)), ([], [], [])  # type: tuple[Any, tuple[list[Any], list[Any], list[Any]]]
     for layer in sorted(means):
         (subtract,) = (t.get_node() for t in means[layer].output(0).get_target_inputs())

@@ -81,6 +81,8 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--baseline/--no-baseline", default=True, help="Run the methods without training beside a model.  [default: yes]")
 @click.option("--precision", default="auto", show_default=True, help="Of a model: f32, bf16, or what a trial here allows.")
 @click.option("--engine", default="auto", show_default=True, help="Of a model: openvino or onnxruntime.")
+@click.option("--adapt", type=click.IntRange(0), default=0, help="Crops of the scene to estimate a model's batch norm anew from.")
+@click.option("--adapt-mode", default="ema", show_default=True, help="Of --adapt: ema, reset, prior or batch.")
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
 @click.option(

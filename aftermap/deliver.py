@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,10 @@ class Options:
     """Of networks: "f32", "bf16", or what a trial on this machine allows."""
     engine: str = "auto"
     """Of networks: "openvino", "onnxruntime", or the first that is installed and has a graph to run."""
+    adapt: int = 0
+    """Unlabelled crops of the scene that batch norm of networks is estimated anew from; 0: it stays as it was trained."""
+    adapt_mode: str = "ema"
+    """Of adapt.norm.MODES."""
     baseline: bool = True
     """Whether the methods without training run beside a network."""
     keep_scores: bool = False
@@ -191,6 +195,8 @@ class _Job:
         options = self.options
         how = {"precision": options.precision, "engine": options.engine}
         chosen = choose(self.scene, self.method, model=options.model, baseline=options.baseline, how=how)
+        if options.adapt:
+            chosen = _adapting(chosen, options)
         facts = known(self.scene, self.method, options, chosen, look=self._look, assets=self.assets, footprints=self.footprints)
         with journal.Journal(self.out, journal.digest(facts)) as log:
             if not log.open(overwrite=self.options.overwrite):
@@ -277,6 +283,17 @@ class _Job:
             "exclusion": palette.paint_exclusion(codes["exclusion"]),
             "agreement": palette.paint_agreement(codes["agreement"], len(run["methods"]["ran"])),
         }
+
+
+def _adapting(chosen: Chosen, options: Options) -> Chosen:
+    """Its networks with the statistics of the scene at hand; what they were calibrated to be does not hold for these."""
+    if not chosen.models:
+        raise UsageError("--adapt is of networks, and none runs here", repair="give --model, or leave it out")
+    from aftermap.adapt.norm import Adaptation, AtHand  # with openvino, which most maps do without
+
+    how = Adaptation(options.adapt, options.adapt_mode)
+    networks: dict[str, Any] = {n: AtHand(m, how) for n, m in chosen.methods.items() if n in chosen.models}  # type: ignore[arg-type]
+    return replace(chosen, methods=chosen.methods | networks, calibrations=dict.fromkeys(chosen.models))
 
 
 def _numbers(scorer: Scorer) -> dict[str, Any]:

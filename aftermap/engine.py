@@ -145,15 +145,15 @@ class Network:
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, class, y, x), the hazard first, 0.5 where hazard begins."""
-        if self.scene_mean:
-            pixels = self._levelled(pixels)
-        scores = np.concatenate([self._run(one[None]) for one in pixels])
+        scores = np.concatenate([self._run(one[None]) for one in self.levelled(pixels)])
         if scores.shape != (len(pixels), len(self.classes), *pixels.shape[2:]):
             raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.classes)}")
         return self._centred(scores[:, self._order])
 
-    def _levelled(self, pixels: F32) -> F32:
-        """Pixels (n, band, y, x) brought from the scene's level to the card's."""
+    def levelled(self, pixels: F32) -> F32:
+        """Pixels (n, band, y, x) as the graph wants them: brought from the scene's level to the card's where it asks for that."""
+        if not self.scene_mean:
+            return pixels
         card, own = ([np.asarray(k, np.float32)[:, None, None] for k in pair] for pair in (
             (self.card.mean, self.card.std), (self.scene_mean, self.scene_std)))  # fmt: skip
         return np.asarray((pixels - own[0]) * (card[1] / own[1]) + card[0], np.float32)

@@ -9,17 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import aftermap as am
 from aftermap import engine
 from aftermap.adapt.norm import Adaptation, Norms, estimate
 from aftermap.batchnorm import Statistics
 from aftermap.card import Card
 from aftermap.engine import Network
-from aftermap.errors import InputRefusedError
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.export import Graph
 from aftermap.model import Model, Spec, build, save
 from aftermap.scorer import LayerBands
 from aftermap.surgery import Stated
+from aftermap.tiles import Window
 from aftermap.torchdoor import nn, torch
+from tests.conftest import grid, write
 from tests.networks import toy
 
 torch.set_num_threads(1)
@@ -110,3 +113,21 @@ def test_a_network_without_batch_norm_is_refused(tmp_path: Path) -> None:
         Norms.open(toy(tmp_path / "toy"))
     assert caught.value.code == "no-batch-norm"
     assert engine.graph_of(tmp_path / "toy", "openvino").is_file()
+
+
+def test_a_map_with_the_statistics_of_its_scene(tmp_path: Path) -> None:
+    """Other scores, uncalibrated, the crops on record; what has no batch norm, and a map without a network, are refused."""
+    saved(tmp_path / "model", "resnet18_half")
+    after = write(tmp_path / "after.tif", crops(1)[0][:, :, :90], grid((96, 90)), ("red", "green", "blue"))
+    maps = []
+    for adapt in (0, 5):
+        options = am.Options(model=str(tmp_path / "model"), baseline=False, adapt=adapt, keep_scores=True)
+        declared = {"after": am.Declared(sensor="vhr-rgb", unit="digital_number")}
+        maps.append(am.map(after, out=tmp_path / str(adapt), hazard="flood", options=options, declared=declared))
+    (told,) = (m.made_by["methods"]["ran"]["n"]["adapted"] for m in maps[1:])
+    assert "ema over 1 crops" in told
+    assert maps[1].made_by["parameters"]["adapt"] == [5, "ema"]
+    whole = Window(0, 0, 96, 90)
+    assert np.nanmax(np.abs(maps[0].score(whole) - maps[1].score(whole))) > 1e-3
+    with pytest.raises(UsageError, match="none runs here"):
+        am.map(after, out=tmp_path / "none", hazard="flood", options=am.Options(adapt=1))

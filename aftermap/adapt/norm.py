@@ -7,7 +7,7 @@ those of the target, or part of the way there. Crops pass one by one, each norma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from aftermap import engine
 from aftermap.batchnorm import MEANS, VARIANCES, Statistics, named, statistics_of
+from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.journal import digest
 from aftermap.scene import Scene
-from aftermap.scorer import LayerBands
+from aftermap.scorer import LayerBands, Scorer
 from aftermap.tiles import Window, blocks
 
 F32 = npt.NDArray[np.float32]
@@ -135,6 +137,44 @@ def crops(scene: Scene, inputs: Sequence[LayerBands], how: Adaptation, *, multip
         if np.isfinite(pixels).all(axis=0).mean() >= LEAST_VALID:
             found += 1
             yield window, pixels
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """A network that maps a scene with the statistics of that scene: a method. Its calibration does not hold any more."""
+
+    network: Network
+    how: Adaptation
+
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.network.name
+
+    def why_not(self, scene: Scene) -> str:
+        """As the network says."""
+        return self.network.why_not(scene)
+
+    def prepare(self, scene: Scene) -> Scorer:
+        """The network, adapted. Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing")."""
+        network = self.network.prepare(scene)
+        assert isinstance(network, Network)
+        if network.engine != "openvino":
+            raise UsageError(
+                f"{network.engine} cannot adapt a network", repair="map with --engine openvino", code="engine-missing"
+            )
+        norms, taken = Norms.open(network.folder), []
+
+        def levelled() -> Iterator[F32]:
+            for window, pixels in crops(scene, network.inputs, self.how, multiple_of=network.multiple_of):
+                taken.append(window)
+                yield network.levelled(pixels[None])[0]
+
+        statistics = estimate(norms, levelled(), self.how)
+        places = ", ".join(f"({w.row}, {w.col})" for w in taken)
+        key = digest([statistics.means.tolist(), statistics.variances.tolist()])[:16]
+        words = f"{self.how.mode} over {len(taken)} crops of {SIDE_PX} px at (row, column) {places}; statistics {key}"
+        return replace(network, statistics=statistics, adapted=words)
 
 
 def _slices(node: Any) -> dict[tuple[int, int], Any]:

@@ -81,8 +81,8 @@ class Network:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The hazard first."""
-        return tuple(self.card.classes[k] for k in self._order)
+        """The hazard first, in words, then every class that is not called so."""
+        return (self._found, *(self.card.classes[k] for k in self._others))
 
     @property
     def halo_px(self) -> int:
@@ -112,16 +112,22 @@ class Network:
         return self
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
-        """Scores (n, class, y, x), the hazard first, 0.5 where hazard begins."""
+        """Scores (n, class, y, x): of the hazard, 0.5 where it begins, and as they are of the other classes."""
         scores = np.concatenate([self._run(one[None]) for one in pixels])
-        if scores.shape != (len(pixels), len(self.classes), *pixels.shape[2:]):
-            raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.classes)}")
-        return self._centred(scores[:, self._order])
+        if scores.shape != (len(pixels), len(self.card.classes), *pixels.shape[2:]):
+            raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.card.classes)}")
+        lead = np.minimum(scores[:, self.card.lead].sum(axis=1, keepdims=True), 1)
+        return np.concatenate([self._centred(lead), scores[:, self._others]], axis=1)
 
     @property
-    def _order(self) -> list[int]:
-        lead = self.card.lead
-        return [lead, *(k for k in range(len(self.card.classes)) if k != lead)]
+    def _found(self) -> str:
+        if len(self.card.classes) == 1:
+            return self.card.classes[0]
+        return " or ".join(self.card.classes[k] for k in self.card.lead)
+
+    @property
+    def _others(self) -> list[int]:
+        return [k for k, name in enumerate(self.card.classes) if name != self._found]
 
     def _centred(self, scores: F32) -> F32:
         """Scores bent in two straight lines so that the card's threshold lies at 0.5, the methods' own."""

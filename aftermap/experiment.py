@@ -75,7 +75,10 @@ def _refuse_taken(out: Path) -> None:
 
 def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
     dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
-    return survey(dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, progress=progress)
+    return survey(
+        dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, classes=recipe.classes,
+        whole=recipe.objective != "segment", progress=progress,
+    )  # fmt: skip
 
 
 def _one(recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, progress: Progress) -> dict[str, Any]:

@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration
+from aftermap import calibration, chiplabels
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import Card, Fit
+from aftermap.confusion import Confusion
 from aftermap.encoders import Weights, hub
 from aftermap.engine import Network
 from aftermap.evaluate import Evaluation
 from aftermap.losses import Sum
 from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
 from aftermap.model import Spec, build, save
+from aftermap.objectives.classify import Classify
+from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
 from aftermap.recipe import Recipe, Train
 from aftermap.samples import Samples
@@ -34,6 +37,8 @@ from aftermap.train import Plan, train
 Progress = Callable[[str, int, int], None]
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
+METRICS = {"map": "iou", "class": "macro_f1", "classes": "macro_f1", "number": "rmse"}
+"""What chooses the checkpoint where the recipe does not say; of several classes per pixel macro_iou."""
 WHY = "not compared with the method without training on real data"
 
 
@@ -48,23 +53,34 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
         assert step.train is not None
         _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
     card = save(folder, model, card)
-    pooled, _ = score(folder, samples, "validation", progress)
+    if samples.whole:
+        return card
+    pooled, _, _ = score(folder, samples, "validation", progress)
     card = replace(card, calibration=_fit(pooled, samples))
     card.write(folder)
     return card
 
 
-def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, dict[str, Counts]]:
-    """The saved network on every sample of a split: all pooled, and counts per event."""
+def score(
+    folder: Path, samples: Samples, split: str, progress: Progress
+) -> tuple[Evaluation, dict[str, Counts], dict[str, Confusion]]:
+    """The saved network on every sample of a split: the hazard of all pooled, counts of it per event, and those of classes."""
     network = Network.open(folder, precision="f32")
-    table, pooled = network.calibration, Evaluation(split)
+    table, pooled, classes = network.calibration, Evaluation(split), network.card.classes
+    lead = network.card.lead if len(classes) > 1 else (1,)
     of_event: dict[str, Counts] = {}
+    of_classes: dict[str, Confusion] = {}
     names = samples.ids(split)
     for done, name in enumerate(names, 1):
         chip = samples.read(name)
         assert chip.truth is not None
-        scores = network(chip.pixels[None], chip.valid[None])[0, 0]
-        truth = np.where(chip.truth == 255, -1, chip.truth.astype(np.int8)).astype(np.int8)
+        each = network(chip.pixels[None], chip.valid[None])[0]
+        if len(classes) > 1:
+            mapped = each[[network.classes.index(c) for c in classes]].argmax(axis=0)
+            found = Confusion.of(classes, chip.truth[chip.labelled], mapped[chip.labelled])
+            of_classes[chip.event] = of_classes[chip.event] + found if chip.event in of_classes else found
+        scores = each[0]
+        truth = np.where(chip.truth == 255, -1, np.isin(chip.truth, lead)).astype(np.int8)
         extent = np.where(chip.valid, scores > 0.5, 255).astype(np.uint8)
         one = Evaluation(chip.event, ranking=pooled.ranking, reliability=pooled.reliability)
         one.add(truth, extent, scores, table(scores).astype(np.float32) if table else scores)
@@ -73,7 +89,7 @@ def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tup
             setattr(pooled, word, getattr(pooled, word) + getattr(one, word))
         of_event[chip.event] = of_event.get(chip.event, Counts()) + one.counts
         progress(f"score {split}", done, len(names))
-    return pooled, of_event
+    return pooled, of_event, of_classes
 
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
@@ -82,11 +98,27 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
+    hazard_classes = () if samples.whole else recipe.map.hazard_classes or samples.classes[1:]
     return Card(
-        name=name, hazard=recipe.hazard, classes=(recipe.hazard,), inputs=samples.inputs, mean=samples.normaliser.mean,
+        name=name, hazard=recipe.hazard, classes=samples.classes or (recipe.hazard,), hazard_classes=hazard_classes,
+        gives=_gives(recipe, samples), inputs=samples.inputs, mean=samples.normaliser.mean,
         std=samples.normaliser.std, halo_px=HALO_PX, multiple_of=32, training_data=data, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
+
+
+def _gives(recipe: Recipe, samples: Samples) -> str:
+    if recipe.objective != "classify":
+        return {"segment": "map", "regress": "number"}[recipe.objective]
+    first = samples.read(samples.ids("train")[0]).target
+    return "classes" if isinstance(first, tuple) else "class"
+
+
+def _objective(step: Train, samples: Samples) -> Segment | Classify | Regress:
+    loss = Sum(step.losses, step.class_weights or None)
+    if step.objective == "regress":
+        return Regress(loss)
+    return (Classify if step.objective == "classify" else Segment)(loss, len(samples.classes) or 2)
 
 
 def _spec(recipe: Recipe, samples: Samples) -> Spec:
@@ -95,18 +127,22 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
         dates[one.layer] = dates.get(one.layer, 0) + len(one.bands)
     said, bands = recipe.model, tuple(dates.values())
     fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
-    return Spec(said.encoder, said.decoder, bands, fusion=fusion, widths=said.widths)
+    gives = _gives(recipe, samples)
+    outputs = 1 if gives == "number" else len(samples.classes) or 1
+    decoder = "pool" if samples.whole else said.decoder
+    return Spec(said.encoder, decoder, bands, outputs, fusion, said.widths, recipe.chips.upsample, gives)
 
 
 def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> None:
     learning, checking = samples.ids("train"), samples.ids("validation")
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
+    metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
         steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options={"warmup": step.warmup},
-        every=step.every or max(1, steps // 10), metric=step.metric, smallest=step.metric == "loss", patience=step.patience,
+        every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
         seed=seed,
     )  # fmt: skip
-    objective = Segment(Sum(step.losses, step.class_weights or None))
+    objective = _objective(step, samples)
     augment = Augment() if step.augment else None
     train(
         model, objective,
@@ -150,11 +186,21 @@ def row(recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress:
     scores: dict[str, Any] | None = None
     of_event: dict[str, Counts] = {}
     beside: dict[str, Any] = {}
-    if samples.ids("test"):
-        pooled, of_event = score(folder, samples, "test", progress)
+    more: dict[str, Any] = {"classes": list(samples.classes)}
+    if samples.ids("test") and samples.whole:
+        scores, beside, tallies = chiplabels.score(folder, samples, "test")
+        more |= tallies
+    elif samples.ids("test"):
+        pooled, of_event, of_classes = score(folder, samples, "test", progress)
         scores, beside = pooled.row(), trivial(pooled.counts)
+        if of_classes:
+            whole = sum(of_classes.values(), start=Confusion.none(samples.classes))
+            scores, beside = scores | whole.scores(), beside | {"commonest": whole.commonest().scores()}
+            more["confusion"] = {event: c.cells.tolist() for event, c in sorted(of_classes.items())}
+    if scores is not None:
         known = {k: v for k, v in scores.items() if v is not None}
-        card = replace(card, scores=({"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": len(of_event)},))
+        events = len(samples.events["test"])
+        card = replace(card, scores=({"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": events},))
         card.write(folder)
     return {
         "recipe": recipe.name, "recipe_sha256": recipe.sha256, "seed": card.seed, "data": samples.dataset.name,
@@ -164,5 +210,5 @@ def row(recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress:
         "untouched": bool(samples.ids("test")), "weights_sha256": card.sha256["model.safetensors"],
         "versions": {"aftermap": version("aftermap"), **card.versions},
         "made_by": card.made_by, "scores": scores, "trivial": beside,
-        "counts": {event: asdict(c) for event, c in sorted(of_event.items())},
+        "counts": {event: asdict(c) for event, c in sorted(of_event.items())}, **more,
     }  # fmt: skip

@@ -48,6 +48,10 @@ class Spec:
     """early: all dates at once. siamese: the same encoder on each date, features side by side."""
     widths: tuple[int, ...] = ()
     """Channels of the decoder d1 to d5, shallow to deep; empty for the decoder's own."""
+    upsample: int = 1
+    """The encoder sees images enlarged so many times; logits come back to the image's own grid as means (methods.md C)."""
+    gives: str = "map"
+    """As the card's: what the outputs are, for the graph that gives them in [0, 1] or, of a number, as they are."""
 
     def __post_init__(self) -> None:
         for kind, given, known in (("fusion", self.fusion, FUSIONS), ("decoder", self.decoder, DECODERS)):
@@ -75,6 +79,13 @@ class Model(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """As the class says."""
+        times = self.spec.upsample
+        if times > 1:
+            pixels = functional.interpolate(pixels, scale_factor=times, mode="bilinear", align_corners=False)
+        logits: Tensor = self._seen(pixels)
+        return functional.avg_pool2d(logits, times) if times > 1 and logits.ndim == 4 else logits
+
+    def _seen(self, pixels: Tensor) -> Tensor:
         if self.spec.fusion == "siamese":
             seen = [self.encoder(one) for one in torch.split(pixels, list(self.spec.bands), dim=1)]
             features = [torch.cat(same, dim=1) for same in zip(*seen, strict=True)]
@@ -144,10 +155,13 @@ class Graph(nn.Module):
         self.std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, raw: Tensor) -> Tensor:
-        """(n, band, y, x) -> (n, class, y, x) in [0, 1]."""
+        """(n, band, y, x) -> (n, class, y, x) in [0, 1]; (n, class) or (n, 1) of whole chips."""
         missing = torch.isnan(raw).any(dim=1, keepdim=True)  # (n, 1, y, x)
-        logits = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
-        return torch.sigmoid(logits) if logits.shape[1] == 1 else functional.softmax(logits, dim=1)
+        logits: Tensor = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
+        if self.model.spec.gives == "number":
+            return logits
+        alone = logits.shape[1] == 1 or self.model.spec.gives == "classes"
+        return torch.sigmoid(logits) if alone else functional.softmax(logits, dim=1)
 
 
 def export(model: Model, folder: Path, card: Card, *, fp16: bool = True) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ U8 = npt.NDArray[np.uint8]
 BASE_MB, MOST_CORES = 350, 3
 """What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
+LEVELS = 250
+"""Scores of classes are kept as whole numbers up to this; 0 where not analysed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Plan:
     """Methods whose mean likelihood is the map; empty for the leading one alone."""
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By method, where there is a table; else likelihood is the score."""
+    told_apart: str = ""
+    """The method whose scores of every class are kept beside the map (Parts.classes); empty for none."""
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -81,7 +85,7 @@ class Plan:
 
     def _block_px(self) -> float:
         """Pixels a block may have: three blocks are in flight (read ahead, scored, written)."""
-        blended = 40 * len(self.scorers) if self.tiling.blend else 0
+        blended = sum(40 + 16 * (len(s.classes) - 1) for s in self.scorers.values()) if self.tiling.blend else 0
         per_px = 3 * 4 * len(self.stored) + blended + 3 * (len(PLANES) + 4)
         room = self.memory_mb - BASE_MB
         if room * 1e6 < per_px * CORE_PX**2:
@@ -108,10 +112,10 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         writing: Future[None] | None = None
         for n, (block, cube) in enumerate(zip(todo, cubes, strict=True)):
-            planes, score = _map_block(scene, plan, block, cube, pool)
+            mapped = _map_block(scene, plan, block, cube, pool)
             if writing:
                 writing.result()
-            writing = writer.submit(_store, scene, plan, journal, block, planes, score)
+            writing = writer.submit(_store, scene, plan, journal, block, mapped)
             progress(len(grid_blocks) - len(todo) + n + 1, len(grid_blocks))
         if writing:
             writing.result()
@@ -138,33 +142,44 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
-def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> tuple[U8, F32]:
-    """Planes (likelihood, extent, exclusion, agreement) and the scores (y, x) of a block.
+class _Mapped(NamedTuple):
+    """Of a block or core: PLANES (4, y, x), scores (y, x), and levels (class, y, x) of the method whose classes are kept."""
 
-    Where no tiles are blended each core is mapped on its own, start to end, by one thread.
-    """
+    planes: U8
+    scores: F32
+    classes: U8
+
+
+def _map_block(scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor) -> _Mapped:
+    """What is made of a block. Where no tiles are blended each core is mapped on its own, start to end, by one thread."""
     if plan.tiling.blend:
         return _map_cell(scene.shape, plan, block, cube, block, pool)
-    planes, scores = np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32)
+    kept = len(plan.scorers[plan.told_apart].classes) - 1 if plan.told_apart else 0
+    whole = _Mapped(
+        np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32), np.empty((kept, *block[2:]), np.uint8)
+    )
     cells = plan.cores(block, scene.shape)
     for cell, found in zip(cells, pool.map(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells), strict=True):
         at = cell.within(block).slices
-        planes[(..., *at)], scores[at] = found
-    return planes, scores
+        whole.planes[(..., *at)], whole.scores[at], whole.classes[(..., *at)] = found
+    return whole
 
 
 def _map_cell(
     shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None
-) -> tuple[U8, F32]:
+) -> _Mapped:
     region = reach(cell, shape, plan.tiling)
     pixels = _smoothed(plan, cube, region, pool)
 
-    def score(scorer: Scorer) -> F32:
+    def score(scorer: Scorer, kept: slice) -> F32:
         places = [plan.bands[one] for one in singly(scorer)]
         found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool)
-        return np.asarray(found[0])
+        return np.asarray(found[kept])
 
-    scores = {name: score(scorer) for name, scorer in plan.scorers.items()}
+    every = {name: score(s, slice(None if name == plan.told_apart else 1)) for name, s in plan.scorers.items()}
+    scores = {name: one[0] for name, one in every.items()}
+    apart = every[plan.told_apart][1:] if plan.told_apart else np.zeros((0, cell.height, cell.width), np.float32)
+    levels = np.rint(np.nan_to_num(apart) * LEVELS).astype(np.uint8)
     lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
     analysed = exclusion == 0
@@ -174,7 +189,7 @@ def _map_cell(
     planes = np.stack([np.rint(likely * 100).astype(np.uint8), filled > plan.threshold, exclusion, votes], dtype=np.uint8)
     for plane in (planes[0], planes[1], planes[3]):
         plane[~analysed] = NOT_ANALYSED
-    return planes, np.where(analysed, lead, np.float32(np.nan))
+    return _Mapped(planes, np.where(analysed, lead, np.float32(np.nan)), np.where(analysed, levels, np.uint8(0)))
 
 
 def _smoothed(plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor | None) -> F32:
@@ -213,16 +228,21 @@ def part_name(block: Window) -> str:
     return "part-{}-{}-{}-{}".format(*block)
 
 
-def _store(scene: Scene, plan: Plan, journal: Journal, block: Window, planes: U8, score: F32) -> None:
+def _store(scene: Scene, plan: Plan, journal: Journal, block: Window, mapped: _Mapped) -> None:
     name, grid = part_name(block), scene.grid[block.slices]
     whole = Window(0, 0, block.height, block.width)
     files = {f"{name}.tif": journal.part(f"{name}.partial.tif")}
     with raster.Writer(files[f"{name}.tif"], grid, dtype="uint8", descriptions=PLANES) as part:
-        part.write(planes, whole)
+        part.write(mapped.planes, whole)
     if plan.keep_scores:
         files[f"{name}.score.tif"] = journal.part(f"{name}.score.partial.tif")
         with raster.Writer(files[f"{name}.score.tif"], grid, dtype="float32", descriptions=["score"]) as part:
-            part.write(score[None], whole)
+            part.write(mapped.scores[None], whole)
+    if plan.told_apart:
+        files[f"{name}.classes.tif"] = journal.part(f"{name}.classes.partial.tif")
+        classes = plan.scorers[plan.told_apart].classes[1:]
+        with raster.Writer(files[f"{name}.classes.tif"], grid, dtype="uint8", descriptions=classes) as part:
+            part.write(mapped.classes, whole)
     journal.finish(name, files)
 
 
@@ -240,6 +260,10 @@ class Parts:
     def score(self, window: Window) -> F32:
         """The float scores (y, x) that the extent is cut from, NaN where not analysed."""
         return np.asarray(self._gather(window, "score.tif", [1], np.float32)[0])
+
+    def classes(self, window: Window, count: int) -> U8:
+        """Levels (class, y, x) from 0 to LEVELS of each of `count` classes of the method that tells them apart."""
+        return np.asarray(self._gather(window, "classes.tif", range(1, count + 1), np.uint8))
 
     def _gather(self, window: Window, ending: str, bands: Sequence[int], dtype: Any) -> npt.NDArray[Any]:
         out = np.empty((len(bands), window.height, window.width), dtype)

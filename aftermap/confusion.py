@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,11 +100,6 @@ class Confusion:
         return {
             "localisation_f1": buildings, "damage_f1": damage, "xview2": 0.3 * (buildings or 0.0) + 0.7 * damage,
         }  # fmt: skip
-
-
-def stored(facts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> dict[str, Confusion]:
-    """By event, from the rows that a file holds."""
-    return {event: Confusion(tuple(classes), np.asarray(cells, np.int64)) for event, cells in facts.items()}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

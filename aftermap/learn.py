@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration, chiplabels
+from aftermap import calibration, classed
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import Card, Fit
-from aftermap.confusion import Confusion
 from aftermap.encoders import Weights, hub
 from aftermap.engine import Network
 from aftermap.evaluate import Evaluation
@@ -55,32 +54,24 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
     card = save(folder, model, card)
     if samples.whole:
         return card
-    pooled, _, _ = score(folder, samples, "validation", progress)
+    pooled, _ = score(folder, samples, "validation", progress)
     card = replace(card, calibration=_fit(pooled, samples))
     card.write(folder)
     return card
 
 
-def score(
-    folder: Path, samples: Samples, split: str, progress: Progress
-) -> tuple[Evaluation, dict[str, Counts], dict[str, Confusion]]:
-    """The saved network on every sample of a split: the hazard of all pooled, counts of it per event, and those of classes."""
+def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, dict[str, Counts]]:
+    """The saved network on every sample of a split: the hazard of all pooled, and counts of it per event."""
     network = Network.open(folder, precision="f32")
-    table, pooled, classes = network.calibration, Evaluation(split), network.card.classes
-    lead = network.card.lead if len(classes) > 1 else (1,)
+    samples = samples.hazard(network.card.lead)
+    table, pooled = network.calibration, Evaluation(split)
     of_event: dict[str, Counts] = {}
-    of_classes: dict[str, Confusion] = {}
     names = samples.ids(split)
     for done, name in enumerate(names, 1):
         chip = samples.read(name)
         assert chip.truth is not None
-        each = network(chip.pixels[None], chip.valid[None])[0]
-        if len(classes) > 1:
-            mapped = each[[network.classes.index(c) for c in classes]].argmax(axis=0)
-            found = Confusion.of(classes, chip.truth[chip.labelled], mapped[chip.labelled])
-            of_classes[chip.event] = of_classes[chip.event] + found if chip.event in of_classes else found
-        scores = each[0]
-        truth = np.where(chip.truth == 255, -1, np.isin(chip.truth, lead)).astype(np.int8)
+        scores = network(chip.pixels[None], chip.valid[None])[0, 0]
+        truth = np.where(chip.truth == 255, -1, chip.truth.astype(np.int8)).astype(np.int8)
         extent = np.where(chip.valid, scores > 0.5, 255).astype(np.uint8)
         one = Evaluation(chip.event, ranking=pooled.ranking, reliability=pooled.reliability)
         one.add(truth, extent, scores, table(scores).astype(np.float32) if table else scores)
@@ -89,7 +80,7 @@ def score(
             setattr(pooled, word, getattr(pooled, word) + getattr(one, word))
         of_event[chip.event] = of_event.get(chip.event, Counts()) + one.counts
         progress(f"score {split}", done, len(names))
-    return pooled, of_event, of_classes
+    return pooled, of_event
 
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
@@ -98,10 +89,12 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
+    gives = _gives(recipe, samples)
+    several = bool(samples.classes) and gives != "number"
     hazard_classes = () if samples.whole else recipe.map.hazard_classes or samples.classes[1:]
     return Card(
-        name=name, hazard=recipe.hazard, classes=samples.classes or (recipe.hazard,), hazard_classes=hazard_classes,
-        gives=_gives(recipe, samples), inputs=samples.inputs, mean=samples.normaliser.mean,
+        name=name, hazard=recipe.hazard, classes=samples.classes if several else (recipe.hazard,), hazard_classes=hazard_classes,
+        gives=gives, inputs=samples.inputs, mean=samples.normaliser.mean,
         std=samples.normaliser.std, halo_px=HALO_PX, multiple_of=32, training_data=data, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
@@ -186,17 +179,12 @@ def row(recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress:
     scores: dict[str, Any] | None = None
     of_event: dict[str, Counts] = {}
     beside: dict[str, Any] = {}
-    more: dict[str, Any] = {"classes": list(samples.classes)}
-    if samples.ids("test") and samples.whole:
-        scores, beside, tallies = chiplabels.score(folder, samples, "test")
-        more |= tallies
-    elif samples.ids("test"):
-        pooled, of_event, of_classes = score(folder, samples, "test", progress)
+    if samples.ids("test") and not samples.whole:
+        pooled, of_event = score(folder, samples, "test", progress)
         scores, beside = pooled.row(), trivial(pooled.counts)
-        if of_classes:
-            whole = sum(of_classes.values(), start=Confusion.none(samples.classes))
-            scores, beside = scores | whole.scores(), beside | {"commonest": whole.commonest().scores()}
-            more["confusion"] = {event: c.cells.tolist() for event, c in sorted(of_classes.items())}
+    several = classed.score(folder, samples, "test") if samples.ids("test") and (samples.classes or samples.whole) else None
+    if several is not None:
+        scores, beside = (scores or {}) | several.scores, beside | several.trivial
     if scores is not None:
         known = {k: v for k, v in scores.items() if v is not None}
         events = len(samples.events["test"])
@@ -210,5 +198,6 @@ def row(recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress:
         "untouched": bool(samples.ids("test")), "weights_sha256": card.sha256["model.safetensors"],
         "versions": {"aftermap": version("aftermap"), **card.versions},
         "made_by": card.made_by, "scores": scores, "trivial": beside,
-        "counts": {event: asdict(c) for event, c in sorted(of_event.items())}, **more,
+        "counts": {event: asdict(c) for event, c in sorted(of_event.items())},
+        "classes": list(samples.classes), "by_event": several.by_event if several else {},
     }  # fmt: skip

@@ -59,7 +59,7 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
     """Rows grouped by recipe and data, seeds together, one line for each metric."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["scores"] is not None:
+        if row["scores"] is not None and row["counts"]:  # labels of whole chips have no pixels to count
             groups.setdefault((row["recipe"], row["recipe_sha256"], row["data_sha256"]), []).append(row)
     return [_line(metric, group) for group in groups.values() for metric in METRICS]
 

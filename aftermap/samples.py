@@ -69,6 +69,13 @@ class Samples:
         known = {*self.events["train"], *self.events["validation"]}
         return bool(self.events["test"]) and known.isdisjoint(self.events["test"])
 
+    def hazard(self, lead: Sequence[int]) -> Samples:
+        """The same samples, of whose classes those at the places `lead` are the hazard, 1, and the others 0."""
+        if not self.classes:
+            return self
+        of = np.where(self.codes == UNKNOWN, UNKNOWN, np.isin(self.codes, lead))
+        return replace(self, codes=of.astype(np.uint8), classes=())
+
     def ids(self, split: str) -> list[str]:
         """Samples of a split."""
         return [name for name, side in self.sides.items() if side == split]

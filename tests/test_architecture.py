@@ -29,7 +29,7 @@ FLOORS = (
     ("train", "seamless", "predict", "evaluate", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "recipe", "chiplabels", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",
+        "recipe", "classed", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

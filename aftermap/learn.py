@@ -131,7 +131,7 @@ def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path,
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
     metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
-        steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options={"warmup": step.warmup},
+        steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options=_options(step, len(learning)),
         every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
         seed=seed,
     )  # fmt: skip
@@ -143,6 +143,12 @@ def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path,
         Batches(samples, checking, samples.normaliser, step.batch),
         plan, folder, said=lambda done, whole, _: progress("train", done, whole),
     )  # fmt: skip
+
+
+def _options(step: Train, chips: int) -> dict[str, Any]:
+    """Of the schedule, in steps."""
+    passed = {"milestones": [ceil(m * chips / step.batch) for m in step.milestones]} if step.milestones else {}
+    return {"warmup": step.warmup, **passed}
 
 
 def _fit(pooled: Evaluation, samples: Samples) -> Fit | None:

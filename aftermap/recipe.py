@@ -89,6 +89,8 @@ class Train:
     weight_decay: float = 1e-4
     schedule: str = "cosine"
     warmup: int = 0
+    milestones: tuple[int, ...] = ()
+    """Passes over the chips after which the rate halves, with the schedule "milestones"."""
     every: int = 0
     """Steps between validations; 0: a tenth of all."""
     metric: str = ""

@@ -24,6 +24,7 @@ SPLITS = ("train", "validation", "test")
 _OFFICIAL = {
     "train": "train",
     "training": "train",
+    "tier3": "train",
     "val": "validation",
     "validation": "validation",
     "valid": "validation",

@@ -275,7 +275,7 @@ def test_labels_of_whole_chips(
     split = {"train": ["a"], "validation": ["b"], "test": ["c"]}
     samples = survey(labelled(tmp_path, target), ["after"], split=split, whole=True)
     card = learn.learn(tmp_path / "m", asked, samples, seed=0, name="labels", made_by="a test", progress=lambda *_: None)
-    row = learn.row(asked, samples, tmp_path / "m", card, progress=lambda *_: None)
+    row, _ = learn.row(asked, samples, tmp_path / "m", card, progress=lambda *_: None)
     assert card.gives == gives
     assert set(words) <= set(row["scores"])
     assert all(np.isfinite(row["scores"][w]) for w in words)

@@ -40,7 +40,7 @@ class Classed:
 
 def score(folder: Path, samples: Samples, split: str) -> Classed:
     """The saved network on every sample of a split, those of unknown truth left out."""
-    if not samples.whole:
+    if not samples.of_chips:
         return _of_pixels(folder, samples, split)
     outputs, targets, gives = _outputs(folder, samples, split)
     events = np.array([samples.dataset.members[samples.places[n][0]].event for n in samples.ids(split)])

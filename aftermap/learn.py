@@ -5,7 +5,6 @@ Scores are those of the exported graph through the engine, so that what is score
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import ceil
@@ -30,12 +29,11 @@ from aftermap.objectives.classify import Classify
 from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
 from aftermap.recipe import Recipe, Train
-from aftermap.samples import Samples
+from aftermap.samples import Progress, Samples
 from aftermap.scored import Scored
 from aftermap.surgery import freeze
 from aftermap.train import Plan, fast_precision, train
 
-Progress = Callable[[str, int, int], None]
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
 METRICS = {"map": "iou", "class": "macro_f1", "classes": "macro_f1", "number": "rmse"}
@@ -54,7 +52,7 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
         assert step.train is not None
         _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
     card = save(folder, model, card)
-    if samples.whole:
+    if samples.of_chips:
         return card
     pooled, _ = score(folder, samples, "validation", progress)
     card = replace(card, calibration=_fit(pooled, samples))
@@ -65,11 +63,8 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
 def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, Scored]:
     """The saved network on every sample of a split, of several classes those that are the hazard."""
     network = Network.open(folder, precision="f32")
-    samples = samples.hazard(network.card.lead)
-    return scored.score(
-        samples, split, lambda chip: network(chip.pixels[None], chip.valid[None])[0, 0],
-        likelihood=network.calibration, progress=progress,
-    )  # fmt: skip
+    chips = samples.hazard(network.card.lead).each(split, progress, f"score {split}")
+    return scored.score(chips, lambda chip: network(chip.pixels[None], chip.valid[None])[0, 0], likelihood=network.calibration)
 
 
 def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:
@@ -87,7 +82,7 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
     gives = _gives(recipe, samples)
     several = bool(samples.classes) and gives != "number"
-    hazard_classes = () if samples.whole else recipe.map.hazard_classes or samples.classes[1:]
+    hazard_classes = () if samples.of_chips else recipe.map.hazard_classes or samples.classes[1:]
     return Card(
         name=name, hazard=recipe.hazard, classes=samples.classes if several else (recipe.hazard,), hazard_classes=hazard_classes,
         gives=gives, inputs=samples.inputs, mean=samples.normaliser.mean,
@@ -118,7 +113,7 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
     fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
     gives = _gives(recipe, samples)
     outputs = 1 if gives == "number" else len(samples.classes) or 1
-    decoder = "pool" if samples.whole else said.decoder
+    decoder = "pool" if samples.of_chips else said.decoder
     return Spec(said.encoder, decoder, bands, outputs, fusion, said.widths, recipe.chips.upsample, gives)
 
 
@@ -192,8 +187,8 @@ def row(
     }  # fmt: skip
     if not samples.ids("test"):
         return about | {"scores": None, "trivial": {}, "untrained": None, "counts": {}, "by_event": {}}, None
-    several = classed.score(folder, samples, "test") if samples.classes or samples.whole else None
-    if samples.whole:
+    several = classed.score(folder, samples, "test") if samples.classes or samples.of_chips else None
+    if samples.of_chips:
         assert several is not None
         _into_card(folder, card, samples, several.scores)
         labels = {"scores": several.scores, "trivial": several.trivial, "by_event": several.by_event}

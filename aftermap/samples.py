@@ -20,6 +20,7 @@ from aftermap.scorer import LayerBands
 from aftermap.splits import by_event
 from aftermap.tiles import Window, blocks
 
+Progress = Callable[[str, int, int], None]
 SPLITS = ("train", "validation", "test")
 _OFFICIAL = {
     "train": "train",
@@ -64,7 +65,7 @@ class Samples:
     """Class code of the data set -> that of the samples (256,)."""
     classes: tuple[str, ...] = ()
     """Name of each code of the samples; empty for one hazard, 1, against all else, 0."""
-    whole: bool = False
+    of_chips: bool = False
     """Whether a sample is a whole chip with its own label, `target`."""
     _kept: dict[str, Chip] = field(default_factory=dict, repr=False, compare=False)
     """Samples that were read, as many as KEPT_BYTES hold: decoding a picture takes a third of a step of a small network."""
@@ -86,6 +87,20 @@ class Samples:
         """Samples of a split."""
         return [name for name, side in self.sides.items() if side == split]
 
+    def each(self, split: str, progress: Progress, words: str) -> Iterator[tuple[str, Chip]]:
+        """Every sample of a split by its name; `progress` hears which."""
+        names = self.ids(split)
+        for done, name in enumerate(names, 1):
+            yield name, self.read(name)
+            progress(words, done, len(names))
+
+    def whole(self, split: str, progress: Progress, words: str) -> Iterator[tuple[str, Chip]]:
+        """The chips that the samples of a split were cut from, as `each`."""
+        names = list(dict.fromkeys(self.places[name][0] for name in self.ids(split)))
+        for done, name in enumerate(names, 1):
+            yield name, _narrowed(self.dataset.read(name), self.bands, self.codes)
+            progress(words, done, len(names))
+
     def read(self, id: str) -> Chip:
         """One sample, its truth in `codes`; what lies outside its chip is not valid."""
         if (known := self._kept.get(id)) is not None:
@@ -99,15 +114,15 @@ class Samples:
 
 def survey(
     dataset: Dataset, inputs: Sequence[str], *, split: Mapping[str, Sequence[str]] | None = None, size: int = 0, seed: int = 0,
-    classes: Sequence[str] = (), whole: bool = False,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    classes: Sequence[str] = (), of_chips: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> Samples:  # fmt: skip
     """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side;
-    `classes` of the data set are told apart, by default the hazard from all else; `whole` chips have a label each.
+    `classes` of the data set are told apart, by default the hazard from all else; with `of_chips` each chip has one label.
 
     Raises UnknownNameError for inputs, sides, events and classes, InputRefusedError ("no-chips", "band-missing", "chip-sizes").
     """
-    bands, codes = choose_bands(dataset.bands, inputs), choose_codes(dataset.classes, () if whole else classes)
+    bands, codes = choose_bands(dataset.bands, inputs), choose_codes(dataset.classes, () if of_chips else classes)
     sides, dealt = divide(dataset, split or {}, np.random.default_rng(seed))
     places: dict[str, tuple[str, Window]] = {}
     of_sample: dict[str, str] = {}
@@ -123,11 +138,11 @@ def survey(
             hashes.update(repr((name, side)).encode())
             for array in (chip.pixels, chip.truth if chip.truth is not None else chip.valid):
                 hashes.update(np.ascontiguousarray(array).tobytes())
-            if whole:
+            if of_chips:
                 hashes.update(repr(chip.target).encode())
                 _refuse_larger(chip, side_px[0])
             for window in blocks(chip.shape, side_px[0]):
-                if chip.target is not None if whole else chip.labelled[window.slices].any():
+                if chip.target is not None if of_chips else chip.labelled[window.slices].any():
                     key = f"{name}@{window.row},{window.col}"
                     places[key], of_sample[key] = (name, window), side
             progress("chips", done, len(sides))
@@ -143,7 +158,7 @@ def survey(
     of_side = {s: tuple(sorted({dataset.members[n].event for n, k in sides.items() if k == s})) for s in SPLITS}
     return Samples(
         dataset, bands, _layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, normaliser, codes=codes,
-        classes=tuple(dataset.classes if whole else classes), whole=whole, sha256=hashes.hexdigest(),
+        classes=tuple(dataset.classes if of_chips else classes), of_chips=of_chips, sha256=hashes.hexdigest(),
     )  # fmt: skip
 
 

@@ -273,7 +273,7 @@ def test_labels_of_whole_chips(
         (recipe.Step(recipe.Train(losses, objective, steps=2, batch=2)),), name="labels",
     )  # fmt: skip
     split = {"train": ["a"], "validation": ["b"], "test": ["c"]}
-    samples = survey(labelled(tmp_path, target), ["after"], split=split, whole=True)
+    samples = survey(labelled(tmp_path, target), ["after"], split=split, of_chips=True)
     card = learn.learn(tmp_path / "m", asked, samples, seed=0, name="labels", made_by="a test", progress=lambda *_: None)
     row, _ = learn.row(asked, samples, tmp_path / "m", card, progress=lambda *_: None)
     assert card.gives == gives
@@ -287,7 +287,7 @@ def test_labels_of_whole_chips(
         assert np.sum(row["by_event"]["c"]) == 4
         assert row["trivial"]["commonest"]["accuracy"] == 0.5
     with pytest.raises(InputRefusedError, match="has one label") as refused:
-        survey(labelled(tmp_path, target), ["after"], split=split, whole=True, size=32)
+        survey(labelled(tmp_path, target), ["after"], split=split, of_chips=True, size=32)
     assert refused.value.code == "chip-sizes"
 
 

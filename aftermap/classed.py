@@ -57,12 +57,11 @@ def score(folder: Path, samples: Samples, split: str) -> Classed:
 def _of_pixels(folder: Path, samples: Samples, split: str) -> Classed:
     """The likeliest class of each pixel by the exported graph."""
     network = Network.open(folder, precision="f32")
-    places = [network.classes.index(c) for c in samples.classes]
     of_event: dict[str, Confusion] = {}
     for name in samples.ids(split):
         chip = samples.read(name)
         assert chip.truth is not None
-        mapped = network(chip.pixels[None], chip.valid[None])[0, places].argmax(axis=0)  # (y, x)
+        mapped = network(chip.pixels[None], chip.valid[None])[0, network.places].argmax(axis=0)  # (y, x)
         found = Confusion.of(samples.classes, chip.truth[chip.labelled], mapped[chip.labelled])
         of_event[chip.event] = of_event.get(chip.event, Confusion.none(samples.classes)) + found
     return _pooled(of_event, samples.classes)

@@ -81,7 +81,7 @@ class Network:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The hazard first, in words, then every class that is not called so."""
+        """The hazard first, in words, then every class; but not once more the one that is called as the hazard."""
         return (self._found, *(self.card.classes[k] for k in self._others))
 
     @property
@@ -127,7 +127,13 @@ class Network:
 
     @property
     def _others(self) -> list[int]:
-        return [k for k, name in enumerate(self.card.classes) if name != self._found]
+        every = range(len(self.card.classes) if len(self.card.classes) > 1 else 0)
+        return [k for k in every if self.card.hazard_classes or k not in self.card.lead]
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Of each class of the card among the scores."""
+        return tuple(1 + self._others.index(k) if k in self._others else 0 for k in range(len(self.card.classes)))
 
     def _centred(self, scores: F32) -> F32:
         """Scores bent in two straight lines so that the card's threshold lies at 0.5, the methods' own."""

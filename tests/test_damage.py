@@ -153,6 +153,9 @@ def test_without_footprints_the_network_outlines_its_own(tmp_path: Path) -> None
 def test_a_network_of_several_classes_gives_their_sum_as_the_hazard(tmp_path: Path) -> None:
     network = Network.open(painted(tmp_path / "m", threshold=0.2), precision="f32")
     assert network.classes == ("major-damage or destroyed", *CLASSES)
+    assert network.places == (1, 2, 3, 4, 5)
+    one = Network.open(painted(tmp_path / "one", hazard_classes=("destroyed",)), precision="f32")
+    assert one.classes == ("destroyed", *CLASSES)
     red = np.array([[30.0, 205.0, 153.0, 180.0]], np.float32)
     scores = network(np.broadcast_to(red, (1, 6, 1, 4)).copy(), np.ones((1, 1, 4), bool))[0]  # (class, y, x)
     np.testing.assert_allclose(scores[1:].sum(axis=0), 1, atol=1e-5)
@@ -211,6 +214,9 @@ def test_classes_stay_apart_from_chips_to_the_map(tmp_path: Path) -> None:
         footprints(tmp_path), "-o", tmp_path / "map", "--quiet")  # fmt: skip
     _, columns = built_up(tmp_path / "map")
     assert len(columns["damage_gra"]) == len(HOUSES)
+    run = json.loads((tmp_path / "map" / "run.json").read_text())
+    assert "by the network own" in run["buildings"]["graded_by"]
+    assert run["classes"] == ["destroyed"]
     assert columns["damage_gra"][list(HOUSES).index(UNSEEN)] == UNGRADED
     again = CliRunner().invoke(main, [str(w) for w in [*cut[:-1], tmp_path / "other", "--hazard-code", 2]])
     assert "both say what codes mean" in again.output

@@ -87,8 +87,10 @@ class Model(nn.Module):
 
     def _seen(self, pixels: Tensor) -> Tensor:
         if self.spec.fusion == "siamese":
-            seen = [self.encoder(one) for one in torch.split(pixels, list(self.spec.bands), dim=1)]
-            features = [torch.cat(same, dim=1) for same in zip(*seen, strict=True)]
+            # All dates in one batch: batch norm that saw each alone would train on statistics that no map ever uses.
+            n, dates = len(pixels), len(self.spec.bands)
+            each = self.encoder(pixels.reshape(n * dates, -1, *pixels.shape[2:]))  # (n date, band, y, x)
+            features = [one.reshape(n, -1, *one.shape[2:]) for one in each]  # (n, date channel, y, x)
         else:
             features = self.encoder(pixels)
         logits: Tensor = self.head(self.decoder(features))

@@ -1,6 +1,6 @@
 """Grades of damage by a network of several classes on simulated towns that it has not seen, and on the pair of Joplin.
 
-Run:     python -m benchmarks.damage --model MODEL [--data ../shared/data]
+Run:     python -m benchmarks.damage --model MODEL [--data ../shared/data] [--folder KEPT]
 MODEL:   aftermap simulate building -o town --size 4096 --seed 1
          aftermap chips --after town/after.tif --before town/before.tif --truth town/truth.tif --band 4 --size 128
              --classes background,no-damage,minor-damage,major-damage,destroyed --split blocks --block-px 512 -o chips
@@ -47,7 +47,8 @@ def towns(model: Path, scratch: Path) -> Iterator[Row]:
     """Every footprint of the towns by each method; of the network's own outlines those that meet a building, and the others."""
     for seed in SEEDS:
         scene = scratch / f"town-{seed}"
-        pieces.load("simulate", "building")(scene, size=SIZE, seed=seed)
+        if not (scene / "truth.tif").exists():
+            pieces.load("simulate", "building")(scene, size=SIZE, seed=seed)
         actual = outlines(scene)
         files: Any = {"after": scene / "after.tif", "before": scene / "before.tif", "hazard": "building"}
         for name, asked in ((NETWORK, model), (CLASSICAL, None)):
@@ -176,10 +177,12 @@ def tables(rows: Sequence[Row], card: Card) -> str:
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--data", type=click.Path(path_type=Path, exists=True), default=Path("../shared/data"), show_default=True)
-def main(model: Path, data: Path) -> None:
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep towns and maps here; what is there is not made again.")
+def main(model: Path, data: Path, folder: Path | None) -> None:
     """Grade everything and write the tables."""
     with tempfile.TemporaryDirectory() as scratch:
-        rows = [*towns(model, Path(scratch)), *joplin(model, data, Path(scratch))]
+        kept = folder or Path(scratch)
+        rows = [*towns(model, kept), *joplin(model, data, kept / "joplin")]
     with (RESULTS / "damage.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=COLUMNS, lineterminator="\n")
         writer.writeheader()

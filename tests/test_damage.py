@@ -243,6 +243,19 @@ def test_a_graph_enlarges_as_training_did() -> None:
     torch.testing.assert_close(scores, expected.softmax(dim=1))
 
 
+def test_siamese_dates_share_the_statistics_that_maps_use() -> None:
+    """Batch norm fed date by date would train on statistics of each and map with a mixture."""
+    model = build(Spec("mobilenetv3_small_050", "unet", (1, 1), fusion="siamese", widths=(4, 4, 8, 8, 16)))
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0  # what was seen last is all that is remembered
+    image = torch.randn(4, 2, 128, 128, generator=torch.Generator().manual_seed(0))
+    image[:, 1] = 3 * image[:, 1] + 5
+    with torch.no_grad():
+        trained, mapped = (one.flatten() for one in (model.train()(image), model.eval()(image)))
+    assert torch.corrcoef(torch.stack([trained, mapped]))[0, 1] > 0.98
+
+
 def replace_spec(model: Any, upsample: int) -> Any:
     """The same weights, the image as it is."""
     other = build(replace(model.spec, upsample=upsample)).eval()

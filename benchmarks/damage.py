@@ -11,6 +11,7 @@ Writes:  benchmarks/results/damage.csv (a row per footprint) and damage.md (the 
 from __future__ import annotations
 
 import csv
+import json
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,9 +48,7 @@ def towns(model: Path, scratch: Path) -> Iterator[Row]:
     """Every footprint of the towns by each method; of the network's own outlines those that meet a building, and the others."""
     for seed in SEEDS:
         scene = scratch / f"town-{seed}"
-        if not (scene / "truth.tif").exists():
-            pieces.load("simulate", "building")(scene, size=SIZE, seed=seed)
-        actual = outlines(scene)
+        actual = _town(scene, seed)
         files: Any = {"after": scene / "after.tif", "before": scene / "before.tif", "hazard": "building"}
         for name, asked in ((NETWORK, model), (CLASSICAL, None)):
             am.map(**files, out=scene / name, footprints=scene / "footprints.gpkg", options=options(asked))
@@ -64,6 +63,15 @@ def towns(model: Path, scratch: Path) -> Iterator[Row]:
         yield from _rows("towns", seed, OWN, actual, {"damage_gra": grades, "score": [None] * len(grades)})
         false = [g for g, k in zip(own["damage_gra"], of, strict=True) if k < 0]
         yield from _rows("towns", seed, OWN, [-1] * len(false), {"damage_gra": false, "score": [None] * len(false)})
+
+
+def _town(scene: Path, seed: int) -> list[int]:
+    """The grade of each footprint of a town, which is made where it is not there: other footprints would be another run."""
+    known = scene / "grades.json"
+    if not known.exists():
+        pieces.load("simulate", "building")(scene, size=SIZE, seed=seed)
+        known.write_text(json.dumps(outlines(scene)))
+    return [int(grade) for grade in json.loads(known.read_text())]
 
 
 def _matched(mine: Any, true: Any) -> tuple[list[int], list[int]]:
@@ -129,7 +137,9 @@ NOTES = (
 
 JOPLIN = (
     "No labels: *path* are the houses in the path of the tornado, *upright* the few outside it, told by eye; the footprints are",
-    "of 2020, after rebuilding.",
+    "of 2020, after rebuilding. Looked at on 2026-11-21: the network fails here. Fields of rubble and houses blown to heaps are",
+    "Possibly damaged; its own outlines are whole blocks, parking lots, and pieces of street, and miss standing roofs. It must",
+    "not lead a map, and its grades on real images mean nothing until it has learnt from some.",
 )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aftermap.scene import Scene
 
 FILE = "model.toml"
+GIVES = ("map", "class", "classes", "number")
 BUNDLED = Path(__file__).parent / "models"
 
 
@@ -64,7 +65,7 @@ class Card:
     name: str
     hazard: str
     classes: tuple[str, ...]
-    """In the order of the graph's output. With several, one is called as the hazard, and leads."""
+    """In the order of the graph's output. With several, one is called as the hazard, or `hazard_classes` says which it is."""
     inputs: tuple[LayerBands, ...]
     """What the graph reads: layers, bands and units, in the order of its band axis."""
     mean: tuple[float, ...]
@@ -80,6 +81,10 @@ class Card:
     """File name -> SHA-256: graph and weights."""
     normalise: str = "all"
     """scene: pixels are first brought from the scene's own mean and std to those of the card; its level does not matter."""
+    hazard_classes: tuple[str, ...] = ()
+    """Those of several classes that are the hazard together: their probabilities add up. Empty for the one called as it."""
+    gives: str = "map"
+    """Of GIVES: a map; or of a whole chip one class, several classes or a number, which no map shows."""
     threshold: float = 0.5
     """Of the network's probability, where hazard begins."""
     encoder: str = ""
@@ -101,17 +106,24 @@ class Card:
             raise _refuse(f"{self.name} reads {wrong[0] if wrong else 'no band'}, and a unit is one of {', '.join(UNITS)}")
         if not len(bands) == len(self.mean) == len(self.std) or min(self.std) <= 0:
             raise _refuse(f"{self.name} has {len(self.mean)} means and {len(self.std)} std above 0 for {len(bands)} bands")
-        if not self.classes or (len(self.classes) > 1 and self.hazard not in self.classes):
+        several = len(self.classes) > 1 and self.gives == "map"
+        if not self.classes or (several and not self.hazard_classes and self.hazard not in self.classes):
             raise _refuse(f"of the classes {', '.join(self.classes)} of {self.name} none is its hazard, {self.hazard}")
         if self.normalise not in ("all", "scene"):
             raise _refuse(f"normalise of {self.name} is {self.normalise!r}, and has to be all or scene")
+        if strange := [c for c in self.hazard_classes if c not in self.classes]:
+            raise _refuse(f"{strange[0]} of the hazard_classes of {self.name} is none of its classes, {', '.join(self.classes)}")
+        if self.gives not in GIVES:
+            raise _refuse(f"{self.name} gives {self.gives}, and can give {', '.join(GIVES)}")
         if not 0 < self.threshold < 1 or self.halo_px < 0 or self.multiple_of < 1:
             raise _refuse(f"threshold, halo_px or multiple_of of {self.name} is impossible")
 
     @property
-    def lead(self) -> int:
-        """Place among `classes` of the hazard."""
-        return self.classes.index(self.hazard) if len(self.classes) > 1 else 0
+    def lead(self) -> tuple[int, ...]:
+        """Places among `classes` of what is the hazard."""
+        if len(self.classes) == 1:
+            return (0,)
+        return tuple(self.classes.index(c) for c in self.hazard_classes or (self.hazard,))
 
     @property
     def reads(self) -> str:

@@ -86,12 +86,12 @@ def counts(chip: Chip, classes: int) -> npt.NDArray[np.int64]:
 
 
 class Labels:
-    """Truth on a scene's grid by window: a raster of codes, or polygons (1 inside, 0 outside). Raises as its readers do."""
+    """Truth on a scene's grid by window: a band of codes, or polygons (1 inside, 0 outside). Raises as its readers do."""
 
-    def __init__(self, path: Path, grid: GeoBox, codes: Codes = PRESENCE):
+    def __init__(self, path: Path, grid: GeoBox, codes: Codes = PRESENCE, *, band: int = 1):
         self._path, self._grid, self._codes = path, grid, codes
         self._shapes = vector.read_polygons(path, grid) if vector.is_vector(path) else None
-        self._reader = None if self._shapes is not None else raster.Reader(path, grid, [1], classes=True)
+        self._reader = None if self._shapes is not None else raster.Reader(path, grid, [band], classes=True)
         self._seen: set[float] = set()
         self._squares: dict[Window, Bool] = {}
 

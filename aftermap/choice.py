@@ -84,6 +84,9 @@ def _folders(scene: Scene, model: str | None, *, bundled: bool) -> dict[str, Pat
         raise UsageError(
             f"the model {asked.name} maps {asked.hazard}, not {scene.hazard}", repair="give another model", code="model-hazard"
         )
+    if asked.gives != "map":
+        what = f"the model {asked.name} gives a {asked.gives} of a whole chip"
+        raise UsageError(what, repair="give a model that maps", code="model-hazard")
     if asked.name in pieces.PIECES[scene.hazard]:
         raise UsageError(f"the model is called as the method {asked.name}", repair="call it otherwise in model.toml")
     return {asked.name: folder}

@@ -171,7 +171,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 @click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event.")
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event.")
 @click.option("--truth", multiple=True, type=_FILES, required=True, help="Labels: a raster of codes, or polygons.")
+@click.option("--band", default=1, show_default=True, help="Band of the truth raster.")
 @click.option("--hazard-code", type=int, help="Code of the hazard in the truth raster.  [default: 1]")
+@click.option("--classes", default="", help="Names of the codes of the truth from 0 on, where there are several classes.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for images/, masks/, index.csv and facts.toml.")
 @click.option("--size", default=256, show_default=True, help="Pixels along each side.")
 @click.option("--how", type=click.Choice(["regular", "balanced", "random"]), default="regular", show_default=True)
@@ -193,6 +195,7 @@ def chips(out: Path, quiet: bool, **given: Any) -> None:
     if len(given["truth"]) != 1:
         raise UsageError(f"{len(given['truth'])} truths are given", repair="give one, of the whole event")
     given["truth"] = given["truth"][0]
+    given["classes"] = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
     with Progress(quiet) as progress:
         told = cut(out, Cut(**given), progress=progress)
     if told["chips"] == 0:

@@ -19,16 +19,24 @@ _SET = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the data set, as docs/data.md lists."
 )
 _SHOWN = ("iou", "f1", "precision", "recall", "balanced_accuracy")
+_OF_SEVERAL = ("macro_iou", "macro_f1", "accuracy", "localisation_f1", "damage_f1", "xview2", "rmse", "r2")
+_TRIVIAL = {
+    "all_hazard": "marking everything", "commonest": "always the commonest class", "no_class": "never any class",
+    "mean": "always the mean",
+}  # fmt: skip
 
 
 @click.command()
 @click.option(
     "--data", type=_FILES, required=True, help="Folder of images and masks, of `aftermap chips`, or a published data set."
 )
-@click.option("--hazard", type=click.Choice(HAZARDS), required=True, help="What label 1 (and above) is.")
+@click.option(
+    "--hazard", type=click.Choice(HAZARDS), required=True, help="What label 1 (and above) is, unless --classes names it."
+)
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the model; goes on with an unfinished training in it.")
 @click.option("--kind", default="", help="Name of the data set, where its layout does not tell.")
 @_SET
+@click.option("--classes", default="", help="Classes of the labels to tell apart, by name.  [default: the hazard from all else]")
 @click.option("--inputs", default="", help="Layers or bands, for example after,before or after.VV.  [default: all layers]")
 @click.option("--encoder", default="resnet18", show_default=True, help="Any encoder of timm, or mit_b0 to mit_b5.")
 @click.option("--decoder", default="unet", show_default=True, help="unet, unet_plain, fpn, segformer or upernet.")
@@ -48,12 +56,13 @@ def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bo
     from aftermap.recipe import Chips, Data, Network, Recipe, Step, Train, setting
 
     inputs = tuple(name.strip() for name in given["inputs"].split(",")) if given["inputs"] else ()
+    classes = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
     own = Data(kind, dict(map(setting, settings)))
     network = Network(given["encoder"], given["decoder"], weights=given["weights"])
     step = Step(Train({"dice": 1, "focal": 10}, epochs=given["epochs"], batch=given["batch"], lr=given["lr"]))
     page = Recipe(
         hazard=given["hazard"], inputs=inputs or experiment.layers(data, own), model=network, steps=(step,), data=own,
-        chips=Chips(given["size"]), name="train",
+        classes=classes, chips=Chips(given["size"]), name="train",
     )  # fmt: skip
     words = {"--data": data.name, "--kind": kind} | {f"--{k}": v for k, v in given.items()}
     made_by = shlex.join(["aftermap", "train", *(f"{k}={v}" for k, v in words.items() if v not in ("", 0) or k == "--seed"),
@@ -102,12 +111,18 @@ def _say(row: dict[str, Any]) -> None:
     if row["scores"] is None:
         click.echo("  not scored: no event was left to test on; give train/ and test/, or three events")
         return
-    words = "  ".join(f"{w} {'undefined' if (v := row['scores'][w]) is None else format(v, '.3f')}" for w in _SHOWN)
     seen = "events it has not seen" if row["unseen"] else "chips of events it has also seen"
-    click.echo(f"  {words}; on {seen}")
-    click.echo(
-        "  marking everything: " + ", ".join(f"{k} {v:.3f}" for k, v in row["trivial"]["all_hazard"].items() if v is not None)
-    )
+    for shown in (_SHOWN, _OF_SEVERAL):
+        if words := [f"{w} {_number(row['scores'][w])}" for w in shown if w in row["scores"]]:
+            click.echo(f"  {'  '.join(words)}; on {seen}")
+    for rule, words_of in _TRIVIAL.items():
+        told = {k: v for k, v in row["trivial"].get(rule, {}).items() if v is not None and " of " not in k}
+        if told:
+            click.echo(f"  {words_of}: " + ", ".join(f"{k} {v:.3f}" for k, v in told.items()))
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 @click.command()

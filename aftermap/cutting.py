@@ -18,9 +18,10 @@ from aftermap.journal import sha256
 from aftermap.layer import Declared
 from aftermap.scene import open_scene
 from aftermap.splits import by_block
+from aftermap.vector import is_vector
 
 _COUNT = 100
-_TOLD_ELSEWHERE = ("after", "before", "truth", "bands", "unit")
+_TOLD_ELSEWHERE = ("after", "before", "truth", "bands", "unit", "classes")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class Cut:
     after: tuple[Path, ...]
     truth: Path
     before: tuple[Path, ...] = ()
+    band: int = 1
+    """Of the truth raster."""
     hazard_code: int | None = None
+    classes: tuple[str, ...] = ()
+    """Names of the codes of the truth from 0 on; empty: the hazard, 1, or its code."""
     size: int = 256
     how: str = "regular"
     count: int | None = None
@@ -63,7 +68,7 @@ def cut(out: Path, what: Cut, *, progress: Callable[[str, int, int], None] | Non
                 progress("chips", done, len(kept))
 
     facts = {"title": f"chips of {cutter.scene.name}", **_facts(what)}
-    written = chipfolder.write(out, made(), classes=("absent", "present"), facts=facts) if kept else 0
+    written = chipfolder.write(out, made(), classes=what.classes or ("absent", "present"), facts=facts) if kept else 0
     lost = len(chosen) - len(kept)
     return {"chips": written, "splits": dict(Counter(side for _, side in kept)) | ({"": lost} if lost else {})}
 
@@ -75,7 +80,18 @@ def _cutter(what: Cut) -> Cutter:
     scene = open_scene(paths, hazard="", declared=declared, name=what.event)
     code = what.hazard_code
     codes: Codes = PRESENCE if code is None else {0: 0, -1: UNKNOWN, UNKNOWN: UNKNOWN} | {code: 1}
-    return Cutter(scene, Labels(what.truth, scene.grid, codes))
+    if what.classes:
+        _refuse_classes(what)
+        codes = {-1: UNKNOWN, UNKNOWN: UNKNOWN} | {k: k for k in range(len(what.classes))}
+    return Cutter(scene, Labels(what.truth, scene.grid, codes, band=what.band), len(what.classes) or 2, what.event)
+
+
+def _refuse_classes(what: Cut) -> None:
+    if what.hazard_code is not None:
+        raise UsageError("--hazard-code and --classes both say what codes mean", repair="give one of them")
+    if len(what.classes) < 2 or len(set(what.classes)) < len(what.classes) or is_vector(what.truth):
+        given = f"--classes {','.join(what.classes)} of {what.truth.name}"
+        raise UsageError(given, repair="name the codes of a raster from 0 on: two at least, none twice")
 
 
 def _choose(cutter: Cutter, what: Cut, rng: np.random.Generator) -> list[Candidate]:

@@ -23,7 +23,8 @@ from aftermap.facts import known
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared
-from aftermap.predict import Plan, predict
+from aftermap.predict import LEVELS, Plan, predict
+from aftermap.products.buildings import Grader, grades
 from aftermap.products.cog import RASTERS
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
@@ -210,17 +211,32 @@ class _Job:
             scorers[key] = method.prepare(self.scene)
             self.progress("prepare", n + 1, len(chosen.methods))
         made = make(self.scene, scorers, chosen)
+        grader = self._grader(scorers, chosen, made)
         plan = Plan(
-            scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations
-        )
+            scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations,
+            told_apart=grader.name if grader else "",
+        )  # fmt: skip
         exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look)
         parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made)}
         told = partial(self.progress, "deliver")
-        summary = finish(self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, progress=told)
+        summary = finish(
+            self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, grader=grader, progress=told
+        )
         self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
+
+    def _grader(self, scorers: Mapping[str, Scorer], chosen: Chosen, made: Made) -> Grader | None:
+        """The network that makes the map, or the one that was asked for, where it tells grades of damage apart."""
+        if self.scene.hazard != "building" or self.options.only:
+            return None
+        alone = made.combined if len(made.combined) == 1 else ()
+        for name in (*alone, *(chosen.models if self.options.model else ())):
+            if grades(classes := scorers[name].classes[1:]):
+                why = "" if name in alone else str(chosen.models[name]["why"])
+                return Grader(name, classes, LEVELS, why)
+        return None
 
     @cached_property
     def _look(self) -> sight.Look | None:

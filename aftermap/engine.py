@@ -29,8 +29,8 @@ from aftermap.batchnorm import Statistics, restate
 from aftermap.calibration import Calibration
 from aftermap.card import FILE, Card
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
-from aftermap.journal import digest, sha256, write_json
-from aftermap.liveness import Held, held
+from aftermap.journal import cache_folder, digest, sha256, write_json
+from aftermap.liveness import Held, guessed, held
 from aftermap.normalise import of_scene
 from aftermap.scorer import Bool, LayerBands, Scorer
 
@@ -50,8 +50,6 @@ ENGINE_MB, VALUES_KEPT = 130, {"openvino": 1.0, "onnxruntime": 1.7}
 OpenVINO 2026.4.1 on four networks in two precisions (100 to 125 MB, 0.97 to 1.1), of ONNX Runtime 1.31.1 on two (1.3 to 1.65)."""
 NEAR, SHARE = 0.02, 0.999
 """A faster precision has to be this near fp32 on this share of pixels (architecture.md, rule 8)."""
-USUAL_VALUES = 128
-"""Values per pixel where only OpenVINO could count them: 66 (U-Net of ResNet-34) to 128 (SegFormer of ConvNeXt) were counted."""
 TRIAL_PX, TRIALS = 512, 3
 
 
@@ -97,8 +95,8 @@ class Network:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The hazard first."""
-        return tuple(self.card.classes[k] for k in self._order)
+        """The hazard first, in words, then every class; but not once more the one that is called as the hazard."""
+        return (self._found, *(self.card.classes[k] for k in self._others))
 
     @property
     def halo_px(self) -> int:
@@ -144,11 +142,12 @@ class Network:
         return replace(self, scene_mean=own.mean, scene_std=own.std)
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
-        """Scores (n, class, y, x), the hazard first, 0.5 where hazard begins."""
+        """Scores (n, class, y, x): of the hazard, 0.5 where it begins, and as they are of the other classes."""
         scores = np.concatenate([self._run(one[None]) for one in self.levelled(pixels)])
-        if scores.shape != (len(pixels), len(self.classes), *pixels.shape[2:]):
-            raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.classes)}")
-        return self._centred(scores[:, self._order])
+        if scores.shape != (len(pixels), len(self.card.classes), *pixels.shape[2:]):
+            raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.card.classes)}")
+        lead = np.minimum(scores[:, self.card.lead].sum(axis=1, keepdims=True), 1)
+        return np.concatenate([self._centred(lead), scores[:, self._others]], axis=1)
 
     def levelled(self, pixels: F32) -> F32:
         """Pixels (n, band, y, x) as the graph wants them: brought from the scene's level to the card's where it asks for that."""
@@ -159,9 +158,20 @@ class Network:
         return np.asarray((pixels - own[0]) * (card[1] / own[1]) + card[0], np.float32)
 
     @property
-    def _order(self) -> list[int]:
-        lead = self.card.lead
-        return [lead, *(k for k in range(len(self.card.classes)) if k != lead)]
+    def _found(self) -> str:
+        if len(self.card.classes) == 1:
+            return self.card.classes[0]
+        return " or ".join(self.card.classes[k] for k in self.card.lead)
+
+    @property
+    def _others(self) -> list[int]:
+        every = range(len(self.card.classes) if len(self.card.classes) > 1 else 0)
+        return [k for k in every if self.card.hazard_classes or k not in self.card.lead]
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Of each class of the card among the scores."""
+        return tuple(1 + self._others.index(k) if k in self._others else 0 for k in range(len(self.card.classes)))
 
     def _centred(self, scores: F32) -> F32:
         """Scores bent in two straight lines so that the card's threshold lies at 0.5, the methods' own."""
@@ -244,7 +254,7 @@ def _opened(folder: Path, engine: str, precision: str, statistics: Statistics | 
 def _held(graph: Path, shape: tuple[int, ...]) -> Held:
     """What the graph holds at once for pixels (n, band, y, x)."""
     if find_spec("openvino") is None:
-        return Held(graph.stat().st_size // 4, USUAL_VALUES * shape[-2] * shape[-1])
+        return guessed(graph.stat().st_size, shape)
     model = openvino().Core().read_model(graph)
     model.reshape({model.input(0): list(shape)})
     return held(model)
@@ -337,12 +347,6 @@ def _remembered(folder: Path, card: Card) -> tuple[str, str]:
     except OSError:
         words += ", not remembered"
     return found, words
-
-
-def cache_folder() -> Path:
-    """Where the outcomes of trials are kept."""
-    usual = Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache")
-    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "aftermap"
 
 
 def _tried(folder: Path, card: Card) -> tuple[str, str]:

@@ -81,8 +81,9 @@ def _refuse_taken(out: Path) -> None:
 def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
     dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
     return survey(
-        dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, normalise=recipe.normalise, progress=progress
-    )
+        dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, normalise=recipe.normalise, classes=recipe.classes,
+        of_chips=recipe.objective != "segment", progress=progress,
+    )  # fmt: skip
 
 
 def _one(
@@ -100,7 +101,7 @@ def _one(
     card = learn.learn(folder / "model", recipe, samples, seed=seed, name=recipe.name, made_by=own, progress=progress)
     row, each = learn.row(recipe, samples, folder / "model", card, progress=progress)
     if each is not None:
-        row["without_training"] = _without_training(recipe, samples, out, progress)
+        row["without_training"] = _without_training(recipe, samples.hazard(card.lead), out, progress)
     return _written(folder, {**about, **row}, each)
 
 
@@ -114,7 +115,7 @@ def _written(folder: Path, row: dict[str, Any], each: Scored | None) -> dict[str
 
 def _without_training(recipe: Recipe, samples: Samples, out: Path, progress: Progress) -> dict[str, Any]:
     """What the methods without training come to on the same chips, whole; worked out once for all seeds."""
-    folder = out / f"without-training-{digest([recipe.hazard, samples.sha256])[:12]}"
+    folder = out / f"without-training-{digest([recipe.hazard, samples.sha256, *recipe.map.hazard_classes])[:12]}"
     if (folder / FACTS).is_file():
         known: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         return known

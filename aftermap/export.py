@@ -30,17 +30,20 @@ class Graph(nn.Module):
     A pixel that lacks any band counts as the mean of every band, as in training (batches.py).
     """
 
-    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], gives: str = "map"):
         super().__init__()
-        self.model = model
+        self.model, self.gives = model, gives
         self.mean = nn.Buffer(torch.tensor(mean).reshape(1, -1, 1, 1))
         self.std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, raw: Tensor) -> Tensor:
-        """(n, band, y, x) -> (n, class, y, x) in [0, 1]."""
+        """(n, band, y, x) -> (n, class, y, x) in [0, 1]; (n, class) or (n, 1) of whole chips."""
         missing = torch.isnan(raw).any(dim=1, keepdim=True)  # (n, 1, y, x)
-        logits = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
-        return torch.sigmoid(logits) if logits.shape[1] == 1 else functional.softmax(logits, dim=1)
+        logits: Tensor = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
+        if self.gives == "number":
+            return logits
+        alone = logits.shape[1] == 1 or self.gives == "classes"
+        return torch.sigmoid(logits) if alone else functional.softmax(logits, dim=1)
 
 
 def export(model: nn.Module, folder: Path, card: Card, *, fp16: bool = True) -> Path:
@@ -97,6 +100,6 @@ def _traceable(model: nn.Module, card: Card) -> Iterator[tuple[Graph, Tensor]]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # both libraries trace; torch would rather be exported
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that the decoders look at
-            yield Graph(model, card.mean, card.std).eval(), torch.zeros(1, len(card.mean), side, side)
+            yield Graph(model, card.mean, card.std, card.gives).eval(), torch.zeros(1, len(card.mean), side, side)
     finally:
         model.train(training)

@@ -15,17 +15,19 @@ from odc.geo.geobox import GeoBox
 from aftermap import meridian, vector
 from aftermap.ahead import ahead
 from aftermap.area import pixel_area_m2
+from aftermap.features import Features
 from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
 from aftermap.outline import Classes, Outlined, outlines, take_census
 from aftermap.palette import EXCLUSION, NODATA
 from aftermap.predict import PLANES, Parts
 from aftermap.products import exposure as exposed
-from aftermap.products.buildings import Buildings
+from aftermap.products.buildings import Buildings, Grader
 from aftermap.products.cog import RASTERS, RasterSet
 from aftermap.products.density import FILE, Cells, Density
 from aftermap.products.exposure import Exposure
 from aftermap.products.geopackage import BUILT_UP, PRIORITY, UNOSAT, Event, MapPackage, Source
+from aftermap.products.outlined import own_outlines
 from aftermap.products.styles import raster_styles
 from aftermap.products.summary import Summary
 from aftermap.scene import Scene
@@ -49,9 +51,11 @@ _PHASES = {"after": "Post-event", "before": "Pre-event"}
 
 def finish(
     scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, assets: Path | None = None,
-    footprints: Path | None = None, progress: Callable[[int, int], None],
+    footprints: Path | None = None, grader: Grader | None = None, progress: Callable[[int, int], None],
 ) -> Summary:  # fmt: skip
     """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes.
+
+    Buildings are graded by `grader`, where there is one: `footprints`, or the outlines that it has itself.
 
     Where `parameters.only` names rasters, these and their styles alone.
     """
@@ -61,13 +65,14 @@ def finish(
         return _rasters_alone(scene, parts, log, run, area, progress)
     least = {HAZARD: parameters["min_area_m2"] if "min_area_m2" in parameters else parameters["min_area_px"]}
     classes = Classes(_counted(partial(_codes, parts), progress, 2 * len(windows)), windows, scene.shape, area, frozenset({0}))
-    tables, rasters = _tables(scene, log, run, assets, footprints), _rasters(scene, log, run)
+    outlined = footprints or (own_outlines(scene, parts, grader, windows, area, log.work) if grader else None)
+    tables, rasters = _tables(scene, log, run, assets, outlined, grader), _rasters(scene, log, run)
     package_of = partial(MapPackage, log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"])
     with package_of(extra=tables.layers) as package:
         beside = partial(_beside, parts)
         for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
             _write(found, parts, rasters)
-            tables.add(found, package)
+            tables.add(found, package, parts)
         _context(scene, package, run)
         tables.finish(package, log.stage)
     _finish_rasters(rasters, log, run, density=tables.density is not None)
@@ -84,6 +89,7 @@ class _Tables:
     density: Density | None
     exposure: Exposure | None
     buildings: Buildings | None
+    grader: Grader | None = None
 
     @property
     def layers(self) -> list[PackageLayer]:
@@ -91,7 +97,7 @@ class _Tables:
         unosat = self.run["parameters"]["profile"] == "unosat"
         return [layer for layer, there in ((BUILT_UP, self.buildings), (PRIORITY, self.density), (UNOSAT, unosat)) if there]
 
-    def add(self, found: Outlined, package: MapPackage) -> None:
+    def add(self, found: Outlined, package: MapPackage, parts: Parts) -> None:
         """Takes one window."""
         hazard = found.outlines.only(HAZARD)
         self.summary.add(found.codes == HAZARD, found.codes * (found.codes != HAZARD), found.area_m2, hazard.area_m2)
@@ -104,7 +110,8 @@ class _Tables:
         if self.exposure:
             self.exposure.add(found.window, _states(found.codes), found.area_m2)
         if self.buildings:
-            self.buildings.add(found.window, _states(found.codes), found.values["likelihood"])
+            classes = parts.classes(found.window, len(self.grader.classes)) if self.grader else None
+            self.buildings.add(found.window, _states(found.codes), found.values["likelihood"], classes)
         package.not_analysed(found.outlines.only(*(c for c in EXCLUSION if c not in (0, OUTSIDE_AOI, NODATA))))
 
     def finish(self, package: MapPackage, stage: Path) -> None:
@@ -121,11 +128,15 @@ class _Tables:
             package.priority(self.density.priority, self.density.cells)
 
 
-def _tables(scene: Scene, log: Journal, run: Mapping[str, Any], assets: Path | None, footprints: Path | None) -> _Tables:
+def _tables(
+    scene: Scene, log: Journal, run: Mapping[str, Any], assets: Path | None, outlined: Path | Features | None,
+    grader: Grader | None,
+) -> _Tables:  # fmt: skip
     exposure = Exposure(assets, scene.grid, log.work, gsd_m=run["parameters"]["gsd_m"]) if assets else None
-    buildings = Buildings(footprints, scene, log.work, found=run["classes"][0]) if footprints else None
+    found = run["classes"][0]
+    buildings = Buildings(outlined, scene, log.work, found=found, grader=grader) if outlined else None
     summary = Summary(run["classes"][0], run["area_unit"])
-    return _Tables(run, scene.grid, summary, _density(scene, log, run), exposure, buildings)
+    return _Tables(run, scene.grid, summary, _density(scene, log, run), exposure, buildings, grader)
 
 
 def _rasters_alone(

@@ -204,3 +204,9 @@ def remove_products(out: Path) -> None:
     for name in (SEAL, "run.json", *UNSEALED):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Where what was once tried on this machine is kept."""
+    usual = Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "aftermap"

@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration, scored
+from aftermap import calibration, classed, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import Card, Fit
+from aftermap.chips import F32, Chip
 from aftermap.encoders import Weights, hub
 from aftermap.engine import Network
 from aftermap.evaluate import Evaluation
 from aftermap.losses import Sum
 from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
 from aftermap.model import Spec, build, save
+from aftermap.objectives.classify import Classify
+from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
 from aftermap.recipe import Recipe, Train
 from aftermap.samples import Progress, Samples
@@ -34,6 +37,8 @@ from aftermap.train import Plan, fast_precision, train
 
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
+METRICS = {"map": "iou", "class": "macro_f1", "classes": "macro_f1", "number": "rmse"}
+"""What chooses the checkpoint where the recipe does not say; of several classes per pixel macro_iou."""
 WHY = "not compared with the method without training on real data"
 
 
@@ -48,6 +53,8 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
         assert step.train is not None
         _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
     card = save(folder, model, card)
+    if samples.of_chips:
+        return card
     pooled, _ = score(folder, samples, "validation", progress)
     card = replace(card, calibration=_fit(pooled, samples))
     card.write(folder)
@@ -55,12 +62,14 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
 
 
 def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, Scored]:
-    """The saved network on every sample of a split."""
+    """The saved network on every sample of a split, of several classes those that are the hazard."""
     network = Network.open(folder, precision="f32")
-    chips = samples.each(split, progress, f"score {split}")
-    return scored.score(
-        chips, lambda chip: network(samples.as_mapped(chip)[None], chip.valid[None])[0, 0], likelihood=network.calibration
-    )
+    chips = samples.hazard(network.card.lead).each(split, progress, f"score {split}")
+
+    def scores_of(chip: Chip) -> F32:
+        return np.asarray(network(samples.as_mapped(chip)[None], chip.valid[None])[0, 0])
+
+    return scored.score(chips, scores_of, likelihood=network.calibration)
 
 
 def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:
@@ -76,12 +85,30 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
+    gives = _gives(recipe, samples)
+    several = bool(samples.classes) and gives != "number"
+    hazard_classes = () if samples.of_chips else recipe.map.hazard_classes or samples.classes[1:]
     return Card(
-        name=name, hazard=recipe.hazard, classes=(recipe.hazard,), inputs=samples.inputs, mean=samples.reference.mean,
-        std=samples.reference.std, normalise="all" if recipe.normalise == "all" else "scene", halo_px=HALO_PX, multiple_of=32,
-        training_data=data, licence=licence, made_by=made_by,
+        name=name, hazard=recipe.hazard, classes=samples.classes if several else (recipe.hazard,), hazard_classes=hazard_classes,
+        gives=gives, inputs=samples.inputs, mean=samples.reference.mean, std=samples.reference.std,
+        normalise="all" if recipe.normalise == "all" else "scene", halo_px=HALO_PX, multiple_of=32, training_data=data,
+        licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
+
+
+def _gives(recipe: Recipe, samples: Samples) -> str:
+    if recipe.objective != "classify":
+        return {"segment": "map", "regress": "number"}[recipe.objective]
+    first = samples.read(samples.ids("train")[0]).target
+    return "classes" if isinstance(first, tuple) else "class"
+
+
+def _objective(step: Train, samples: Samples) -> Segment | Classify | Regress:
+    loss = Sum(step.losses, step.class_weights or None)
+    if step.objective == "regress":
+        return Regress(loss)
+    return (Classify if step.objective == "classify" else Segment)(loss, len(samples.classes) or 2)
 
 
 def _spec(recipe: Recipe, samples: Samples) -> Spec:
@@ -90,18 +117,22 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
         dates[one.layer] = dates.get(one.layer, 0) + len(one.bands)
     said, bands = recipe.model, tuple(dates.values())
     fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
-    return Spec(said.encoder, said.decoder, bands, fusion=fusion, widths=said.widths)
+    gives = _gives(recipe, samples)
+    outputs = 1 if gives == "number" else len(samples.classes) or 1
+    decoder = "pool" if samples.of_chips else said.decoder
+    return Spec(said.encoder, decoder, bands, outputs, fusion, said.widths, recipe.chips.upsample, gives)
 
 
 def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> None:
     learning, checking = samples.ids("train"), samples.ids("validation")
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
+    metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
-        steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options={"warmup": step.warmup},
-        every=step.every or max(1, steps // 10), metric=step.metric, smallest=step.metric == "loss", patience=step.patience,
+        steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options=_options(step, len(learning)),
+        every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
         seed=seed, precision=_precision(step),
     )  # fmt: skip
-    objective = Segment(Sum(step.losses, step.class_weights or None))
+    objective = _objective(step, samples)
     augment = Augment(**step.augmentation) if step.augment else None
     train(
         model, objective,
@@ -109,6 +140,12 @@ def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path,
         Batches(samples, checking, samples.normaliser, step.batch),
         plan, folder, said=lambda done, whole, _: progress("train", done, whole),
     )  # fmt: skip
+
+
+def _options(step: Train, chips: int) -> dict[str, Any]:
+    """Of the schedule, in steps."""
+    passed = {"milestones": [ceil(m * chips / step.batch) for m in step.milestones]} if step.milestones else {}
+    return {"warmup": step.warmup, **passed}
 
 
 def _fit(pooled: Evaluation, samples: Samples) -> Fit | None:
@@ -153,18 +190,31 @@ def row(
         "weights_sha256": card.sha256["model.safetensors"],
         "precision": [_precision(step.train) for step in recipe.steps if step.train],
         "versions": {"aftermap": version("aftermap"), **card.versions}, "made_by": card.made_by,
+        "classes": list(samples.classes),
     }  # fmt: skip
     if not samples.ids("test"):
-        return about | {"scores": None, "trivial": {}, "untrained": None, "counts": {}}, None
+        return about | {"scores": None, "trivial": {}, "untrained": None, "counts": {}, "by_event": {}}, None
+    several = classed.score(folder, samples, "test") if samples.classes or samples.of_chips else None
+    if samples.of_chips:
+        assert several is not None
+        _into_card(folder, card, samples, several.scores)
+        labels = {"scores": several.scores, "trivial": several.trivial, "by_event": several.by_event}
+        return about | {"untrained": None, "counts": {}} | labels, None
     pooled, each = score(folder, samples, "test", progress)
-    of_event, scores = each.by_event(), pooled.row()
-    known = {k: v for k, v in scores.items() if v is not None}
-    mine = {"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": len(of_event)}
-    replace(card, scores=(mine,)).write(folder)
+    scores, beside = pooled.row(), trivial(pooled.counts)
+    if several:
+        scores, beside = scores | several.scores, beside | several.trivial
+    _into_card(folder, card, samples, scores)
     return about | {
-        "scores": scores, "trivial": trivial(pooled.counts), "untrained": untrained(recipe, samples, card).row(),
-        "counts": {event: asdict(c) for event, c in of_event.items()},
+        "scores": scores, "trivial": beside, "untrained": untrained(recipe, samples, card).row(),
+        "counts": {event: asdict(c) for event, c in each.by_event().items()}, "by_event": several.by_event if several else {},
     }, each  # fmt: skip
+
+
+def _into_card(folder: Path, card: Card, samples: Samples, scores: dict[str, Any]) -> None:
+    known = {k: v for k, v in scores.items() if v is not None}
+    mine = {"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": len(samples.events["test"])}
+    replace(card, scores=(mine,)).write(folder)
 
 
 def _precision(step: Train) -> str:

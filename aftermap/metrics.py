@@ -111,6 +111,49 @@ class CountErrors:
         return float(np.median((self.mapped - self.true)[chips])) if chips.any() else None
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Sums over samples whose number is known; they add in any order (methods.md 16, trap 19: no mean of batches)."""
+
+    count: int = 0
+    squared: float = 0.0
+    """Of (found - true)."""
+    total: float = 0.0
+    """Of true."""
+    squares: float = 0.0
+    """Of true squared."""
+
+    @classmethod
+    def of(cls, found: npt.NDArray[np.float64], truth: npt.NDArray[np.float64]) -> Errors:
+        """Of numbers (n,), NaN unknown."""
+        known = np.isfinite(truth)
+        y = truth[known]
+        return cls(len(y), float(((found[known] - y) ** 2).sum()), float(y.sum()), float((y**2).sum()))
+
+    def __add__(self, other: Errors) -> Errors:
+        mine, theirs = (self.squared, self.total, self.squares), (other.squared, other.total, other.squares)
+        return Errors(self.count + other.count, *(a + b for a, b in zip(mine, theirs, strict=True)))
+
+    @property
+    def rmse(self) -> float | None:
+        """Root of the mean squared error."""
+        return float(np.sqrt(self.squared / self.count)) if self.count else None
+
+    @property
+    def deviation(self) -> float | None:
+        """RMSE of answering the mean of the truth every time."""
+        return float(np.sqrt(max(self._spread, 0) / self.count)) if self.count else None
+
+    @property
+    def r2(self) -> float | None:
+        """1 - SSE / SST; undefined where the truth does not vary."""
+        return 1 - self.squared / self._spread if self._spread > 0 else None
+
+    @property
+    def _spread(self) -> float:
+        return self.squares - self.total**2 / self.count if self.count else 0.0
+
+
 def _levels() -> npt.NDArray[np.int64]:
     return np.zeros((2, RANK_LEVELS + 1), np.int64)
 

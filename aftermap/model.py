@@ -21,7 +21,7 @@ from aftermap.encoders import build as encoder_of
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.export import EXPORTS, MULTIPLE_OF, export
 from aftermap.journal import sha256
-from aftermap.torchdoor import Tensor, nn, smp, torch
+from aftermap.torchdoor import Tensor, functional, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
 
 WEIGHTS = "model.safetensors"
@@ -45,6 +45,10 @@ class Spec:
     """early: all dates at once. siamese: the same encoder on each date, features side by side."""
     widths: tuple[int, ...] = ()
     """Channels of the decoder d1 to d5, shallow to deep; empty for the decoder's own."""
+    upsample: int = 1
+    """The encoder sees images enlarged so many times; logits come back to the image's own grid as means (methods.md C)."""
+    gives: str = "map"
+    """As the card's: what the outputs are, for the graph that gives them in [0, 1] or, of a number, as they are."""
 
     def __post_init__(self) -> None:
         for kind, given, known in (("fusion", self.fusion, FUSIONS), ("decoder", self.decoder, DECODERS)):
@@ -72,9 +76,18 @@ class Model(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """As the class says."""
+        times = self.spec.upsample
+        if times > 1:
+            pixels = functional.interpolate(pixels, scale_factor=times, mode="bilinear", align_corners=False)
+        logits: Tensor = self._seen(pixels)
+        return functional.avg_pool2d(logits, times) if times > 1 and logits.ndim == 4 else logits
+
+    def _seen(self, pixels: Tensor) -> Tensor:
         if self.spec.fusion == "siamese":
-            seen = [self.encoder(one) for one in torch.split(pixels, list(self.spec.bands), dim=1)]
-            features = [torch.cat(same, dim=1) for same in zip(*seen, strict=True)]
+            # All dates in one batch: batch norm that saw each alone would train on statistics that no map ever uses.
+            n, dates = len(pixels), len(self.spec.bands)
+            each = self.encoder(pixels.reshape(n * dates, -1, *pixels.shape[2:]))  # (n date, band, y, x)
+            features = [one.reshape(n, -1, *one.shape[2:]) for one in each]  # (n, date channel, y, x)
         else:
             features = self.encoder(pixels)
         logits: Tensor = self.head(self.decoder(features))

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ BASE_MB, MOST_CORES = 350, 3
 THREADS = os.cpu_count() or 1
 """Tiles that are scored at once."""
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
+LEVELS = 250
+"""Scores of classes are kept as whole numbers up to this; 0 where not analysed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Plan:
     """Methods whose mean likelihood is the map; empty for the leading one alone."""
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By method, where there is a table; else likelihood is the score."""
+    told_apart: str = ""
+    """The method whose scores of every class are kept beside the map (Parts.classes); empty for none."""
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -101,7 +105,7 @@ class Plan:
         """What blocks take: three are in flight (read ahead, scored, written), and the tiles of one overlap what they score."""
         reach = self.tiling.size - (0 if self.tiling.blend else CORE_PX)
         seen, mapped = (prod(min(cores * CORE_PX + more, length) for length in shape) for more in (reach, 0))
-        blended = 40 * sum(len(s.classes) for s in self.scorers.values()) if self.tiling.blend else 0
+        blended = sum(40 + 16 * (len(s.classes) - 1) for s in self.scorers.values()) if self.tiling.blend else 0
         return (3 * 4 * len(self.stored) * seen + (blended + 3 * (len(PLANES) + 4)) * mapped) / 1e6
 
 
@@ -124,10 +128,10 @@ def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, 
     with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(THREADS) as pool:
         writing: Future[None] | None = None
         for n, (block, cube) in enumerate(zip(todo, cubes, strict=True)):
-            planes, score = _map_block(scene, plan, block, cube, pool, handed)
+            mapped = _map_block(scene, plan, block, cube, pool, handed)
             if writing:
                 writing.result()
-            writing = writer.submit(_store, scene, plan, journal, block, planes, score)
+            writing = writer.submit(_store, scene, plan, journal, block, mapped)
             progress(len(grid_blocks) - len(todo) + n + 1, len(grid_blocks))
         if writing:
             writing.result()
@@ -157,27 +161,35 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
+class _Mapped(NamedTuple):
+    """Of a block or core: PLANES (4, y, x), scores (y, x), and levels (class, y, x) of the method whose classes are kept."""
+
+    planes: U8
+    scores: F32
+    classes: U8
+
+
 def _map_block(
     scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor, handed: Mapping[str, Handed]
-) -> tuple[U8, F32]:
-    """Planes (likelihood, extent, exclusion, agreement) and the scores (y, x) of a block.
-
-    Where no tiles are blended each core is mapped on its own, start to end, by one thread.
-    """
+) -> _Mapped:
+    """What is made of a block. Where no tiles are blended each core is mapped on its own, start to end, by one thread."""
     if plan.tiling.blend:
         return _map_cell(scene.shape, plan, block, cube, block, pool, handed)
-    planes, scores = np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32)
+    kept = len(plan.scorers[plan.told_apart].classes) - 1 if plan.told_apart else 0
+    whole = _Mapped(
+        np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32), np.empty((kept, *block[2:]), np.uint8)
+    )
     cells = plan.cores(block, scene.shape)
     for cell, found in zip(cells, pool.map(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells), strict=True):
         at = cell.within(block).slices
-        planes[(..., *at)], scores[at] = found
-    return planes, scores
+        whole.planes[(..., *at)], whole.scores[at], whole.classes[(..., *at)] = found
+    return whole
 
 
 def _map_cell(
     shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None,
     handed: Mapping[str, Handed] | None = None,
-) -> tuple[U8, F32]:  # fmt: skip
+) -> _Mapped:  # fmt: skip
     region = reach(cell, shape, plan.tiling)
     pixels = _smoothed(plan, cube, region, pool)
 
@@ -185,9 +197,12 @@ def _map_cell(
         places = [plan.bands[one] for one in singly(scorer)]
         own = handed[name] if handed else None
         found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool, own)
-        return np.asarray(found[0])
+        return np.asarray(found[slice(None if name == plan.told_apart else 1)])
 
-    scores = {name: score(name, scorer) for name, scorer in plan.scorers.items()}
+    every = {name: score(name, scorer) for name, scorer in plan.scorers.items()}
+    scores = {name: one[0] for name, one in every.items()}
+    apart = every[plan.told_apart][1:] if plan.told_apart else np.zeros((0, cell.height, cell.width), np.float32)
+    levels = np.rint(np.nan_to_num(apart) * LEVELS).astype(np.uint8)
     lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
     analysed = exclusion == 0
@@ -197,7 +212,7 @@ def _map_cell(
     planes = np.stack([np.rint(likely * 100).astype(np.uint8), filled > plan.threshold, exclusion, votes], dtype=np.uint8)
     for plane in (planes[0], planes[1], planes[3]):
         plane[~analysed] = NOT_ANALYSED
-    return planes, np.where(analysed, lead, np.float32(np.nan))
+    return _Mapped(planes, np.where(analysed, lead, np.float32(np.nan)), np.where(analysed, levels, np.uint8(0)))
 
 
 def _smoothed(plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor | None) -> F32:
@@ -236,16 +251,21 @@ def part_name(block: Window) -> str:
     return "part-{}-{}-{}-{}".format(*block)
 
 
-def _store(scene: Scene, plan: Plan, journal: Journal, block: Window, planes: U8, score: F32) -> None:
+def _store(scene: Scene, plan: Plan, journal: Journal, block: Window, mapped: _Mapped) -> None:
     name, grid = part_name(block), scene.grid[block.slices]
     whole = Window(0, 0, block.height, block.width)
     files = {f"{name}.tif": journal.part(f"{name}.partial.tif")}
     with raster.Writer(files[f"{name}.tif"], grid, dtype="uint8", descriptions=PLANES) as part:
-        part.write(planes, whole)
+        part.write(mapped.planes, whole)
     if plan.keep_scores:
         files[f"{name}.score.tif"] = journal.part(f"{name}.score.partial.tif")
         with raster.Writer(files[f"{name}.score.tif"], grid, dtype="float32", descriptions=["score"]) as part:
-            part.write(score[None], whole)
+            part.write(mapped.scores[None], whole)
+    if plan.told_apart:
+        files[f"{name}.classes.tif"] = journal.part(f"{name}.classes.partial.tif")
+        classes = plan.scorers[plan.told_apart].classes[1:]
+        with raster.Writer(files[f"{name}.classes.tif"], grid, dtype="uint8", descriptions=classes) as part:
+            part.write(mapped.classes, whole)
     journal.finish(name, files)
 
 
@@ -263,6 +283,10 @@ class Parts:
     def score(self, window: Window) -> F32:
         """The float scores (y, x) that the extent is cut from, NaN where not analysed."""
         return np.asarray(self._gather(window, "score.tif", [1], np.float32)[0])
+
+    def classes(self, window: Window, count: int) -> U8:
+        """Levels (class, y, x) from 0 to LEVELS of each of `count` classes of the method that tells them apart."""
+        return np.asarray(self._gather(window, "classes.tif", range(1, count + 1), np.uint8))
 
     def _gather(self, window: Window, ending: str, bands: Sequence[int], dtype: Any) -> npt.NDArray[Any]:
         out = np.empty((len(bands), window.height, window.width), dtype)

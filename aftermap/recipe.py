@@ -19,9 +19,10 @@ from aftermap.normalise import BY
 from aftermap.pieces import HAZARDS
 
 BUNDLED = Path(__file__).parent / "recipes"
-OBJECTIVES = ("segment",)
+OBJECTIVES = ("segment", "classify", "regress")
 SURGERIES = ("freeze_encoder",)
 WEIGHTS = ("none", "hub")
+MOST_UPSAMPLE = 8
 PRECISIONS = ("auto", "bf16", "fp32")
 _HEADER = ("Run", "Expect", "Differs")
 
@@ -50,10 +51,14 @@ class Chips:
 
     size: int = 0
     """Side in px, a multiple of 32; larger chips are cut, smaller ones padded. 0: the first chip's, at most 256."""
+    upsample: int = 1
+    """The network looks at images enlarged so many times, bilinearly, here and in maps; its classes come back by area."""
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.size % 32:
             raise _refuse(f"chips.size is {self.size}", "give a multiple of 32")
+        if not 1 <= self.upsample <= MOST_UPSAMPLE:
+            raise _refuse(f"chips.upsample is {self.upsample}", f"give 1 to {MOST_UPSAMPLE}")
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,12 @@ class Train:
     weight_decay: float = 1e-4
     schedule: str = "cosine"
     warmup: int = 0
+    milestones: tuple[int, ...] = ()
+    """Passes over the chips after which the rate halves, with the schedule "milestones"."""
     every: int = 0
     """Steps between validations; 0: a tenth of all."""
-    metric: str = "iou"
+    metric: str = ""
+    """What chooses the checkpoint; empty: iou, macro_iou of several classes, macro_f1 of classes of chips, rmse of numbers."""
     patience: int = 0
     augment: bool = True
     augmentation: Mapping[str, float] = field(default_factory=dict)
@@ -128,6 +136,8 @@ class Map:
 
     product: str = "extent"
     threshold: float = 0.5
+    hazard_classes: tuple[str, ...] = ()
+    """Those of several classes that the map calls hazard; empty: all but the first."""
 
     def __post_init__(self) -> None:
         _among("product", self.product, ("extent",))
@@ -143,6 +153,9 @@ class Recipe:
     model: Network
     steps: tuple[Step, ...]
     data: Data = field(default_factory=Data)
+    classes: tuple[str, ...] = ()
+    """Classes of the truth to tell apart, of those that the data set has; what is not named is unknown. Empty: the hazard, which
+    is every class but the first, against the first."""
     split: Mapping[str, Any] = field(default_factory=dict)
     """Side -> events: { train = ["A"], test = ["B"] }, or official splits: { test = ["official:val"] }; by default the official
     splits as they are, else whole events.
@@ -162,6 +175,7 @@ class Recipe:
         _among("normalise", self.normalise, list(BY))
         if not self.inputs or not self.steps:
             raise _refuse("a recipe needs inputs and steps")
+        self._refuse_classes()
         if "folds" in self.split:
             _refuse_folds(self.split)
             return
@@ -169,6 +183,19 @@ class Recipe:
             _among("split", side, ("train", "validation", "test"))
             if not _are_names(events):
                 raise _refuse(f"split.{side} is {events!r}", "give a list of names of events")
+
+    def _refuse_classes(self) -> None:
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
+            raise _refuse(f"classes is {list(self.classes)!r}", "name at least two, none twice, or leave it out")
+        for name in self.map.hazard_classes:
+            _among("class", name, self.classes)
+        if len({step.train.objective for step in self.steps if step.train}) > 1:
+            raise _refuse("the steps have several objectives", "one network has one: give each step the same")
+
+    @property
+    def objective(self) -> str:
+        """Of every step."""
+        return next(step.train.objective for step in self.steps if step.train)
 
     @property
     def sha256(self) -> str:

@@ -166,13 +166,13 @@ def _consequences(run: Mapping[str, Any], numbers: _Numbers) -> Html:
 
 
 def _graded(run: Mapping[str, Any]) -> list[Html]:
-    """What the grades of buildings rest on, where footprints were given."""
+    """What the grades of buildings rest on, where any were graded; a network grades by no levels."""
     graded = run.get("buildings")
     if not graded:
         return []
     from_, words = graded["from"], graded["words"]
     unit = "score" if "quiet" in graded else "share"
-    levels = ", ".join(f"{word.lower()} from a {unit} of {level:.2g}" for word, level in zip(words[1:], from_, strict=True))
+    levels = ", ".join(f"{word.lower()} from a {unit} of {level:.2g}" for word, level in zip(words[1:], from_, strict=False))
     caution = "A machine graded them from above; nobody has looked at a building."
     return [tag("p", f"Buildings are graded by this: {graded['graded_by']}{f' ({levels})' if levels else ''}. {caution}")]
 

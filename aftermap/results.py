@@ -83,7 +83,7 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
     """Rows grouped by recipe and data, folds and seeds together, one line for each metric."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["scores"] is not None:
+        if row["scores"] is not None and row["untrained"] is not None:  # labels of whole chips have none
             groups.setdefault((row["recipe"], row["page_sha256"], row["data"]), []).append(row)
     return [line for group in groups.values() for line in _Group.of(group).lines()]
 

@@ -1,4 +1,4 @@
-"""What a network is trained and scored on: chosen bands, one hazard against all else, squares of one size, no pixel twice.
+"""What a network is trained and scored on: chosen bands and classes, squares of one size, no pixel twice.
 
 Whole events fall to one side; where a data set has official splits, those hold.
 """
@@ -12,7 +12,7 @@ from itertools import groupby
 
 import numpy as np
 
-from aftermap.chips import F32, UNKNOWN, Chip
+from aftermap.chips import F32, U8, UNKNOWN, Chip
 from aftermap.datasets.dataset import Dataset
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.normalise import Fitting, Normaliser, Separated, fit, units
@@ -25,6 +25,7 @@ SPLITS = ("train", "validation", "test")
 _OFFICIAL = {
     "train": "train",
     "training": "train",
+    "tier3": "train",
     "val": "validation",
     "validation": "validation",
     "valid": "validation",
@@ -62,6 +63,12 @@ class Samples:
     """What batches are normalised with: the reference, or the statistics of what each chip belongs to."""
     sha256: str
     """Of pixels, truth and split of every sample."""
+    codes: U8 = field(repr=False)
+    """Class code of the data set -> that of the samples (256,)."""
+    classes: tuple[str, ...] = ()
+    """Name of each code of the samples; empty for one hazard, 1, against all else, 0."""
+    of_chips: bool = False
+    """Whether a sample is a whole chip with its own label, `target`."""
     _kept: dict[str, Chip] = field(default_factory=dict, repr=False, compare=False)
     """Samples that were read, as many as KEPT_BYTES hold: decoding a picture takes a third of a step of a small network."""
 
@@ -70,6 +77,13 @@ class Samples:
         """Whether no event that is scored was trained on or chosen by."""
         known = {*self.events["train"], *self.events["validation"]}
         return bool(self.events["test"]) and known.isdisjoint(self.events["test"])
+
+    def hazard(self, lead: Sequence[int]) -> Samples:
+        """The same samples, of whose classes those at the places `lead` are the hazard, 1, and the others 0."""
+        if not self.classes:
+            return self
+        of = np.where(self.codes == UNKNOWN, UNKNOWN, np.isin(self.codes, lead))
+        return replace(self, codes=of.astype(np.uint8), classes=(), _kept={})
 
     def ids(self, split: str) -> list[str]:
         """Samples of a split."""
@@ -86,7 +100,7 @@ class Samples:
         """The chips that the samples of a split were cut from, as `each`."""
         names = list(dict.fromkeys(self.places[name][0] for name in self.ids(split)))
         for done, name in enumerate(names, 1):
-            yield name, _narrowed(self.dataset.read(name), self.bands)
+            yield name, _narrowed(self.dataset.read(name), self.bands, self.codes)
             progress(words, done, len(names))
 
     def as_mapped(self, chip: Chip) -> F32:
@@ -96,11 +110,11 @@ class Samples:
         return np.where(chip.valid, self.reference.invert(self.normaliser.of(chip)), np.float32(np.nan))
 
     def read(self, id: str) -> Chip:
-        """One sample: the hazard 1, all else 0; what lies outside its chip is not valid."""
+        """One sample, its truth in `codes`; what lies outside its chip is not valid."""
         if (known := self._kept.get(id)) is not None:
             return known
         name, window = self.places[id]
-        chip = _square(_narrowed(self.dataset.read(name), self.bands), window, self.size)
+        chip = _square(_narrowed(self.dataset.read(name), self.bands, self.codes), window, self.size)
         if (len(self._kept) + 1) * (4 * len(self.bands) + 2) * self.size**2 <= KEPT_BYTES:
             self._kept[id] = chip
         return chip
@@ -108,16 +122,17 @@ class Samples:
 
 def survey(
     dataset: Dataset, inputs: Sequence[str], *, split: Mapping[str, Sequence[str]] | None = None, size: int = 0, seed: int = 0,
-    normalise: str = "all",
+    normalise: str = "all", classes: Sequence[str] = (), of_chips: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Samples:  # fmt: skip
-    """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side.
+    """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side;
+    `classes` of the data set are told apart, by default the hazard from all else; with `of_chips` each chip has one label.
 
     `normalise` says what shares statistics (normalise.BY); with "all" they are those of the chips of training.
 
-    Raises UnknownNameError for inputs, sides and events, InputRefusedError ("no-chips", "band-missing").
+    Raises UnknownNameError for inputs, sides, events and classes, InputRefusedError ("no-chips", "band-missing", "chip-sizes").
     """
-    bands = choose_bands(dataset.bands, inputs)
+    bands, codes = choose_bands(dataset.bands, inputs), choose_codes(dataset.classes, () if of_chips else classes)
     sides, dealt = divide(dataset, split or {}, np.random.default_rng(seed))
     places: dict[str, tuple[str, Window]] = {}
     of_sample: dict[str, str] = {}
@@ -129,14 +144,17 @@ def survey(
 
     def of_training() -> Iterator[Chip]:
         for done, (name, side) in enumerate(sides.items(), 1):
-            chip = _narrowed(dataset.read(name), bands)
+            chip = _narrowed(dataset.read(name), bands, codes)
             unit.append(units(chip))
             side_px[0] = side_px[0] or _side(chip.shape)
             hashes.update(repr((name, side)).encode())
             for array in (chip.pixels, chip.truth if chip.truth is not None else chip.valid):
                 hashes.update(np.ascontiguousarray(array).tobytes())
+            if of_chips:
+                hashes.update(repr(chip.target).encode())
+                _refuse_larger(chip, side_px[0])
             for window in blocks(chip.shape, side_px[0]):
-                if chip.labelled[window.slices].any():
+                if chip.target is not None if of_chips else chip.labelled[window.slices].any():
                     key = f"{name}@{window.row},{window.col}"
                     places[key], of_sample[key] = (name, window), side
             progress("chips", done, len(sides))
@@ -153,18 +171,10 @@ def survey(
             )
     of_side = {s: tuple(sorted({dataset.members[n].event for n, k in sides.items() if k == s})) for s in SPLITS}
     return Samples(
-        dataset,
-        bands,
-        _layers(bands, unit[0]),
-        side_px[0],
-        places,
-        of_sample,
-        of_side,
-        dealt,
-        reference,
-        reference if normalise == "all" else fitting.done(),
-        hashes.hexdigest(),
-    )
+        dataset, bands, _layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, reference,
+        reference if normalise == "all" else fitting.done(), codes=codes,
+        classes=tuple(dataset.classes if of_chips else classes), of_chips=of_chips, sha256=hashes.hexdigest(),
+    )  # fmt: skip
 
 
 def choose_bands(known: Sequence[str], inputs: Sequence[str]) -> tuple[str, ...]:
@@ -178,6 +188,20 @@ def choose_bands(known: Sequence[str], inputs: Sequence[str]) -> tuple[str, ...]
             raise UnknownNameError("input", wanted, names)
         found += [b for b in own if b not in found]
     return tuple(found)
+
+
+def choose_codes(known: Sequence[str], wanted: Sequence[str]) -> U8:
+    """Class code of the data set -> place in `wanted` (256,), 255 what is not named; with nothing wanted every code above 0 is 1.
+
+    Raises UnknownNameError.
+    """
+    codes = np.full(256, UNKNOWN if wanted else 1, np.uint8)
+    codes[[0, UNKNOWN]] = UNKNOWN if wanted else 0, UNKNOWN
+    for place, name in enumerate(wanted):
+        if name not in known:
+            raise UnknownNameError("class", name, known)
+        codes[list(known).index(name)] = place
+    return codes
 
 
 def divide(dataset: Dataset, split: Mapping[str, Sequence[str]], rng: np.random.Generator) -> tuple[dict[str, str], bool]:
@@ -232,15 +256,21 @@ def _side(shape: tuple[int, int]) -> int:
     return min(MOST_PX, -(-max(shape) // MULTIPLE_OF) * MULTIPLE_OF)
 
 
-def _narrowed(chip: Chip, bands: tuple[str, ...]) -> Chip:
-    """The chip with these bands alone, and every class but 0 and unknown as 1."""
+def _refuse_larger(chip: Chip, size: int) -> None:
+    if max(chip.shape) > size:
+        what = f"{chip.name} is {chip.shape} px and has one label, which its parts of {size} px need not have"
+        raise InputRefusedError(what, repair="give chips.size of the largest chip at least", code="chip-sizes")
+
+
+def _narrowed(chip: Chip, bands: tuple[str, ...], codes: U8) -> Chip:
+    """The chip with these bands alone, its truth recoded."""
     if lacking := [b for b in bands if b not in chip.bands]:
         what = f"{chip.name} has no band {', '.join(lacking)} (it has {', '.join(chip.bands)})"
         raise InputRefusedError(what, repair="leave it out of the inputs", code="band-missing")
     rows, of = [chip.bands.index(b) for b in bands], units(chip)
     unit = tuple(of[i] for i in rows)
     pixels = chip.pixels[rows]
-    truth = None if chip.truth is None else np.where(chip.truth == UNKNOWN, UNKNOWN, np.minimum(chip.truth, 1)).astype(np.uint8)
+    truth = None if chip.truth is None else codes[chip.truth]
     return replace(chip, pixels=pixels, valid=np.asarray(np.isfinite(pixels).all(axis=0)), truth=truth, bands=bands,
                    unit=unit[0] if len(set(unit)) == 1 else unit)  # fmt: skip
 

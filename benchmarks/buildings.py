@@ -44,7 +44,7 @@ Row = Mapping[str, Any]
 def outlines(scene: Path) -> list[int]:
     """Writes the outlines of a simulated town's buildings; the grade of each."""
     with raster.open_raster(scene / "truth.tif") as src:
-        _, grade, building = src.read()
+        _, grade, building, _ = src.read()
         affine, crs = src.transform, src.crs.to_wkt()
     label, count = ndimage.label(building)
     worst = ndimage.maximum(grade, label, np.arange(count + 1))

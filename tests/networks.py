@@ -59,3 +59,31 @@ def toy(
     hashes = {f: sha256(folder / f) for f in ("graph.xml", "graph.bin")}
     Card(name=name, classes=classes, inputs=inputs, sha256=hashes, **{**facts, **card}).write(folder)
     return folder
+
+
+PAINT = {"background": 30, "no-damage": 80, "minor-damage": 130, "major-damage": 180, "destroyed": 230}
+"""Red after the event of each class that `painted` tells apart."""
+
+
+def painted(folder: Path, **card: Any) -> Path:
+    """A model folder: the class whose red is nearest to that of `after`, given with certainty; two dates of pictures are read."""
+    openvino()
+    from openvino import Model, save_model
+    from openvino import opset13 as ops
+
+    inputs = tuple(LayerBands(layer, ("red", "green", "blue"), "digital_number") for layer in ("after", "before"))
+    raw = ops.parameter([1, 6, -1, -1], np.float32, name="pixels")
+    known = ops.select(ops.is_nan(raw), ops.constant(np.float32(0)), raw)
+    red = ops.slice(known, *(ops.constant(np.array([v], np.int64)) for v in (0, 1, 1, 1)))
+    levels = ops.constant(np.reshape(np.array(list(PAINT.values()), np.float32), (1, -1, 1, 1)))
+    apart = ops.multiply(ops.abs(ops.subtract(red, levels)), ops.constant(np.float32(-0.5)))
+    folder.mkdir(parents=True)
+    save_model(Model([ops.softmax(apart, 1)], [raw], folder.name), str(folder / "graph.xml"), compress_to_fp16=False)
+    facts: dict[str, Any] = {
+        "hazard": "building", "classes": tuple(PAINT), "hazard_classes": ("major-damage", "destroyed"), "halo_px": 0,
+        "multiple_of": 1, "mean": (0.0,) * 6, "std": (1.0,) * 6, "training_data": "none", "licence": "Apache-2.0",
+        "made_by": "tests/networks.py", "why": "painted",
+    }  # fmt: skip
+    hashes = {f: sha256(folder / f) for f in ("graph.xml", "graph.bin")}
+    Card(name=folder.name, inputs=inputs, sha256=hashes, **{**facts, **card}).write(folder)
+    return folder

@@ -17,7 +17,7 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "stats"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats"),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
@@ -29,7 +29,7 @@ FLOORS = (
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "recipe", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",
+        "recipe", "classed", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from aftermap import experiment, recipe
+from aftermap import chipfolder, experiment, recipe
 from aftermap.card import Card
+from aftermap.chips import Chip
 from aftermap.cli import main
 from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
@@ -23,7 +24,7 @@ from aftermap.samples import choose_bands, survey
 from aftermap.scored import Scored
 from aftermap.torchdoor import torch
 from tests.conftest import flood_pair, grid, write
-from tests.dataset_layouts import antarctic_fractures, ombria, png
+from tests.dataset_layouts import antarctic_fractures, ombria, png, xbd
 
 torch.set_num_threads(1)
 SMALL = ["--encoder", "mobilenetv3_small_050", "--batch", "4", "--quiet"]
@@ -201,15 +202,38 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
     assert read == recipe.read(path)
     made: dict[str, Callable[[Path], Path]] = {
         "landslide4sense-rgb": pictures, "ombria": lambda at: ombria(at).folder,
-        "antarctic-fractures": lambda at: antarctic_fractures(at).folder,
+        "antarctic-fractures": lambda at: antarctic_fractures(at).folder, "xbd": houses,
     }  # fmt: skip
-    data = made.get(read.data.kind, folder)(tmp_path / "data")
+    data = (graded if read.classes and not read.data.kind else made.get(read.data.kind, folder))(tmp_path / "data")
     steps = [f"steps.{k}.train.{v}" for k in range(len(read.steps)) for v in ("steps=2", "epochs=0", "batch=2")]
     once = ["split={'test': ['C'], 'train': ['A+B+H']}"] if "folds" in read.split else []
     few = [*steps, *once, "chips.size=32", "model.weights=none"]
     (row,) = experiment.run(name, data, tmp_path / "out", overrides=few)
-    assert (row["scores"] is None) == (not read.split)
+    assert (row["scores"] is None) == (not read.split and not read.classes)
     assert list((tmp_path / "out").glob("*/model/graph.xml"))
+
+
+def houses(path: Path) -> Path:
+    """xBD, small: a second pair of pictures to train on."""
+    xbd(path)
+    for part in ("images", "labels"):
+        for one in (path / "train" / part).glob("*_00000001_*"):
+            one.with_name(one.name.replace("_00000001_", "_00000002_")).write_bytes(one.read_bytes())
+    return path
+
+
+def graded(path: Path) -> Path:
+    """Chips as `aftermap chips` writes them: two dates in colour, and the classes of xBD."""
+    names = ("background", "no-damage", "minor-damage", "major-damage", "destroyed")
+    rng, bands = np.random.default_rng(2), tuple(f"{date}{band}" for date in ("", "before.") for band in ("RED", "GREEN", "BLUE"))
+
+    def chips() -> Iterator[tuple[Chip, str, None]]:
+        for k, split in enumerate(("train", "train", "validation", "test")):
+            pixels, truth = rng.uniform(1, 255, (6, 40, 40)).astype(np.float32), rng.integers(0, 5, (40, 40)).astype(np.uint8)
+            yield Chip(pixels, truth < 9, truth, bands, "digital_number", f"c{k}", "town"), split, None
+
+    chipfolder.write(path, chips(), classes=names, facts={})
+    return path
 
 
 def pictures(path: Path) -> Path:
@@ -237,7 +261,7 @@ def pictures(path: Path) -> Path:
         ("steps.0.adapt={}", "recipe-invalid", "adapting in a recipe does not exist yet"),
         ("steps.3.train.lr=1", "recipe-invalid", "there are 1 steps"),
         ("surgery=['freeze']", "unknown-surgery", "did you mean freeze_encoder"),
-        ("steps.0.train.objective='regres'", "unknown-objective", "segment"),
+        ("steps.0.train.objective='regres'", "unknown-objective", "did you mean regress"),
         ("normalise='domian'", "unknown-normalise", "did you mean domain"),
         ("chips.size=100", "recipe-invalid", "multiple of 32"),
         ("steps.0.train.epochs=3", "recipe-invalid", "give steps or epochs"),

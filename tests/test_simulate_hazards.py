@@ -174,7 +174,7 @@ def test_fractures_are_linear_bright_and_more_than_before(made: dict[str, Layers
 
 def test_every_house_has_one_grade_and_graver_means_more_change() -> None:
     scene = next(s for s in (BLOCKS["building"](3, row, 0) for row in range(9)) if len(np.unique(s["truth"][1])) == 4)
-    damaged, grade, house = scene["truth"]
+    damaged, grade, house, _ = scene["truth"]
     np.testing.assert_array_equal(damaged == 1, grade >= 2)
     assert (house[grade > 0] == 1).all()
     inside = ~_near(house == 0, 1)  # houses of two lots never touch

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap.losses import Sum
+from aftermap.metrics import Errors
 from aftermap.torchdoor import Tensor, nn, torch
 
 Batch = dict[str, Tensor]
@@ -33,12 +34,9 @@ class Regress:
 
     def scores(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """RMSE and R2 = 1 - SSE / SST; NaN where undefined."""
-        n, squared, total, squares = sums
-        spread = squares - total**2 / n if n else 0.0
-        return {
-            "rmse": float(np.sqrt(squared / n)) if n else float("nan"),
-            "r2": float(1 - squared / spread) if spread > 0 else float("nan"),
-        }
+        n, squared, total, squares = map(float, sums)
+        whole = Errors(int(n), squared, total, squares)
+        return {k: float("nan") if (v := getattr(whole, k)) is None else v for k in ("rmse", "r2")}
 
 
 def _target(batch: Batch) -> Tensor:

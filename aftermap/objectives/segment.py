@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aftermap.confusion import Confusion
 from aftermap.losses import UNKNOWN, Sum
-from aftermap.metrics import Counts
 from aftermap.torchdoor import Tensor, nn, torch
 
 Batch = dict[str, Tensor]
@@ -34,19 +34,15 @@ class Segment:
         return torch.bincount(cells, minlength=self.classes**2).double()
 
     def scores(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Macro IoU over the classes that the truth has (methods.md 0.1), accuracy, and IoU and F1 of the hazard where it is one.
+        """Macro IoU and F1 over the classes that the truth has (methods.md 0.1), accuracy; of one hazard its IoU and F1.
 
         What has no denominator is NaN.
         """
-        matrix = sums.reshape(self.classes, self.classes).round().astype(np.int64)
-        each = [_counts(matrix, c) for c in range(self.classes)]
-        present = [c.iou for c in each if c.tp + c.fn and c.iou is not None]
-        found = {
-            "macro_iou": float(np.mean(present)) if present else float("nan"),
-            "accuracy": float(np.trace(matrix) / matrix.sum()) if matrix.sum() else float("nan"),
-        }
+        names = tuple(map(str, range(self.classes)))
+        found_in = Confusion(names, sums.reshape(self.classes, self.classes).round().astype(np.int64))
+        found = {k: _or_nan(getattr(found_in, k)) for k in ("macro_iou", "macro_f1", "accuracy")}
         if self.classes == 2:
-            hazard = each[1]
+            hazard = found_in.each[1]
             found |= {
                 "iou": _or_nan(hazard.iou),
                 "f1": _or_nan(hazard.f1),
@@ -57,11 +53,6 @@ class Segment:
 
 def _truth(batch: Batch) -> Tensor:
     return batch["truth"].masked_fill(~batch["valid"], UNKNOWN)
-
-
-def _counts(matrix: npt.NDArray[np.int64], c: int) -> Counts:
-    tp, true, mapped = int(matrix[c, c]), int(matrix[c].sum()), int(matrix[:, c].sum())
-    return Counts(tp, mapped - tp, true - tp, int(matrix.sum()) - mapped - true + tp)
 
 
 def _or_nan(value: float | None) -> float:

@@ -52,13 +52,14 @@ class _Site:
 
 
 def simulate(out: Path, *, size: int = 2048, seed: int = 0, gsd_m: float = 0.5, progress: Progress | None = None) -> None:
-    """Writes before.tif, after.tif (red, green, blue, 8 bits), truth.tif (damaged, grade, building) and dem.tif (m).
+    """Writes before.tif, after.tif (red, green, blue, 8 bits), truth.tif (damaged, grade, building, class) and dem.tif (m).
 
-    Grades: 0 none, 1 minor, 2 major, 3 destroyed; `damaged` is grade 2 or 3; `building` is any, before the event.
+    Grades: 0 none, 1 minor, 2 major, 3 destroyed; `damaged` is grade 2 or 3; `building` is any, before the event. `class` has the
+    codes of xBD: 0 background, 1 no damage, 2 minor, 3 major, 4 destroyed.
     """
     check_scene(size, seed, gsd_m, finest_m=0.2, coarsest_m=2)
     layers = {name: Layer(("red", "green", "blue"), "uint8", "digital_number", 0, date) for name, date in DATES.items()}
-    layers |= {"truth": truth("damaged", "grade", "building"), "dem": DEM}
+    layers |= {"truth": truth("damaged", "grade", "building", "class"), "dem": DEM}
     make = partial(block, seed, gsd_m=gsd_m)
     made_by = f"aftermap building seed={seed}"
     write_scene(out, layers, make, grid=PLACE.grid(size, gsd_m), made_by=made_by, progress=progress)
@@ -73,7 +74,8 @@ def block(seed: int, row: int, col: int, *, gsd_m: float) -> Mapping[str, npt.ND
     pictures = {date: _picture(site, date, inner, (row, col)) for date in DATES}
     grade, house = np.where(site.town.house, site.grade, 0)[inner], site.town.house[inner]
     height = 300 + 6 * noise(ground, "ground", 700) + 0.3 * noise(ground, "bumps", 40)
-    return {**pictures, "truth": np.stack([grade >= 2, grade, house]).astype(np.uint8), "dem": height.astype(np.float32)[None]}
+    answers = np.stack([grade >= 2, grade, house, house * (grade + 1)]).astype(np.uint8)
+    return {**pictures, "truth": answers, "dem": height.astype(np.float32)[None]}
 
 
 def _site(ground: Ground) -> _Site:

@@ -1,4 +1,4 @@
-"""Varied scenes of the simulator, HAZARD-SEED/after.tif, before.tif and truth.tif, as `aftermap simulate HAZARD --vary` writes them.
+"""Varied scenes of the simulator, HAZARD-SEED/after.tif, before.tif, truth.tif, as `aftermap simulate HAZARD --vary` writes them.
 
 Chips are squares of a scene, scenes are events, and the seed's last digit is its split: 8 chooses, 9 tests, the rest trains.
 """

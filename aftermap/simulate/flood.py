@@ -176,7 +176,12 @@ def _coherence(ground: Ground, use: Land, flooded: Field, at: tuple[int, int]) -
 def _image(ground: Ground, surface: Surface, rise_east: Field, date: str, looks: float, at: tuple[int, int]) -> Field:
     """One date's picture (band, y, x) in dB of the block `at` (row, column), NaN beyond the swath's edge."""
     power = backscatter(surface, incidence(ground), rise_east)
-    image = np.stack([speckled(p, looks, ground.seed, f"{date}/{pol}", at, surface.conditions.smear_px) for p, pol in zip(power, POLARISATIONS, strict=True)])
+    image = np.stack(
+        [
+            speckled(p, looks, ground.seed, f"{date}/{pol}", at, surface.conditions.smear_px)
+            for p, pol in zip(power, POLARISATIONS, strict=True)
+        ]
+    )
     image[:, ground.east_m + SWATH_LEAN * ground.south_m < SWATH_EDGE_M[date]] = np.nan
     return image
 

@@ -82,5 +82,9 @@ def _each_roof(draw: Rng, house: Mask) -> Field:
     """One colour (3, y, x) for each roof: grey to white metal, rust, clay, paint."""
     labels, count = ndimage.label(house)
     light = draw.uniform(50, 245, (count + 1, 1))
-    hue = np.where(draw.random((count + 1, 1)) < 0.5, draw.uniform(-12, 12, (count + 1, 3)), draw.uniform((0, -45, -70), (70, 20, 20), (count + 1, 3)))
+    hue = np.where(
+        draw.random((count + 1, 1)) < 0.5,
+        draw.uniform(-12, 12, (count + 1, 3)),
+        draw.uniform((0, -45, -70), (70, 20, 20), (count + 1, 3)),
+    )
     return np.asarray(np.moveaxis(np.clip(light + hue, 15, 255)[labels], -1, 0), np.float32)

@@ -98,7 +98,12 @@ def _power(surface: Surface, off_deg: Field, tilt: Field, band: int) -> Field:
     brighter = np.array([db[band] for db in surface.conditions.cover_db], np.float32)
     # wind raises VH by a third of what it raises VV: small waves depolarise little
     waves = surface.water_db if band == 0 else surface.water_db / 3
-    dry = (_table("mean", band) + brighter)[surface.cover] + _table("per_deg", band)[surface.cover] * off_deg + surface.land_db + tilt
+    dry = (
+        (_table("mean", band) + brighter)[surface.cover]
+        + _table("per_deg", band)[surface.cover] * off_deg
+        + surface.land_db
+        + tilt
+    )
     open_water = water.mean[band] + brighter[Cover.WATER] + water.per_deg[band] * off_deg + waves
     dry = np.where(surface.cover == Cover.WATER, dry + waves, dry)
     bounce = np.array([s[band] if (s := SIGNATURES[cover].flooded) else np.nan for cover in Cover], np.float32)[surface.cover]

@@ -31,7 +31,7 @@ FARTHEST = 48
 
 @dataclass(frozen=True)
 class Varied:
-    """How the scenes of a hazard are made: their files, the truth last, where they lie, and one scene (pixel in metres, layers)."""
+    """How the scenes of a hazard are made: their files, the truth last; where they lie; one scene (pixel in metres, layers)."""
 
     layers: Mapping[str, Layer]
     place: Place
@@ -62,8 +62,8 @@ def _flood(seed: int, rng: Rng) -> tuple[float, Layers]:
     stage_m = float(np.exp(rng.uniform(np.log(0.2), np.log(14))))
     made = flood.block(
         seed, int(rng.integers(8)), int(rng.integers(FARTHEST)), gsd_m=gsd_m, stage_m=stage_m,
-        looks=float(np.exp(rng.uniform(np.log(1.5), np.log(20)))), terrain=str(rng.choice(flood.REGIONS, p=(0.4, 0.3, 0.15, 0.15))),
-        conditions=_weather(rng),
+        looks=float(np.exp(rng.uniform(np.log(1.5), np.log(20)))),
+        terrain=str(rng.choice(flood.REGIONS, p=(0.4, 0.3, 0.15, 0.15))), conditions=_weather(rng),
     )  # fmt: skip
     gain = rng.normal(0, 1.5) + rng.normal(0, 0.7, 2)
     before, after = (np.asarray(p + gain[:, None, None], np.float32) for p in (made.before, made.after))
@@ -87,7 +87,7 @@ def _weather(rng: Rng) -> Conditions:
 
 
 def _lakes(rng: Rng) -> float:
-    """None in half the scenes; elsewhere few to nearly everywhere."""
+    """Level above which lakes lie: none in half the scenes, elsewhere few to nearly everywhere."""
     return float("inf") if rng.random() < 0.5 else float(rng.uniform(-1.4, 2.2))
 
 

@@ -50,7 +50,7 @@ def simulate(hazard: str, out: Path, seeds: Iterable[int], *, progress: Progress
             gsd_m, made = varied.make(seed, rng)
             grid = varied.place.grid(BLOCK_PX, round(gsd_m, 3))
             made_by = f"aftermap {hazard} varied seed={seed}"
-            write_scene(folder, varied.layers, lambda *_, made=made: made, grid=grid, made_by=made_by)  # type: ignore[misc]
+            write_scene(folder, varied.layers, lambda *_, made=made: made, grid=grid, made_by=made_by)
         if progress is not None:
             progress(done, len(wanted))
     return len(wanted)

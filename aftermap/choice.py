@@ -41,11 +41,14 @@ class Chosen:
     """Networks that run beside others but make no part of the map."""
 
 
-def choose(scene: Scene, method: str, *, model: str | None = None, precision: str = "auto", baseline: bool = True) -> Chosen:
+def choose(scene: Scene, method: str, *, model: str | None = None, precision: str = "auto", baseline: bool = True,
+           bundled: bool = True) -> Chosen:  # fmt: skip
     """Every method the inputs allow, in the order of PIECES, or the one asked for; with them the network of a `model` (name or
-    folder), or with "auto" the bundled networks of the hazard. Raises InputRefusedError when none can run, or the model cannot.
+    folder), or with "auto" the bundled networks of the hazard, unless `bundled` is False.
+
+    Raises InputRefusedError when none can run, or the model cannot.
     """
-    folders = _folders(scene, model, bundled=method == "auto")
+    folders = _folders(scene, model, bundled=method == "auto" and bundled)
     if not baseline and not folders:
         raise UsageError("--no-baseline leaves no method to run", repair="give --model, or leave it out")
     names = [] if not baseline else list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]

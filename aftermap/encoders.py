@@ -16,6 +16,8 @@ from aftermap.torchdoor import Tensor, nn, smp, timm, torch
 MIX = tuple(f"mit_b{size}" for size in range(6))
 """Mix transformers, which timm does not have."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NARROW = {"resnet18_half": ("resnet18", {"channels": (32, 64, 128, 256)})}
+"""Encoders of our own making: a timm network at other widths, for maps on a laptop; nobody publishes weights of these."""
 _WINDOWED = ("swin",)
 """Attention in windows: timm has to be told that other sizes than the trained one are meant."""
 
@@ -50,7 +52,7 @@ class Weights:
 
 def names() -> list[str]:
     """Every encoder that can be asked for."""
-    return [*timm.list_models(), *MIX]
+    return [*timm.list_models(), *MIX, *NARROW]
 
 
 def hub(name: str, *, endpoint: str | None = None, cache: Path | None = None) -> Weights:
@@ -75,7 +77,7 @@ def _published(name: str) -> tuple[str, str | None, str, tuple[float, ...], tupl
     if name in MIX:
         settings = smp.encoders.encoders[name]["pretrained_settings"]["imagenet"]
         return settings["repo_id"], settings["revision"], "see the repository", IMAGENET_MEAN, IMAGENET_STD
-    facts = timm.models.get_pretrained_cfg(name)
+    facts = None if name in NARROW else timm.models.get_pretrained_cfg(name)
     if facts is None or not facts.hf_hub_id:
         raise InputRefusedError(f"no hub has weights of {name}", repair="give a file", code="weights-unreachable")
     return f"{facts.hf_hub_id}{facts.architecture}.{facts.tag}", None, facts.license or "unknown", facts.mean, facts.std
@@ -96,7 +98,7 @@ def build(name: str, bands: int, weights: Weights | None = None, **options: Any)
 
 
 def _known(name: str) -> None:
-    if name not in MIX and not timm.is_model(name):
+    if name not in (*MIX, *NARROW) and not timm.is_model(name):
         raise UnknownNameError("encoder", name, names())
 
 
@@ -106,6 +108,8 @@ def _empty(name: str, bands: int, options: dict[str, Any]) -> nn.Module:
     if name in MIX:
         encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=bands, weights=None)
         return encoder
+    name, narrowed = NARROW.get(name, (name, {}))
+    options = narrowed | options
     if name.startswith(_WINDOWED):
         options = {"strict_img_size": False} | options
     return smp.encoders.TimmUniversalEncoder(name, pretrained=False, in_channels=bands, **options)  # type: ignore[no-any-return]

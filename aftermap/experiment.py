@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from aftermap.errors import UsageError
 from aftermap.journal import digest, write_json
 from aftermap.recipe import Data, Recipe
 from aftermap.samples import Samples, survey
+from aftermap.scored import Scored, score
+from aftermap.untrained import Untrained
 
-ROW = "row.json"
+ROW, EACH, FACTS = "row.json", "samples.npz", "facts.json"
 Progress = Callable[[str, int, int], None]
 _NEEDED = ("torch", "timm", "segmentation_models_pytorch", "safetensors", "lightning_fabric", "tensorboard")
 
@@ -29,13 +32,17 @@ def run(
     recipe: str | Path, data: Path, out: Path, *, seeds: Sequence[int] = (0,), overrides: Sequence[str] = (),
     progress: Progress = _silent,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """One row per seed; a finished row of the same recipe, data and seed is read, not made again, an unfinished one goes on."""
+    """One row per fold and seed; a finished one of the same recipe, data and seed is read, not made again, a cut one goes on."""
     page = recipes.read(recipe, overrides)
     refuse_without_extra()
-    samples = _samples(page, data, progress)
     said = " ".join(f"--set {shlex.quote(one)}" for one in overrides)
     made_by = f"aftermap run {recipe if str(recipe) in recipes.listed() else Path(recipe).name} {said}".strip()
-    return [_one(page, samples, out, seed, made_by, progress) for seed in seeds]
+    found, folds = [], recipes.folds(page)
+    for number, fold in enumerate(folds):
+        samples = _samples(fold, data, progress)
+        about = {"page_sha256": page.sha256, "fold": number if len(folds) > 1 else None}
+        found += [_one(fold, samples, out, seed, made_by, about, progress) for seed in seeds]
+    return found
 
 
 def train_own(recipe: Recipe, data: Path, out: Path, *, seed: int, made_by: str, progress: Progress = _silent) -> dict[str, Any]:
@@ -46,9 +53,8 @@ def train_own(recipe: Recipe, data: Path, out: Path, *, seed: int, made_by: str,
     _refuse_taken(out)
     samples = _samples(recipe, data, progress)
     card = learn.learn(out, recipe, samples, seed=seed, name=out.resolve().name, made_by=made_by, progress=progress)
-    row = learn.row(recipe, samples, out, card, progress=progress)
-    write_json(out / ROW, row)
-    return row
+    row, each = learn.row(recipe, samples, out, card, progress=progress)
+    return _written(out, {"page_sha256": recipe.sha256, "fold": None} | row, each)
 
 
 def layers(data: Path, own: Data) -> tuple[str, ...]:
@@ -78,7 +84,10 @@ def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
     return survey(dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, progress=progress)
 
 
-def _one(recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, progress: Progress) -> dict[str, Any]:
+def _one(
+    recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, about: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
+    """One row of one fold; `about` says of which page and which fold."""
     key = digest([recipe.sha256, samples.sha256, seed])[:12]
     folder = out / f"{recipe.name}-seed{seed}-{key}"
     if (folder / ROW).is_file():
@@ -88,6 +97,33 @@ def _one(recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, p
 
     own = f"{made_by} --seeds {seed}"
     card = learn.learn(folder / "model", recipe, samples, seed=seed, name=recipe.name, made_by=own, progress=progress)
-    row = learn.row(recipe, samples, folder / "model", card, progress=progress)
+    row, each = learn.row(recipe, samples, folder / "model", card, progress=progress)
+    if each is not None:
+        row["without_training"] = _without_training(recipe, samples, out, progress)
+    return _written(folder, {**about, **row}, each)
+
+
+def _written(folder: Path, row: dict[str, Any], each: Scored | None) -> dict[str, Any]:
+    """The scores of each sample, then the row, which says that all is there."""
+    if each is not None:
+        each.write(folder / EACH)
     write_json(folder / ROW, row)
     return row
+
+
+def _without_training(recipe: Recipe, samples: Samples, out: Path, progress: Progress) -> dict[str, Any]:
+    """What the methods without training come to on the same test split; worked out once for all seeds."""
+    folder = out / f"without-training-{digest([recipe.hazard, samples.sha256])[:12]}"
+    if (folder / FACTS).is_file():
+        known: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return known
+    mapped = Untrained(recipe.hazard)
+    pooled, each = score(samples, "test", mapped, progress=progress, words="score without training")
+    folder.mkdir(parents=True, exist_ok=True)
+    each.write(folder / EACH)
+    found = {
+        "methods": sorted(mapped.made_by), "refused": mapped.refused, "scores": pooled.row(), "folder": folder.name,
+        "counts": {event: asdict(c) for event, c in each.by_event().items()},
+    }  # fmt: skip
+    write_json(folder / FACTS, found)
+    return found

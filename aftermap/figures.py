@@ -59,19 +59,23 @@ def draw_bands(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def draw_results(path: Path, lines: Sequence[Any]) -> None:
-    """Each metric of each recipe (results.Line): dots for seeds, mean, interval over events, marking everything; a PNG."""
+    """Each metric of each recipe (results.Line): dots for seeds, mean, intervals, and what takes no training; a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(lines)), layout="constrained")
     axes = figure.subplots()
     for place, line in enumerate(lines):
-        if line.low is not None:
-            axes.plot([line.low, line.high], [place, place], "-", color="tab:blue", lw=6, alpha=0.3)
+        for ends, width in (((line.low, line.high), 10), ((line.image_low, line.image_high), 4)):
+            if None not in ends:
+                axes.plot(ends, [place, place], "-", color="tab:blue", lw=width, alpha=0.3)
         known = [v for v in line.each if v is not None]
         axes.plot(known, [place] * len(known), "o", color="tab:blue", markersize=4)
         axes.plot([nan if line.mean is None else line.mean], [place], "|", color="black", markersize=14)
-        axes.plot([nan if line.trivial is None else line.trivial], [place], "x", color="grey")
+        axes.plot([nan if line.everything is None else line.everything], [place], "x", color="grey")
+        axes.plot([nan if line.without_training is None else line.without_training], [place], "D", color="tab:orange")
     axes.set_yticks(range(len(lines)), [f"{line.recipe}, {line.metric}" for line in lines])
-    axes.set(xlim=(0, 1), xlabel="dots: seeds; bar: 95 % interval over events; x: marking everything")
+    axes.set(
+        xlim=(0, 1), xlabel="dots: seeds; bars: 95 % over events (broad), over images; diamond: without training; x: everything"
+    )
     axes.invert_yaxis()
     figure.savefig(path, dpi=120)

@@ -10,12 +10,13 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration
+from aftermap import calibration, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import Card, Fit
@@ -28,8 +29,9 @@ from aftermap.model import Spec, build, save
 from aftermap.objectives.segment import Segment
 from aftermap.recipe import Recipe, Train
 from aftermap.samples import Samples
+from aftermap.scored import Scored
 from aftermap.surgery import freeze
-from aftermap.train import Plan, train
+from aftermap.train import Plan, fast_precision, train
 
 Progress = Callable[[str, int, int], None]
 HALO_PX = 64
@@ -54,26 +56,20 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
     return card
 
 
-def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, dict[str, Counts]]:
-    """The saved network on every sample of a split: all pooled, and counts per event."""
+def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, Scored]:
+    """The saved network on every sample of a split."""
     network = Network.open(folder, precision="f32")
-    table, pooled = network.calibration, Evaluation(split)
-    of_event: dict[str, Counts] = {}
-    names = samples.ids(split)
-    for done, name in enumerate(names, 1):
-        chip = samples.read(name)
-        assert chip.truth is not None
-        scores = network(chip.pixels[None], chip.valid[None])[0, 0]
-        truth = np.where(chip.truth == 255, -1, chip.truth.astype(np.int8)).astype(np.int8)
-        extent = np.where(chip.valid, scores > 0.5, 255).astype(np.uint8)
-        one = Evaluation(chip.event, ranking=pooled.ranking, reliability=pooled.reliability)
-        one.add(truth, extent, scores, table(scores).astype(np.float32) if table else scores)
-        pooled.counts += one.counts
-        for word in ("truth_px", "hazard_px", "not_analysed_px", "hazard_not_analysed_px"):
-            setattr(pooled, word, getattr(pooled, word) + getattr(one, word))
-        of_event[chip.event] = of_event.get(chip.event, Counts()) + one.counts
-        progress(f"score {split}", done, len(names))
-    return pooled, of_event
+    return scored.score(
+        samples, split, lambda chip: network(chip.pixels[None], chip.valid[None])[0, 0],
+        likelihood=network.calibration, progress=progress,
+    )  # fmt: skip
+
+
+def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:
+    """The network with its first weights on the test split: what the training is worth."""
+    with TemporaryDirectory(prefix="aftermap-untrained-") as folder:
+        save(Path(folder), build(_spec(recipe, samples), seed=card.seed), replace(card, calibration=None, scores=()))
+        return score(Path(folder), samples, "test", lambda *_: None)[0]
 
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
@@ -104,10 +100,10 @@ def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path,
     plan = Plan(
         steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options={"warmup": step.warmup},
         every=step.every or max(1, steps // 10), metric=step.metric, smallest=step.metric == "loss", patience=step.patience,
-        seed=seed,
+        seed=seed, precision=_precision(step),
     )  # fmt: skip
     objective = Segment(Sum(step.losses, step.class_weights or None))
-    augment = Augment() if step.augment else None
+    augment = Augment(**step.augmentation) if step.augment else None
     train(
         model, objective,
         Batches(samples, learning, samples.normaliser, step.batch, seed=seed, augment=augment),
@@ -145,24 +141,31 @@ def trivial(counts: Counts) -> dict[str, dict[str, float | None]]:
     return {name: {k: getattr(c, k) for k in ("iou", "f1", "balanced_accuracy")} for name, c in rules.items()}
 
 
-def row(recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress: Progress) -> dict[str, Any]:
+def row(
+    recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress: Progress
+) -> tuple[dict[str, Any], Scored | None]:
     """What one training came to: who, on what, and its scores on the test split, once, after all choices; also in its card."""
-    scores: dict[str, Any] | None = None
-    of_event: dict[str, Counts] = {}
-    beside: dict[str, Any] = {}
-    if samples.ids("test"):
-        pooled, of_event = score(folder, samples, "test", progress)
-        scores, beside = pooled.row(), trivial(pooled.counts)
-        known = {k: v for k, v in scores.items() if v is not None}
-        card = replace(card, scores=({"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": len(of_event)},))
-        card.write(folder)
-    return {
+    about = {
         "recipe": recipe.name, "recipe_sha256": recipe.sha256, "seed": card.seed, "data": samples.dataset.name,
         "data_sha256": samples.sha256, "settings": dict(recipe.data.settings),
         "events": {k: list(v) for k, v in samples.events.items()},
         "samples": {k: len(samples.ids(k)) for k in samples.events}, "validation_dealt": samples.dealt, "unseen": samples.unseen,
         "untouched": bool(samples.ids("test")), "weights_sha256": card.sha256["model.safetensors"],
-        "versions": {"aftermap": version("aftermap"), **card.versions},
-        "made_by": card.made_by, "scores": scores, "trivial": beside,
-        "counts": {event: asdict(c) for event, c in sorted(of_event.items())},
+        "precision": [_precision(step.train) for step in recipe.steps if step.train],
+        "versions": {"aftermap": version("aftermap"), **card.versions}, "made_by": card.made_by,
     }  # fmt: skip
+    if not samples.ids("test"):
+        return about | {"scores": None, "trivial": {}, "untrained": None, "counts": {}}, None
+    pooled, each = score(folder, samples, "test", progress)
+    of_event, scores = each.by_event(), pooled.row()
+    known = {k: v for k, v in scores.items() if v is not None}
+    mine = {"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": len(of_event)}
+    replace(card, scores=(mine,)).write(folder)
+    return about | {
+        "scores": scores, "trivial": trivial(pooled.counts), "untrained": untrained(recipe, samples, card).row(),
+        "counts": {event: asdict(c) for event, c in of_event.items()},
+    }, each  # fmt: skip
+
+
+def _precision(step: Train) -> str:
+    return fast_precision() if step.precision == "auto" else step.precision

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from aftermap.augment import Augment
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest
 from aftermap.pieces import HAZARDS
@@ -20,6 +21,7 @@ BUNDLED = Path(__file__).parent / "recipes"
 OBJECTIVES = ("segment",)
 SURGERIES = ("freeze_encoder",)
 WEIGHTS = ("none", "hub")
+PRECISIONS = ("auto", "bf16", "fp32")
 _HEADER = ("Run", "Expect", "Differs")
 
 
@@ -89,8 +91,15 @@ class Train:
     metric: str = "iou"
     patience: int = 0
     augment: bool = True
+    augmentation: Mapping[str, float] = field(default_factory=dict)
+    """What differs from Augment's own numbers: { jitter = 0.8 }."""
+    precision: str = "auto"
+    """auto: bf16 where the machine multiplies it fast, else fp32; the row of results says which."""
 
     def __post_init__(self) -> None:
+        _among("precision", self.precision, PRECISIONS)
+        for name in self.augmentation:
+            _among("augmentation", name, [f.name for f in fields(Augment)])
         _among("objective", self.objective, OBJECTIVES)
         if (self.steps > 0) == (self.epochs > 0) or self.batch < 1:
             raise _refuse(f"a step has steps = {self.steps}, epochs = {self.epochs}, batch = {self.batch}",
@@ -134,7 +143,10 @@ class Recipe:
     steps: tuple[Step, ...]
     data: Data = field(default_factory=Data)
     split: Mapping[str, Any] = field(default_factory=dict)
-    """Side -> events: { train = ["A"], test = ["B"] }; by default the official splits, else whole events."""
+    """Side -> events: { train = ["A"], test = ["B"] }, or official splits: { test = ["official:val"] }; by default the official
+    splits as they are, else whole events.
+
+    { folds = [["A"], ["B", "C"], ["D"]] } tests each list in turn, chooses by the next one and trains on the others."""
     chips: Chips = field(default_factory=Chips)
     normalise: str = "all"
     surgery: tuple[str, ...] = ()
@@ -149,15 +161,37 @@ class Recipe:
             raise _refuse(f"normalise is {self.normalise!r}", 'say "all": the graph of a map has one mean and std per band')
         if not self.inputs or not self.steps:
             raise _refuse("a recipe needs inputs and steps")
+        if "folds" in self.split:
+            _refuse_folds(self.split)
+            return
         for side, events in self.split.items():
             _among("split", side, ("train", "validation", "test"))
-            if not isinstance(events, list) or not all(isinstance(e, str) for e in events):
+            if not _are_names(events):
                 raise _refuse(f"split.{side} is {events!r}", "give a list of names of events")
 
     @property
     def sha256(self) -> str:
         """Of all that is said, overrides included, but for the name."""
         return digest({k: v for k, v in asdict(self).items() if k != "name"})
+
+
+def _are_names(events: Any) -> bool:
+    return isinstance(events, list) and all(isinstance(e, str) for e in events)
+
+
+def _refuse_folds(split: Mapping[str, Any]) -> None:
+    groups = split["folds"]
+    if len(split) > 1 or not isinstance(groups, list) or len(groups) < 3 or not all(g and _are_names(g) for g in groups):
+        raise _refuse(f"split is {dict(split)!r}", "give folds alone: at least three lists of names of events")
+
+
+def folds(recipe: Recipe) -> list[Recipe]:
+    """The recipe once for each fold of its split; itself where it has none."""
+    groups = recipe.split.get("folds")
+    if groups is None:
+        return [recipe]
+    turned = [(groups[k:] + groups[:k]) for k in range(len(groups))]
+    return [replace(recipe, split={"test": t[0], "validation": t[1], "train": [e for g in t[2:] for e in g]}) for t in turned]
 
 
 def listed() -> dict[str, Path]:

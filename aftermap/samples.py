@@ -29,8 +29,11 @@ _OFFICIAL = {
     "valid": "validation",
     "test": "test",
 }
+OFFICIAL = "official:"
+"""Begins the name of an official split where names of events are asked for."""
 VALIDATION_SHARE = 0.1
 """Of the chips of training, to choose a checkpoint by, where no event is left for that."""
+KEPT_BYTES = 2**31
 MULTIPLE_OF, MOST_PX = 32, 256
 """Sides that networks take, and the largest that is chosen without being asked for."""
 
@@ -56,6 +59,8 @@ class Samples:
     """Of the chips of training."""
     sha256: str
     """Of pixels, truth and split of every sample."""
+    _kept: dict[str, Chip] = field(default_factory=dict, repr=False, compare=False)
+    """Samples that were read, as many as KEPT_BYTES hold: decoding a picture takes a third of a step of a small network."""
 
     @property
     def unseen(self) -> bool:
@@ -69,8 +74,13 @@ class Samples:
 
     def read(self, id: str) -> Chip:
         """One sample: the hazard 1, all else 0; what lies outside its chip is not valid."""
+        if (known := self._kept.get(id)) is not None:
+            return known
         name, window = self.places[id]
-        return _square(_narrowed(self.dataset.read(name), self.bands), window, self.size)
+        chip = _square(_narrowed(self.dataset.read(name), self.bands), window, self.size)
+        if (len(self._kept) + 1) * (4 * len(self.bands) + 2) * self.size**2 <= KEPT_BYTES:
+            self._kept[id] = chip
+        return chip
 
 
 def survey(
@@ -155,13 +165,16 @@ def divide(dataset: Dataset, split: Mapping[str, Sequence[str]], rng: np.random.
 
 
 def _named(dataset: Dataset, split: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    of_event: dict[str, str] = {}
-    for side, events in split.items():
-        dataset.ids(events=events)  # an event that is not there is refused
-        for event in events:
-            if of_event.setdefault(event, side) != side:
-                raise UsageError(f"{event} is in {of_event[event]} and in {side}", repair="give each event one side")
-    return {n: of_event[m.event] for n, m in dataset.members.items() if m.event in of_event}
+    """Chip -> side, by its event or, where the name begins so, by its official split."""
+    of_chip: dict[str, str] = {}
+    for side, names in split.items():
+        for name in names:
+            part = name.removeprefix(OFFICIAL)
+            own = dataset.ids(events=[name]) if part == name else dataset.ids(part)  # either refuses what is not there
+            for chip in own:
+                if of_chip.setdefault(chip, side) != side:
+                    raise UsageError(f"{name} is in {of_chip[chip]} and in {side}", repair="give each event one side")
+    return of_chip
 
 
 def _layer(band: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ FLOORS = (
         "normalise", "augment", "samples",
     ),
     ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
-    ("train", "seamless", "predict", "evaluate", "finish"),
+    ("train", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
         "recipe", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",

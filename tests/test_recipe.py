@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +14,16 @@ from aftermap import experiment, recipe
 from aftermap.card import Card
 from aftermap.cli import main
 from aftermap.datasets.dataset import open_dataset
-from aftermap.errors import UnknownNameError, UsageError
-from aftermap.journal import sha256
-from aftermap.learn import trivial
-from aftermap.metrics import Counts
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.experiment import EACH, ROW
+from aftermap.journal import sha256, write_json
 from aftermap.model import build, load
-from aftermap.results import METRICS, lines
+from aftermap.results import METRICS, gather, lines
 from aftermap.samples import choose_bands, survey
+from aftermap.scored import Scored
 from aftermap.torchdoor import torch
 from tests.conftest import flood_pair, grid, write
-from tests.dataset_layouts import png
+from tests.dataset_layouts import antarctic_fractures, ombria, png
 
 torch.set_num_threads(1)
 SMALL = ["--encoder", "mobilenetv3_small_050", "--batch", "4", "--quiet"]
@@ -117,35 +117,68 @@ def test_a_recipe_is_judged_on_events_it_has_not_seen_and_run_once(tmp_path: Pat
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()} == files
     other = json.loads(ran(*words, "--seeds", "0", "--set", "surgery=['freeze_encoder']"))
     assert other[0]["recipe_sha256"] != rows[0]["recipe_sha256"]
+    assert rows[0]["without_training"]["counts"].keys() == {"d", "e"}
+    assert 0 <= rows[0]["untrained"]["average_precision"] <= 1
     (frozen,) = (p.parent / "model" for p in (tmp_path / "out").glob("*/row.json") if json.loads(p.read_text()) == other[0])
     found, _ = load(frozen)
     first_weights = build(found.spec, seed=0).encoder.state_dict()
     assert all(torch.equal(v, first_weights[k]) for k, v in found.encoder.state_dict().items())
     told = json.loads(ran("report", tmp_path / "out", "--json"))
     assert {(one["metric"], one["seeds"], one["events"]) for one in told} == {(m, k, 2) for m in METRICS for k in (1, 2)}
-    first = next(one for one in told if one["metric"] == "iou" and one["recipe_sha256"] == rows[0]["recipe_sha256"])
+    first = next(one for one in told if one["metric"] == "iou" and one["page_sha256"] == rows[0]["page_sha256"])
     assert first["mean"] == pytest.approx(sum(row["scores"]["iou"] for row in rows) / 2)
-    assert first["p"] is None
-    assert "can never reach" in first["test"]
+    assert 0 < first["p"] <= 1
+    assert first["test"].endswith(f"against {', '.join(rows[0]['without_training']['methods'])}")
+    assert first["interval"] == "range of 2 events"
     assert (tmp_path / "out" / "report.png").stat().st_size > 5000
     assert "| own " in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_enough_events_are_tested_and_the_worse_is_not_better() -> None:
-    def row(seed: int, tp: int) -> dict[str, Any]:
-        counts = {f"e{k}": {"tp": tp, "fp": 5 + k, "fn": 100 - tp, "tn": 800} for k in range(8)}
-        pooled = sum((Counts(**c) for c in counts.values()), Counts())
-        scores = {m: getattr(pooled, m) for m in METRICS}
-        return {"recipe": "r", "recipe_sha256": str(tp), "data_sha256": "d", "data": "folder", "seed": seed, "unseen": True,
-                "scores": scores, "trivial": trivial(pooled), "counts": counts, "made_by": "x"}  # fmt: skip
+def test_folds_and_seeds_are_one_line_and_the_worse_is_not_better(tmp_path: Path) -> None:
+    """Eight images with 100 px of hazard each; the method without training finds half of it."""
 
-    good, bad = (next(k for k in lines([row(0, tp), row(1, tp)]) if k.metric == "iou") for tp in (90, 3))
+    def scored(names: Sequence[str], tp: int) -> Scored:
+        counts = np.array([[tp, 5 + k, 100 - tp, 800] for k in range(len(names))], np.int64)
+        levels = np.zeros((len(names), 2, 251), np.int32)
+        levels[:, 1, 200], levels[:, 1, 50], levels[:, 0, 200], levels[:, 0, 50] = counts.T[[0, 2, 1, 3]]
+        return Scored(tuple(names), tuple(n[0] for n in names), counts, levels)
+
+    for tp in (90, 3):
+        for seed in (0, 1):
+            for fold, names in enumerate((["a0", "a1", "b0", "b1"], ["c0", "c1", "d0", "d1"])):
+                out = tmp_path / f"{tp}-{seed}-{fold}"
+                beside = tmp_path / f"without-{fold}"
+                for path in (out, beside):
+                    path.mkdir(exist_ok=True)
+                scored(names, tp).write(out / EACH)
+                scored(names, 50).write(beside / EACH)
+                row = {"recipe": "r", "page_sha256": str(tp), "data": "folder", "seed": seed, "fold": fold, "unseen": True,
+                       "scores": {}, "untrained": {"tp": 0, "fp": 0, "fn": 1, "tn": 1}, "made_by": "x",
+                       "without_training": {"methods": ["rule"], "folder": beside.name}}  # fmt: skip
+                write_json(out / ROW, row)
+    found = [k for k in lines(gather(tmp_path)) if k.metric == "iou"]
+    bad, good = sorted(found, key=lambda k: k.mean or 0)
+    assert (good.seeds, good.folds, good.events, good.images) == (2, 2, 4, 8)
+    fp = 4 * (5 + 6 + 7 + 8) // 2
+    assert good.mean == pytest.approx(720 / (800 + fp))
+    assert good.without_training == pytest.approx(400 / (800 + fp))
+    assert good.everything == pytest.approx(800 / (8 * 900 + fp))
     assert good.p == 2**-8
     assert bad.p == 1
-    assert good.low is not None
-    assert good.high is not None
-    assert good.mean is not None
-    assert good.low < good.mean < good.high
+    assert None not in (good.image_low, good.image_high, good.mean)
+    assert good.image_low < good.mean < good.image_high  # type: ignore[operator]
+    ap = next(k for k in lines(gather(tmp_path)) if k.metric == "average_precision" and k.page_sha256 == "90")
+    precise = 720 / (720 + fp)
+    assert ap.mean == pytest.approx(0.9 * precise + 0.1 * 800 / (8 * 900 + fp))
+    with pytest.raises(InputRefusedError, match="same folds"):
+        lines(gather(tmp_path)[1:])
+
+
+def test_folds_test_every_event_once() -> None:
+    page = recipe.read("landslide-rgb", ["split={'folds': [['a', 'b'], ['c'], ['d'], ['e']]}"])
+    found = [fold.split for fold in recipe.folds(page)]
+    assert found[1] == {"test": ["c"], "validation": ["d"], "train": ["e", "a", "b"]}
+    assert sorted(e for one in found for e in one["test"]) == ["a", "b", "c", "d", "e"]
 
 
 @pytest.mark.parametrize("name", recipe.listed())
@@ -154,12 +187,15 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
     assert all(recipe.header(path).values()), "Run, Expect and Differs stand at the head"
     read = recipe.read(name)
     assert read == recipe.read(path)
-    if read.data.kind == "landslide4sense-rgb":
-        data = pictures(tmp_path / "data")
-    else:
-        data = folder(tmp_path / "data")
+    made: dict[str, Callable[[Path], Path]] = {
+        "landslide4sense-rgb": pictures, "ombria": lambda at: ombria(at).folder,
+        "antarctic-fractures": lambda at: antarctic_fractures(at).folder,
+    }  # fmt: skip
+    data = made.get(read.data.kind, folder)(tmp_path / "data")
     steps = [f"steps.{k}.train.{v}" for k in range(len(read.steps)) for v in ("steps=2", "epochs=0", "batch=2")]
-    (row,) = experiment.run(name, data, tmp_path / "out", overrides=[*steps, "chips.size=32", "model.weights=none"])
+    once = ["split={'test': ['C'], 'train': ['A+B+H']}"] if "folds" in read.split else []
+    few = [*steps, *once, "chips.size=32", "model.weights=none"]
+    (row,) = experiment.run(name, data, tmp_path / "out", overrides=few)
     assert (row["scores"] is None) == (not read.split)
     assert list((tmp_path / "out").glob("*/model/graph.xml"))
 
@@ -195,6 +231,9 @@ def pictures(path: Path) -> Path:
         ("steps.0.train.epochs=3", "recipe-invalid", "give steps or epochs"),
         ("hazard='flod'", "unknown-hazard", "did you mean flood"),
         ("split.tset=['a']", "unknown-split", "did you mean test"),
+        ("split={'folds': [['a'], ['b']]}", "recipe-invalid", "at least three lists"),
+        ("steps.0.train.augmentation={'jiter': 1}", "unknown-augmentation", "did you mean jitter"),
+        ("steps.0.train.precision='fp16'", "unknown-precision", "fp32"),
         ("inputs='after'", "recipe-invalid", "inputs is 'after', and has to be a list, each text"),
     ],
 )

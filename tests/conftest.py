@@ -12,7 +12,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from aftermap import raster
+from aftermap import card, raster
 from aftermap.tiles import Window
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -49,6 +49,12 @@ def flood_pair(
         return np.asarray(mean + 10 * np.log10(rng.gamma(4.4, 1 / 4.4, mean.shape)), np.float32)
 
     return backscatter(permanent), backscatter(wet), wet & ~permanent
+
+
+@pytest.fixture(autouse=True)
+def no_bundled_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of a test run the methods without training alone; test_bundled.py has the networks that come with the package."""
+    monkeypatch.setattr(card, "BUNDLED", Path("no-bundled-models"))
 
 
 @pytest.fixture

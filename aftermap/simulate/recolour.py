@@ -51,7 +51,7 @@ def painted(rng: Rng, gsd_m: float) -> Callable[[npt.NDArray[np.uint8], Mask], n
         _tinted(colour, _mixed(ground, _blotches(draw, house.shape, patch)), np.where(house, 0, share))
         _tinted(colour, _each_roof(draw, house), np.where(house, roofs, 0))
         colour *= tint.astype(np.float32)[:, None, None]
-        colour = 255 * np.clip(colour / 255, 0, 1) ** np.float32(gamma)
+        colour = np.asarray(255 * np.clip(colour / 255, 0, 1) ** np.float32(gamma), np.float32)
         colour += np.float32(haze) * (np.float32(205) - colour)
         colour = ndimage.gaussian_filter(colour, (0, blur, blur), mode="nearest")
         colour += np.float32(grain) * draw.standard_normal(colour.shape, dtype=np.float32)

@@ -23,7 +23,7 @@ SIM = build/simulated
 models: $(VENV)/dev
 	$(BIN)/aftermap simulate flood --vary 0-299 -o $(SIM)/flood-s1
 	$(BIN)/aftermap simulate fracture --vary 0-299 -o $(SIM)/fracture-grey
-	$(BIN)/aftermap simulate building --vary 0-119 -o $(SIM)/building-rgb
+	$(BIN)/aftermap simulate building --vary 0-89 -o $(SIM)/building-rgb
 	for name in flood-s1 fracture-grey building-rgb; do \
 	  $(BIN)/aftermap run $$name --on $(SIM)/$$name -o build/runs/$$name && \
 	  $(BIN)/python -m benchmarks.bundle $$name --from build/runs/$$name/*/model --unseen $(SIM)/$$name || exit 1; \

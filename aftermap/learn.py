@@ -5,7 +5,7 @@ Scores are those of the exported graph through the engine, so that what is score
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import ceil
@@ -36,6 +36,8 @@ from aftermap.train import Plan, fast_precision, train
 Progress = Callable[[str, int, int], None]
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
+MOST_NAMED = 12
+"""Events that a card names one by one."""
 WHY = "not compared with the method without training on real data"
 
 
@@ -73,7 +75,7 @@ def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:
 
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
-    facts, events = samples.dataset.facts, ", ".join(samples.events["train"])
+    facts, events = samples.dataset.facts, _named(samples.events["train"])
     data = f"{samples.dataset.name} ({facts.title}), {len(samples.ids('train'))} samples of {samples.size} px; events: {events}"
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
@@ -83,6 +85,11 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
         std=samples.normaliser.std, halo_px=HALO_PX, multiple_of=32, training_data=data, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
+
+
+def _named(events: Sequence[str]) -> str:
+    """All of a few events, the first and the last of many."""
+    return ", ".join(events) if len(events) <= MOST_NAMED else f"{len(events)}, {events[0]} to {events[-1]}"
 
 
 def _spec(recipe: Recipe, samples: Samples) -> Spec:

@@ -129,7 +129,8 @@ def fitted(network: Network, folder: Path) -> tuple[Fit, dict[str, Any]]:
     knots = calibration.isotonic(pooled)
     on = f"{len(order)} simulated scenes that neither trained it nor chose its checkpoint"
     fit = Fit(round(float(left), 4), on, scores=tuple(knots[0]), likelihoods=tuple(knots[1]))
-    return fit, {"data": "simulated", "region": "test", "iou": calibrate.iou(pooled), "ece": calibrate.error(pooled)}
+    there = {"images": len(order), "iou": round(calibrate.iou(pooled), 4), "ece_score": round(calibrate.error(pooled), 4)}
+    return fit, {**there, "ece": fit.ece}
 
 
 def bundled(run: Path, name: str) -> Card:
@@ -160,7 +161,7 @@ def main(name: str, run: Path | None, unseen: Path | None, data: Path) -> None:
     simulated: list[Mapping[str, Any]] = []
     if unseen is not None:
         fit, there = fitted(network, unseen)
-        card, simulated = replace(card, calibration=fit), [{"method": name, "images": len(fit.scores), **there}]
+        card, simulated = replace(card, calibration=fit), [{"data": "simulated", "method": name, **there}]
     found = list(rows(data, network))
     leads, why = leave(name, [row for row, _ in found])
     summary = summaries([row for row, _ in found], name, _calibrated(name, card, found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,12 +15,11 @@ from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import UsageError
 from aftermap.journal import digest, write_json
 from aftermap.recipe import Data, Recipe
-from aftermap.samples import Samples, survey
+from aftermap.samples import Progress, Samples, survey
 from aftermap.scored import Scored, score
 from aftermap.untrained import Untrained
 
 ROW, EACH, FACTS = "row.json", "samples.npz", "facts.json"
-Progress = Callable[[str, int, int], None]
 _NEEDED = ("torch", "timm", "segmentation_models_pytorch", "safetensors", "lightning_fabric", "tensorboard")
 
 
@@ -112,13 +111,13 @@ def _written(folder: Path, row: dict[str, Any], each: Scored | None) -> dict[str
 
 
 def _without_training(recipe: Recipe, samples: Samples, out: Path, progress: Progress) -> dict[str, Any]:
-    """What the methods without training come to on the same test split; worked out once for all seeds."""
+    """What the methods without training come to on the same chips, whole; worked out once for all seeds."""
     folder = out / f"without-training-{digest([recipe.hazard, samples.sha256])[:12]}"
     if (folder / FACTS).is_file():
         known: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         return known
     mapped = Untrained(recipe.hazard)
-    pooled, each = score(samples, "test", mapped, progress=progress, words="score without training")
+    pooled, each = score(samples.whole("test", progress, "score without training"), mapped)
     folder.mkdir(parents=True, exist_ok=True)
     each.write(folder / EACH)
     found = {

@@ -5,7 +5,7 @@ Scores are those of the exported graph through the engine, so that what is score
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import ceil
@@ -28,12 +28,11 @@ from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
 from aftermap.model import Spec, build, save
 from aftermap.objectives.segment import Segment
 from aftermap.recipe import Recipe, Train
-from aftermap.samples import Samples
+from aftermap.samples import Progress, Samples
 from aftermap.scored import Scored
 from aftermap.surgery import freeze
 from aftermap.train import Plan, fast_precision, train
 
-Progress = Callable[[str, int, int], None]
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
 MOST_NAMED = 12
@@ -61,10 +60,8 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
 def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, Scored]:
     """The saved network on every sample of a split."""
     network = Network.open(folder, precision="f32")
-    return scored.score(
-        samples, split, lambda chip: network(chip.pixels[None], chip.valid[None])[0, 0],
-        likelihood=network.calibration, progress=progress,
-    )  # fmt: skip
+    chips = samples.each(split, progress, f"score {split}")
+    return scored.score(chips, lambda chip: network(chip.pixels[None], chip.valid[None])[0, 0], likelihood=network.calibration)
 
 
 def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:

@@ -161,13 +161,15 @@ class _Group:
         if len({tuple(sorted(str(row["fold"]) for row in own)) for own in of_seed}) > 1:
             what = f"the seeds of {rows[0]['recipe']} were not tested on the same folds"
             raise InputRefusedError(what, repair="finish aftermap run", code="folds-unfinished")
-        trained = tuple(Scored.joined([Scored.read(Path(row["folder"]) / EACH) for row in own]) for own in of_seed)
+        trained = tuple(Scored.joined([Scored.read(Path(row["folder"]) / EACH) for row in own]).of_images() for own in of_seed)
         told = [row["without_training"] for row in of_seed[0] if row.get("without_training")]
         beside = [Scored.read(Path(row["folder"]).parent / row["without_training"]["folder"] / EACH)
                   for row in of_seed[0] if row.get("without_training")]  # fmt: skip
         first_weights = tuple(_untrained([row["untrained"] for row in own]) for own in of_seed)
         methods = ", ".join(sorted({m for one in told for m in one["methods"]}))
-        return cls(rows[0], len(of_seed[0]), trained, first_weights, Scored.joined(beside) if beside else None, methods)
+        return cls(
+            rows[0], len(of_seed[0]), trained, first_weights, Scored.joined(beside).of_images() if beside else None, methods
+        )
 
     def lines(self) -> list[Line]:
         return [self._line(metric) for metric in METRICS]

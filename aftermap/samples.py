@@ -20,6 +20,7 @@ from aftermap.scorer import LayerBands
 from aftermap.splits import by_event
 from aftermap.tiles import Window, blocks
 
+Progress = Callable[[str, int, int], None]
 SPLITS = ("train", "validation", "test")
 _OFFICIAL = {
     "train": "train",
@@ -72,6 +73,20 @@ class Samples:
         """Samples of a split."""
         return [name for name, side in self.sides.items() if side == split]
 
+    def each(self, split: str, progress: Progress, words: str) -> Iterator[tuple[str, Chip]]:
+        """Every sample of a split by its name; `progress` hears which."""
+        names = self.ids(split)
+        for done, name in enumerate(names, 1):
+            yield name, self.read(name)
+            progress(words, done, len(names))
+
+    def whole(self, split: str, progress: Progress, words: str) -> Iterator[tuple[str, Chip]]:
+        """The chips that the samples of a split were cut from, as `each`."""
+        names = list(dict.fromkeys(self.places[name][0] for name in self.ids(split)))
+        for done, name in enumerate(names, 1):
+            yield name, _narrowed(self.dataset.read(name), self.bands)
+            progress(words, done, len(names))
+
     def read(self, id: str) -> Chip:
         """One sample: the hazard 1, all else 0; what lies outside its chip is not valid."""
         if (known := self._kept.get(id)) is not None:
@@ -85,7 +100,7 @@ class Samples:
 
 def survey(
     dataset: Dataset, inputs: Sequence[str], *, split: Mapping[str, Sequence[str]] | None = None, size: int = 0, seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Samples:  # fmt: skip
     """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side.
 

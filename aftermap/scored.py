@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,9 @@ from aftermap.chips import F32, UNKNOWN, Chip
 from aftermap.errors import InputRefusedError
 from aftermap.evaluate import Evaluation
 from aftermap.metrics import Counts, Ranking
-from aftermap.samples import Samples
 
 LEVELS = 250
 """Of a sample's own histogram; the pooled ranking is finer."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +45,17 @@ class Scored:
         levels = np.zeros_like(self.levels)
         levels[:, :, -1] = self.levels.sum(axis=2)
         return Scored(self.names, self.events, np.stack([tp + fn, fp + tn, zero, zero], axis=1), levels)
+
+    def of_images(self) -> Scored:
+        """The squares that one chip was cut into taken together."""
+        chips = [name.partition("@")[0] for name in self.names]
+        first = {chip: k for k, chip in reversed([*enumerate(chips)])}
+        names = sorted(first)
+        place = np.asarray([names.index(chip) for chip in chips])
+        counts, levels = (np.zeros((len(names), *a.shape[1:]), a.dtype) for a in (self.counts, self.levels))
+        np.add.at(counts, place, self.counts)
+        np.add.at(levels, place, self.levels)
+        return Scored(tuple(names), tuple(self.events[first[n]] for n in names), counts, levels)
 
     @classmethod
     def joined(cls, parts: Sequence[Scored]) -> Scored:
@@ -79,15 +88,11 @@ class Scored:
 
 
 def score(
-    samples: Samples, split: str, scores_of: Callable[[Chip], F32], *, likelihood: Callable[[F32], F32] | None = None,
-    progress: Progress = lambda *_: None, words: str = "",
-) -> tuple[Evaluation, Scored]:  # fmt: skip
-    """Every sample of a split by a method that gives scores (y, x) in [0, 1], NaN where it does not analyse; hazard above 0.5."""
-    pooled, each, levels = Evaluation(split), [], []
-    names = samples.ids(split)
-    events = []
-    for done, name in enumerate(names, 1):
-        chip = samples.read(name)
+    chips: Iterable[tuple[str, Chip]], scores_of: Callable[[Chip], F32], *, likelihood: Callable[[F32], F32] | None = None
+) -> tuple[Evaluation, Scored]:
+    """Chips by name, with truth, by a method: scores (y, x) in [0, 1], NaN where it does not analyse; hazard above 0.5."""
+    pooled, names, events, each, levels = Evaluation("pooled"), [], [], [], []
+    for name, chip in chips:
         assert chip.truth is not None
         scores = scores_of(chip)
         seen = chip.valid & np.isfinite(scores)
@@ -100,8 +105,8 @@ def score(
         pooled += one
         each.append(list(vars(one.counts).values()))
         levels.append(_levels(scores[seen & (truth >= 0)], truth[seen & (truth >= 0)]))
+        names.append(name)
         events.append(chip.event)
-        progress(words or f"score {split}", done, len(names))
     return pooled, Scored(tuple(names), tuple(events), np.asarray(each, np.int64), np.asarray(levels, np.int32))
 
 

@@ -29,13 +29,16 @@ class Since:
     sha256: str
     network: Network = field(repr=False)
 
-    calibration: Calibration | None = None
-    """None: nothing says what the lesser of two scores is worth."""
+    @property
+    def calibration(self) -> Calibration | None:
+        """None: nothing says what the lesser of two scores is worth."""
+        return None
 
     @property
     def card(self) -> Card:
         """The network's, without leave to lead."""
-        return replace(self.network.card, leads=False, why=WHY)
+        own = self.network.card
+        return replace(own, leads=False, why=WHY if own.leads else own.why)
 
     @property
     def inputs(self) -> tuple[LayerBands, ...]:

@@ -1,10 +1,12 @@
-"""Changes to a finished network: freezing."""
+"""Changes to a finished network: freezing, and batch norm whose statistics are inputs."""
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import dataclass
 from types import MethodType
 
-from aftermap.torchdoor import nn
+from aftermap.torchdoor import Tensor, nn, torch
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -30,3 +32,68 @@ def thaw(module: nn.Module) -> nn.Module:
 
 def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
+
+
+@dataclass
+class _Given:
+    """Means and variances (channel,) of all layers one after the other, while a network runs."""
+
+    means: Tensor | None = None
+    variances: Tensor | None = None
+
+
+class _Stated(nn.Module):
+    """A batch norm that reads its statistics where `given` has them; what a subclass does after the norm is kept."""
+
+    def __init__(self, norm: nn.BatchNorm2d, first: int, given: _Given):
+        super().__init__()
+        self.norm, self.first, self.given = norm, first, given
+        self.after = nn.ModuleList(
+            getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)
+        )  # timm's BatchNormAct2d
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, channel, y, x) as nn.BatchNorm2d in eval."""
+        assert self.given.means is not None
+        assert self.given.variances is not None
+        own, shape = slice(self.first, self.first + self.norm.num_features), (1, -1, 1, 1)
+        mean, variance = (t[own].reshape(shape) for t in (self.given.means, self.given.variances))
+        found = (features - mean) * torch.rsqrt(variance + self.norm.eps)
+        if self.norm.affine:
+            found = found * self.norm.weight.reshape(shape) + self.norm.bias.reshape(shape)
+        for after in self.after:
+            found = after(found)
+        return found
+
+
+class Stated(nn.Module):
+    """A copy of a network in eval, called with the statistics of its batch norm: (pixels, means, variances).
+
+    Means and variances (channel,) are those of all its batch norms in the order of `modules()`, one after the other; `means` and
+    `variances` hold what the network had learned, empty where it has no batch norm.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self._given = _Given()
+        self.network = deepcopy(network).eval()
+        found: list[nn.BatchNorm2d] = []
+        for part in list(self.network.modules()):
+            for name, child in part.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(part, name, _Stated(child, sum(one.num_features for one in found), self._given))
+                    found.append(child)
+        empty = [torch.zeros(0)]
+        self.means, self.variances = (
+            nn.Buffer(torch.cat([*(getattr(one, kind).detach().clone() for one in found), *empty]))
+            for kind in ("running_mean", "running_var")
+        )
+
+    def forward(self, pixels: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+        """As the network."""
+        self._given.means, self._given.variances = means, variances
+        found: Tensor = self.network(pixels)
+        return found

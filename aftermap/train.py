@@ -29,7 +29,7 @@ from aftermap.torchdoor import Tensor, nn, torch
 LAST, LOG = "last.safetensors", "log.csv"
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 Said = Callable[[int, int, dict[str, float]], None]
-"""Told (step, steps, numbers) now and then: progress."""
+"""Told (step, steps, numbers) after every step; there are numbers where it was validated."""
 
 
 class Objective(Protocol):
@@ -132,6 +132,7 @@ def train(
         moving.step()
         loss_sum += value
         if (step + 1) % plan.every and step + 1 < plan.steps:
+            said(step + 1, plan.steps, {})
             continue
         since = step + 1 - (int(history[-1]["step"]) if history else 0)
         row = {"step": float(step + 1), "lr": plan.lr * rate(step), "train_loss": _mean(fabric, loss_sum / since)}

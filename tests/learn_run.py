@@ -63,8 +63,9 @@ def batches(split: str, *, size: int = 4, workers: int = 0, die_at: int = 0) -> 
 def run(folder: Path, devices: int = 1, die_at: int = 0) -> Result:
     torch.set_num_threads(1)
 
-    def said(step: int, *_: object) -> None:
-        print(step, flush=True)
+    def said(step: int, steps: int, numbers: dict[str, float]) -> None:
+        if numbers:
+            print(step, flush=True)
 
     plan = Plan(STEPS, lr=3e-3, schedule="cosine", every=4, metric="iou", smallest=False, keep=2, seed=7)
     fabric = fabric_for(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")

@@ -88,21 +88,35 @@ def scored(real: Real, method: Any) -> npt.NDArray[np.float32]:
 
 
 def rows(data: Path, network: Network) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.float64]]]:
-    """A row per image and method that can run on it, with its pixels (2, level) of known truth by score."""
-    hazard = network.card.hazard
+    """A row per image and method that can run on it, with its pixels (2, level) of known truth by score.
+
+    What benchmarks/classical_real.py has measured of a method is taken from there, without its pixels.
+    """
+    hazard, known = network.card.hazard, measured()
     for real in floods(data) if hazard == "flood" else others(data, hazard):
+        about = {"model": network.name, "data": real.data, "region": real.region, "image": real.image}
+        seen = int(real.region in SEEN.get(network.name, ()))
         for name, method in methods(hazard, network).items():
-            if method.why_not(real.scene):
-                continue
-            scores = scored(real, method)
-            known = np.isfinite(scores) & (real.truth >= 0)
-            c, ranking = Counts.of(scores[known] > 0.5, real.truth[known] == 1), Ranking()
-            ranking.add(scores[known], real.truth[known] == 1)
-            yield {
-                "model": network.name, "data": real.data, "region": real.region, "image": real.image, "method": name,
-                "seen": int(real.region in SEEN.get(network.name, ())), "tp": c.tp, "fp": c.fp, "fn": c.fn, "tn": c.tn,
-                "iou": c.iou, "f1": c.f1, "ap": ranking.average_precision,
-            }, calibrate.histogram(np.where(known, scores, np.nan), real.truth == 1)  # fmt: skip
+            if row := known.get((real.data, real.region, real.image, name)):
+                c = classical_real.counts(row)
+                yield {**about, "method": name, "seen": seen, **_numbers(c), "ap": row["ap"]}, np.zeros((2, LEVELS + 1))
+            elif not method.why_not(real.scene):
+                scores = scored(real, method)
+                there, ranking = np.isfinite(scores) & (real.truth >= 0), Ranking()
+                ranking.add(scores[there], real.truth[there] == 1)
+                c = Counts.of(scores[there] > 0.5, real.truth[there] == 1)
+                row = {**about, "method": name, "seen": seen, **_numbers(c), "ap": ranking.average_precision}
+                yield row, calibrate.histogram(np.where(there, scores, np.nan), real.truth == 1)
+
+
+def measured() -> dict[tuple[str, ...], Mapping[str, Any]]:
+    """The rows of classical_real.csv, by data, region, image and method."""
+    with (RESULTS / "classical_real.csv").open() as stream:
+        return {(r["data"], r["region"], r["image"], r["method"]): r for r in csv.DictReader(stream)}
+
+
+def _numbers(c: Counts) -> dict[str, Any]:
+    return {"tp": c.tp, "fp": c.fp, "fn": c.fn, "tn": c.tn, "iou": c.iou, "f1": c.f1}
 
 
 def unseen_samples(folder: Path, card: Card) -> Samples:

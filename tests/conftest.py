@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,12 @@ def flood_pair(
     return backscatter(permanent), backscatter(wet), wet & ~permanent
 
 
-@pytest.fixture(autouse=True)
-def no_bundled_models(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def no_bundled_models() -> Iterator[None]:
     """Maps of a test run the methods without training alone; test_bundled.py has the networks that come with the package."""
-    monkeypatch.setattr(card, "BUNDLED", Path("no-bundled-models"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card, "BUNDLED", Path("no-bundled-models"))
+        yield
 
 
 @pytest.fixture

@@ -83,6 +83,8 @@ class Card:
     """The recipe or command."""
     sha256: Mapping[str, str]
     """File name -> SHA-256: graph and weights."""
+    normalise: str = "all"
+    """scene: pixels are first brought from the scene's own mean and std to those of the card; its level does not matter."""
     threshold: float = 0.5
     """Of the network's probability, where hazard begins."""
     encoder: str = ""
@@ -106,6 +108,8 @@ class Card:
             raise _refuse(f"{self.name} has {len(self.mean)} means and {len(self.std)} std above 0 for {len(bands)} bands")
         if not self.classes or (len(self.classes) > 1 and self.hazard not in self.classes):
             raise _refuse(f"of the classes {', '.join(self.classes)} of {self.name} none is its hazard, {self.hazard}")
+        if self.normalise not in ("all", "scene"):
+            raise _refuse(f"normalise of {self.name} is {self.normalise!r}, and has to be all or scene")
         if not 0 < self.threshold < 1 or self.halo_px < 0 or self.multiple_of < 1:
             raise _refuse(f"threshold, halo_px or multiple_of of {self.name} is impossible")
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from aftermap.calibration import Calibration
 from aftermap.card import FILE, GRAPHS, Card
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.journal import digest, sha256, write_json
+from aftermap.normalise import of_scene
 from aftermap.scorer import Bool, LayerBands, Scorer
 
 if TYPE_CHECKING:
@@ -38,11 +39,45 @@ F32 = npt.NDArray[np.float32]
 Run = Callable[[F32], F32]
 """Raw pixels (1, band, y, x), NaN where not observed, to probabilities (1, class, y, x)."""
 
+MEANS, VARIANCES = "statistics.mean", "statistics.variance"
+"""Nodes of a graph that hold what its batch norms divide by, all layers one after the other (export)."""
 PRECISIONS = ("auto", "f32", "bf16")
 ENGINES = ("openvino", "onnxruntime")
 NEAR, SHARE = 0.02, 0.999
 """A faster precision has to be this near fp32 on this share of pixels (architecture.md, rule 8)."""
 TRIAL_PX, TRIALS = 512, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Means and variances (channel,) of all batch norms of a graph, layer after layer."""
+
+    means: F32
+    variances: F32
+
+
+def named(model: Any, name: str) -> Any:
+    """The node of a graph with that name; None where there is none."""
+    return next((node for node in model.get_ops() if node.get_friendly_name() == name), None)
+
+
+def statistics_of(model: Any) -> Statistics | None:
+    """Those that a graph was exported with; None where it has no batch norm or does not show it."""
+    found = []
+    for node in (named(model, name) for name in (MEANS, VARIANCES)):
+        if node is None:
+            return None
+        while node.get_type_name() != "Constant":  # kept in half precision, and converted
+            node = node.input_value(0).get_node()
+        found.append(np.array(node.data, np.float32))
+    return Statistics(*found)
+
+
+def _restate(library: Any, model: Any, statistics: Statistics) -> None:
+    """Puts other statistics into a graph."""
+    for name, values in ((MEANS, statistics.means), (VARIANCES, statistics.variances)):
+        fresh = library.opset13.constant(values)
+        named(model, name).output(0).replace(fresh.output(0))
 
 
 @dataclass(frozen=True)
@@ -60,6 +95,9 @@ class Network:
     """Of model.toml, which holds those of the graph."""
     folder: Path = field(repr=False, compare=False)
     card: Card = field(repr=False)
+    scene_mean: tuple[float, ...] = ()
+    """Of the scene at hand, per band, where the card asks for it."""
+    scene_std: tuple[float, ...] = ()
 
     @classmethod
     def open(cls, folder: Path, *, precision: str = "auto", engine: str = "auto") -> Network:
@@ -108,15 +146,26 @@ class Network:
         return self.card.why_not(scene)
 
     def prepare(self, scene: Scene) -> Scorer:
-        """Itself."""
-        return self
+        """Itself, knowing the scene's own mean and std where the card asks for them."""
+        if self.card.normalise == "all":
+            return self
+        own = of_scene(scene, self.inputs)
+        return replace(self, scene_mean=own.mean, scene_std=own.std)
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, class, y, x), the hazard first, 0.5 where hazard begins."""
+        if self.scene_mean:
+            pixels = self._levelled(pixels)
         scores = np.concatenate([self._run(one[None]) for one in pixels])
         if scores.shape != (len(pixels), len(self.classes), *pixels.shape[2:]):
             raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.classes)}")
         return self._centred(scores[:, self._order])
+
+    def _levelled(self, pixels: F32) -> F32:
+        """Pixels (n, band, y, x) brought from the scene's level to the card's."""
+        card, own = ([np.asarray(k, np.float32)[:, None, None] for k in pair] for pair in (
+            (self.card.mean, self.card.std), (self.scene_mean, self.scene_std)))  # fmt: skip
+        return np.asarray((pixels - own[0]) * (card[1] / own[1]) + card[0], np.float32)
 
     @property
     def _order(self) -> list[int]:

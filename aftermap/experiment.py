@@ -80,7 +80,9 @@ def _refuse_taken(out: Path) -> None:
 
 def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
     dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
-    return survey(dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, progress=progress)
+    return survey(
+        dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, normalise=recipe.normalise, progress=progress
+    )
 
 
 def _one(

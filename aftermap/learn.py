@@ -61,7 +61,9 @@ def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tup
     """The saved network on every sample of a split."""
     network = Network.open(folder, precision="f32")
     chips = samples.each(split, progress, f"score {split}")
-    return scored.score(chips, lambda chip: network(chip.pixels[None], chip.valid[None])[0, 0], likelihood=network.calibration)
+    return scored.score(
+        chips, lambda chip: network(samples.as_mapped(chip)[None], chip.valid[None])[0, 0], likelihood=network.calibration
+    )
 
 
 def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:
@@ -78,8 +80,9 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
     if weights is not None:
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
     return Card(
-        name=name, hazard=recipe.hazard, classes=(recipe.hazard,), inputs=samples.inputs, mean=samples.normaliser.mean,
-        std=samples.normaliser.std, halo_px=HALO_PX, multiple_of=32, training_data=data, licence=licence, made_by=made_by,
+        name=name, hazard=recipe.hazard, classes=(recipe.hazard,), inputs=samples.inputs, mean=samples.reference.mean,
+        std=samples.reference.std, normalise="all" if recipe.normalise == "all" else "scene", halo_px=HALO_PX, multiple_of=32,
+        training_data=data, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
 
@@ -154,7 +157,8 @@ def row(
         "data_sha256": samples.sha256, "settings": dict(recipe.data.settings),
         "events": {k: list(v) for k, v in samples.events.items()},
         "samples": {k: len(samples.ids(k)) for k in samples.events}, "validation_dealt": samples.dealt, "unseen": samples.unseen,
-        "untouched": bool(samples.ids("test")), "weights_sha256": card.sha256["model.safetensors"],
+        "untouched": bool(samples.ids("test")) and recipe.normalise in ("all", "chip"),
+        "weights_sha256": card.sha256["model.safetensors"],
         "precision": [_precision(step.train) for step in recipe.steps if step.train],
         "versions": {"aftermap": version("aftermap"), **card.versions}, "made_by": card.made_by,
     }  # fmt: skip

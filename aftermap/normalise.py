@@ -5,17 +5,20 @@ Statistics are of the unit that the pixels have: those of linear power never nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from aftermap.errors import InputRefusedError, UnknownNameError
+from aftermap.scorer import LayerBands
+from aftermap.tiles import blocks
 
 if TYPE_CHECKING:
     from aftermap.chips import Chip
+    from aftermap.scene import Scene
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -23,8 +26,11 @@ BY: dict[str, Callable[[Chip], str]] = {
     "all": lambda _: "all",
     "domain": lambda chip: chip.domain,
     "scene": lambda chip: chip.event or chip.name,
+    "chip": lambda chip: chip.name,
 }
-"""What shares statistics."""
+"""What shares statistics; "chip" is for pictures that were each stretched by themselves."""
+SURVEYED_PX, MOST_SURVEYED = 512, 64
+"""Of a scene: squares that its own statistics are taken of, evenly spread where there are more."""
 FLAT = 1e-6
 """A band whose standard deviation is below this share of its mean is taken as constant, and not divided by."""
 
@@ -86,20 +92,54 @@ def fit(chips: Iterable[Chip]) -> Normaliser:
 
 def fit_each(chips: Iterable[Chip], *, by: str = "domain") -> Separated:
     """Statistics of each domain or scene in one pass over all chips; memory does not grow with them. Raises as `fit`."""
-    if by not in BY:
-        raise UnknownNameError("normalise", by, BY)
-    found: dict[str, _Moments] = {}
+    fitting = Fitting(by)
     for chip in chips:
-        name = BY[by](chip)
-        fresh = _Moments.of(chip)
-        found[name] = found[name] + fresh if name in found else fresh
-    empty = [name for name, moments in found.items() if not moments.count]
-    if empty or not found:
-        raise InputRefusedError(
-            f"no chip of {empty[0] if empty else 'the data'} has a valid pixel", repair="look at them with aftermap data stats",
-            code="no-pixels",
-        )  # fmt: skip
-    return Separated(by, {name: moments.normaliser() for name, moments in found.items()})
+        fitting.add(chip)
+    return fitting.done()
+
+
+@dataclass
+class Fitting:
+    """Statistics under way, chip by chip; memory does not grow with them."""
+
+    by: str
+    _found: dict[str, _Moments] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.by not in BY:
+            raise UnknownNameError("normalise", self.by, BY)
+
+    def add(self, chip: Chip) -> None:
+        """Counts the valid pixels of one more."""
+        name, fresh = BY[self.by](chip), _Moments.of(chip.bands, units(chip), chip.pixels[:, chip.valid])
+        self._found[name] = self._found[name] + fresh if name in self._found else fresh
+
+    def done(self) -> Separated:
+        """A normaliser for each. Raises InputRefusedError ("no-pixels") where one has no valid pixel, unless it is a chip."""
+        empty = [name for name, moments in self._found.items() if not moments.count and self.by != "chip"]
+        if empty or not self._found:
+            raise InputRefusedError(
+                f"no chip of {empty[0] if empty else 'the data'} has a valid pixel",
+                repair="look at them with aftermap data stats", code="no-pixels",
+            )  # fmt: skip
+        return Separated(self.by, {name: moments.normaliser() for name, moments in self._found.items()})
+
+
+def of_scene(scene: Scene, inputs: Sequence[LayerBands]) -> Normaliser:
+    """The statistics of a scene itself, over squares spread evenly; what has no observed pixel has mean 0 and std 1."""
+    windows = list(blocks(scene.shape, SURVEYED_PX))
+    places = (
+        np.unique(np.linspace(0, len(windows) - 1, MOST_SURVEYED).astype(int))
+        if len(windows) > MOST_SURVEYED
+        else range(len(windows))
+    )
+    bands = tuple(band for one in inputs for band in one.bands)
+    unit = tuple(one.unit for one in inputs for _ in one.bands)
+    found = _Moments.of(bands, unit, np.empty((len(bands), 0), np.float32))
+    for place in places:
+        pixels = np.concatenate([scene.read(one, windows[place]) for one in inputs])
+        found += _Moments.of(bands, unit, pixels[:, np.isfinite(pixels).all(axis=0)])
+    return found.normaliser()
 
 
 @dataclass(frozen=True)
@@ -113,10 +153,11 @@ class _Moments:
     squares: F64
 
     @classmethod
-    def of(cls, chip: Chip) -> _Moments:
-        seen = chip.pixels[:, chip.valid].astype(np.float64)  # (band, pixel)
+    def of(cls, bands: tuple[str, ...], unit: tuple[str, ...], pixels: F32) -> _Moments:
+        """Of pixels (band, pixel), all observed."""
+        seen = pixels.astype(np.float64)
         mean = seen.mean(axis=1) if seen.size else np.zeros(len(seen))
-        return cls(chip.bands, units(chip), seen.shape[1], mean, ((seen - mean[:, None]) ** 2).sum(axis=1))
+        return cls(bands, unit, seen.shape[1], mean, ((seen - mean[:, None]) ** 2).sum(axis=1))
 
     def __add__(self, other: _Moments) -> _Moments:
         if (self.bands, self.unit) != (other.bands, other.unit):
@@ -131,7 +172,7 @@ class _Moments:
         return _Moments(self.bands, self.unit, count, self.mean + step * share, squares)
 
     def normaliser(self) -> Normaliser:
-        std = np.sqrt(self.squares / self.count)
+        std = np.sqrt(self.squares / max(1, self.count))
         std = np.where(std <= FLAT * np.maximum(np.abs(self.mean), FLAT), 1.0, std)
         return Normaliser(self.bands, self.unit, tuple(map(float, self.mean)), tuple(map(float, std)))
 

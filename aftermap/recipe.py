@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from aftermap.augment import Augment
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest
+from aftermap.normalise import BY
 from aftermap.pieces import HAZARDS
 
 BUNDLED = Path(__file__).parent / "recipes"
@@ -149,6 +150,7 @@ class Recipe:
     { folds = [["A"], ["B", "C"], ["D"]] } tests each list in turn, chooses by the next one and trains on the others."""
     chips: Chips = field(default_factory=Chips)
     normalise: str = "all"
+    """What shares statistics: "all" of training; each domain, scene (event) or chip its own, and in a map the scene its own."""
     surgery: tuple[str, ...] = ()
     map: Map = field(default_factory=Map)
     name: str = ""
@@ -157,8 +159,7 @@ class Recipe:
         _among("hazard", self.hazard, HAZARDS)
         for one in self.surgery:
             _among("surgery", one, SURGERIES)
-        if self.normalise != "all":
-            raise _refuse(f"normalise is {self.normalise!r}", 'say "all": the graph of a map has one mean and std per band')
+        _among("normalise", self.normalise, list(BY))
         if not self.inputs or not self.steps:
             raise _refuse("a recipe needs inputs and steps")
         if "folds" in self.split:

@@ -12,10 +12,10 @@ from itertools import groupby
 
 import numpy as np
 
-from aftermap.chips import UNKNOWN, Chip
+from aftermap.chips import F32, UNKNOWN, Chip
 from aftermap.datasets.dataset import Dataset
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
-from aftermap.normalise import Normaliser, fit, units
+from aftermap.normalise import Fitting, Normaliser, Separated, fit, units
 from aftermap.scorer import LayerBands
 from aftermap.splits import by_event
 from aftermap.tiles import Window, blocks
@@ -56,8 +56,10 @@ class Samples:
     """Split -> events in it."""
     dealt: bool
     """Whether chips of the events of training, left out of it, choose the checkpoint."""
-    normaliser: Normaliser
+    reference: Normaliser
     """Of the chips of training."""
+    normaliser: Normaliser | Separated
+    """What batches are normalised with: the reference, or the statistics of what each chip belongs to."""
     sha256: str
     """Of pixels, truth and split of every sample."""
     _kept: dict[str, Chip] = field(default_factory=dict, repr=False, compare=False)
@@ -87,6 +89,12 @@ class Samples:
             yield name, _narrowed(self.dataset.read(name), self.bands)
             progress(words, done, len(names))
 
+    def as_mapped(self, chip: Chip) -> F32:
+        """Pixels (band, y, x) as the graph wants them, NaN where not valid: on the level of the chips of training."""
+        if self.normaliser is self.reference:
+            return chip.pixels
+        return np.where(chip.valid, self.reference.invert(self.normaliser.of(chip)), np.float32(np.nan))
+
     def read(self, id: str) -> Chip:
         """One sample: the hazard 1, all else 0; what lies outside its chip is not valid."""
         if (known := self._kept.get(id)) is not None:
@@ -100,9 +108,12 @@ class Samples:
 
 def survey(
     dataset: Dataset, inputs: Sequence[str], *, split: Mapping[str, Sequence[str]] | None = None, size: int = 0, seed: int = 0,
+    normalise: str = "all",
     progress: Progress = lambda *_: None,
 ) -> Samples:  # fmt: skip
     """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side.
+
+    `normalise` says what shares statistics (normalise.BY); with "all" they are those of the chips of training.
 
     Raises UnknownNameError for inputs, sides and events, InputRefusedError ("no-chips", "band-missing").
     """
@@ -113,6 +124,8 @@ def survey(
     hashes = hashlib.sha256()
     unit: list[tuple[str, ...]] = []
     side_px = [size]
+
+    fitting = Fitting(normalise)
 
     def of_training() -> Iterator[Chip]:
         for done, (name, side) in enumerate(sides.items(), 1):
@@ -127,10 +140,12 @@ def survey(
                     key = f"{name}@{window.row},{window.col}"
                     places[key], of_sample[key] = (name, window), side
             progress("chips", done, len(sides))
+            if normalise != "all":
+                fitting.add(chip)
             if side == "train":
                 yield chip
 
-    normaliser = fit(of_training())
+    reference = fit(of_training())
     for needed in ("train", "validation"):
         if needed not in of_sample.values():
             raise InputRefusedError(
@@ -138,7 +153,17 @@ def survey(
             )
     of_side = {s: tuple(sorted({dataset.members[n].event for n, k in sides.items() if k == s})) for s in SPLITS}
     return Samples(
-        dataset, bands, _layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, normaliser, hashes.hexdigest()
+        dataset,
+        bands,
+        _layers(bands, unit[0]),
+        side_px[0],
+        places,
+        of_sample,
+        of_side,
+        dealt,
+        reference,
+        reference if normalise == "all" else fitting.done(),
+        hashes.hexdigest(),
     )
 
 

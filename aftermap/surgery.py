@@ -67,10 +67,10 @@ class _Stated(nn.Module):
 
 
 class Stated(nn.Module):
-    """A copy of a network in eval, called with the statistics of its batch norm: (pixels, means, variances).
+    """A copy of a network in eval, called with the statistics of its batch norm: (pixels, mean, variance).
 
-    Means and variances (channel,) are those of all its batch norms in the order of `modules()`, one after the other; `means` and
-    `variances` hold what the network had learned, empty where it has no batch norm.
+    Both (channel,) are those of all its batch norms, one after the other; `means` and `variances` hold what the network had
+    learned in that order, and are empty where it has no batch norm.
     """
 
     means: Tensor
@@ -92,8 +92,8 @@ class Stated(nn.Module):
             for kind in ("running_mean", "running_var")
         )
 
-    def forward(self, pixels: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """As the network."""
-        self._given.means, self._given.variances = means, variances
+        self._given.means, self._given.variances = mean, variance
         found: Tensor = self.network(pixels)
         return found

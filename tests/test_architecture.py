@@ -21,12 +21,12 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "engine", "since",
-        "choice", "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats",
-        "normalise", "augment", "samples",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise", "engine",
+        "since", "choice", "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire",
+        "bandstats", "augment", "samples",
     ),
     ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),
-    ("train", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
+    ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
         "recipe", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",

@@ -15,10 +15,11 @@ import pytest
 from aftermap import engine
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.scene import open_scene
 from aftermap.scorer import LayerBands, Method, Scorer
 from aftermap.seamless import Tiling, score_window
 from aftermap.tiles import Window
-from tests.conftest import flood_pair
+from tests.conftest import flood_pair, grid, write
 from tests.networks import toy
 
 
@@ -54,6 +55,23 @@ def test_a_network_is_a_scorer_and_its_own_method(tmp_path: Path) -> None:
     assert network.prepare(None) is network  # type: ignore[arg-type]
     assert network.calibration is not None
     assert "temperature 2" in network.calibration.words
+
+
+def test_a_network_on_the_level_of_the_scene_does_not_care_which_that_is(tmp_path: Path) -> None:
+    """Scores of an image and of the same image darker and with less contrast, in a part that was not observed too."""
+    network = Network.open(toy(tmp_path / "toy", normalise="scene"), precision="f32")
+    found = []
+    for name, gain, lift in (("as-it-was", 1.0, 0.0), ("darker", 0.5, -7.0)):
+        image = pixels((600, 700)) * np.float32(gain) + np.float32(lift)
+        write(tmp_path / f"{name}.tif", image, grid((600, 700)), bands=("VV", "VH"), unit="dB")
+        scene = open_scene({"after": [tmp_path / f"{name}.tif"]}, hazard="flood")
+        ready = network.prepare(scene)
+        assert isinstance(ready, Network)
+        assert len(ready.scene_mean) == len(ready.scene_std) == 2
+        found.append(whole(ready, image))
+    assert np.isnan(found[0]).any()
+    np.testing.assert_allclose(found[0], found[1], atol=2e-4)
+    assert np.nanstd(found[0]) > 0.01
 
 
 def test_what_the_halo_covers_is_the_same_tiled_or_whole(tmp_path: Path) -> None:

@@ -176,6 +176,17 @@ def test_folds_and_seeds_are_one_line_and_the_worse_is_not_better(tmp_path: Path
         lines(gather(tmp_path)[1:])
 
 
+def test_each_chip_on_a_level_of_its_own(tmp_path: Path) -> None:
+    """What a network reads has mean 0 and std 1 in every chip, and what a graph is given those of training."""
+    samples = survey(open_dataset(folder(tmp_path)), ["after"], normalise="chip")
+    for name in samples.ids("train"):
+        chip = samples.read(name)
+        assert np.allclose(samples.normaliser.of(chip)[:, chip.valid].std(axis=1), 1, atol=1e-3)
+        given = samples.as_mapped(chip)[:, chip.valid]
+        assert np.allclose(given.mean(axis=1), samples.reference.mean, atol=1e-2)
+        assert np.allclose(given.std(axis=1), samples.reference.std, rtol=1e-3)
+
+
 def test_folds_test_every_event_once() -> None:
     page = recipe.read("landslide-rgb", ["split={'folds': [['a', 'b'], ['c'], ['d'], ['e']]}"])
     found = [fold.split for fold in recipe.folds(page)]
@@ -235,7 +246,7 @@ def pictures(path: Path) -> Path:
         ("steps.3.train.lr=1", "recipe-invalid", "there are 1 steps"),
         ("surgery=['freeze']", "unknown-surgery", "did you mean freeze_encoder"),
         ("steps.0.train.objective='regres'", "unknown-objective", "segment"),
-        ("normalise='domain'", "recipe-invalid", "the graph of a map has one mean and std per band"),
+        ("normalise='domian'", "unknown-normalise", "did you mean domain"),
         ("chips.size=100", "recipe-invalid", "multiple of 32"),
         ("steps.0.train.epochs=3", "recipe-invalid", "give steps or epochs"),
         ("hazard='flod'", "unknown-hazard", "did you mean flood"),

@@ -1,0 +1,1 @@
+"""Models changed by unlabelled images of a target; never by its labels."""

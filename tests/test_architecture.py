@@ -21,8 +21,8 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise", "engine",
-        "since", "choice", "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
+        "engine", "since", "choice", "splits", "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire",
         "bandstats", "augment", "samples",
     ),
     ("torchdoor", "batches", "encoders", "unet", "model", "surgery", "losses", "objectives", "checkpoint", "schedules"),

@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests run side by side: threads of one would only wait for the others.
 test test-full: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: demo docs test test-full lint clean
+.PHONY: demo docs models test test-full lint clean
 
 demo: $(VENV)/base
 	$(BIN)/aftermap demo -o aftermap-demo
@@ -17,6 +17,19 @@ test: $(VENV)/dev lint
 
 test-full: $(VENV)/dev lint
 	$(BIN)/python -m pytest -n auto
+
+# Simulates, trains and bundles what comes with the package: hours on one core. landslide-rgb needs ../shared/data.
+SIM = build/simulated
+models: $(VENV)/dev
+	$(BIN)/aftermap simulate flood --vary 0-299 -o $(SIM)/flood-s1
+	$(BIN)/aftermap simulate fracture --vary 0-299 -o $(SIM)/fracture-grey
+	$(BIN)/aftermap simulate building --vary 0-89 -o $(SIM)/building-rgb
+	for name in flood-s1 fracture-grey building-rgb; do \
+	  $(BIN)/aftermap run $$name --on $(SIM)/$$name -o build/runs/$$name && \
+	  $(BIN)/python -m benchmarks.bundle $$name --from build/runs/$$name/*/model --unseen $(SIM)/$$name || exit 1; \
+	done
+	$(BIN)/aftermap run landslide-rgb --on ../shared/data/landslide_l4s_rgb -o build/runs/landslide-rgb
+	$(BIN)/python -m benchmarks.bundle landslide-rgb --from build/runs/landslide-rgb/landslide-rgb-*/model
 
 docs: $(VENV)/docs
 	$(BIN)/python -m mkdocs build --quiet --strict --clean

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aftermap.calibration import Calibration, tempered
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.journal import sha256
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 FILE = "model.toml"
 GIVES = ("map", "class", "classes", "number")
 BUNDLED = Path(__file__).parent / "models"
+BYTE = 255
+"""Largest number of 8 bits."""
 
 
 def _refuse(what: str, repair: str = "make the model again with the command in made_by, or fetch it again") -> InputRefusedError:
@@ -132,8 +136,23 @@ class Card:
 
     def why_not(self, scene: Scene) -> str:
         """What the model reads and the scene lacks, both sides in words; empty when it can run."""
-        lacks = next((why for one in self.inputs if (why := scene.missing(one))), "")
+        lacks = next((why for one in self.inputs if (why := scene.missing(one) or self._unlike(scene, one))), "")
         return f"it reads {self.reads}, but {lacks}" if lacks else ""
+
+    def _unlike(self, scene: Scene, wanted: LayerBands) -> str:
+        """Why the numbers of a layer cannot be those that it was trained on, in words; only digital numbers can be taken
+        for others."""
+        if wanted.unit != "digital_number":
+            return ""
+        deep, shallow = max(self.mean) > BYTE, max(self.mean) + max(self.std) <= BYTE
+        for layer in scene.seen([wanted]).values():
+            if layer.unit != "digital_number":
+                return f"the {layer.name} image is in {layer.unit}, not in digital numbers"
+            most = layer.sampled[np.isfinite(layer.sampled)].max(initial=0)
+            if most > 0 and (deep if most <= BYTE else shallow):
+                bits = "8 bits, and those it reads have more" if deep else "more than 8 bits, and those it reads have 8"
+                return f"the numbers of the {layer.name} image have {bits}"
+        return ""
 
     @classmethod
     def read(cls, folder: Path) -> Card:

@@ -62,7 +62,7 @@ def choose(
         raise InputRefusedError(f"the model {model} cannot run on these images: {lacks}", repair=repair, code="model-input")
     skipped = {n: why for n, why in reasons.items() if why}
     classical = {n: m for n, m in known.items() if n not in skipped}
-    networks = _opened({n: f for n, f in folders.items() if n not in skipped}, how or {})
+    networks = _opened(scene, {n: f for n, f in folders.items() if n not in skipped}, how or {})
     if not classical and not networks:
         said = "; ".join(f"{n}: {why}" for n, why in skipped.items())
         raise InputRefusedError(
@@ -92,12 +92,13 @@ def _folders(scene: Scene, model: str | None, *, bundled: bool) -> dict[str, Pat
     return {asked.name: folder}
 
 
-def _opened(folders: Mapping[str, Path], how: Mapping[str, str]) -> dict[str, Any]:
+def _opened(scene: Scene, folders: Mapping[str, Path], how: Mapping[str, str]) -> dict[str, Any]:
     if not folders:
         return {}
-    from aftermap.engine import Network  # openvino costs 0.3 s, and most maps need none
+    from aftermap import since  # openvino costs 0.3 s, and many maps need none
+    from aftermap.engine import Network
 
-    return {name: Network.open(folder, **how) for name, folder in folders.items()}
+    return {name: since.on(scene, Network.open(folder, **how)) for name, folder in folders.items()}
 
 
 def _ordered(classical: dict[str, Method], networks: dict[str, Any], why: str, skipped: dict[str, str]) -> Chosen:
@@ -114,7 +115,7 @@ def _ordered(classical: dict[str, Method], networks: dict[str, Any], why: str, s
     if networks:
         from aftermap import engine
 
-        facts = {n: engine.facts(m) for n, m in networks.items()}
+        facts = {n: engine.facts(getattr(m, "network", m)) for n, m in networks.items()}
     tables = {n: m.calibration for n, m in networks.items()}
     return Chosen({**leading, **classical, **followers}, why, skipped, "".join(said), facts, tables, frozenset(followers))
 

@@ -250,6 +250,7 @@ def _say_scores(result: Any) -> None:
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for before.tif, after.tif, truth.tif and dem.tif.")
 @click.option("--size", type=int, help="Pixels along each side.  [default: 2048, or all of --dem]")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another scene.")
+@click.option("--vary", metavar="FIRST-LAST", help="Many small scenes to train on, one folder per seed, each unlike the last.")
 @click.option("--dem", type=_FILES, help="flood, landslide: a real elevation model to build the scene on, on its grid.")
 @click.option("--sensor", help="flood, landslide: sentinel-1, sentinel-2 or rgb.  [default: sentinel-1; sentinel-2]")
 @click.option("--terrain", help="flood: plain, hills, alps or andes; landslide: alps or andes.  [default: plain; andes]")
@@ -257,7 +258,7 @@ def _say_scores(result: Any) -> None:
 @click.option("--gsd-m", type=float, help="Pixel size in metres.  [default: that of the sensor]")
 @click.option("--coherence", is_flag=True, default=None, help="sentinel-1: also coherence.tif, before and across the event.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def simulate(kind: str, out: Path, seed: int, quiet: bool, **given: Any) -> None:
+def simulate(kind: str, out: Path, seed: int, vary: str | None, quiet: bool, **given: Any) -> None:
     """Write a georeferenced scene with known truth."""
     from inspect import signature
 
@@ -265,11 +266,25 @@ def simulate(kind: str, out: Path, seed: int, quiet: bool, **given: Any) -> None
 
     make = pieces.load("simulate", kind)
     chosen = {name: value for name, value in given.items() if value is not None}
+    if vary is not None:
+        _vary(kind, out, vary, quiet, list(chosen))
+        return
     for name in chosen.keys() - signature(make).parameters.keys():
         raise UsageError(f"{kind} has no --{name.replace('_', '-')}", repair="leave it out")
     with Progress(quiet) as progress:
         make(out, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
     click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}")
+
+
+def _vary(kind: str, out: Path, seeds: str, quiet: bool, chosen: Sequence[str]) -> None:
+    from aftermap.simulate.vary import simulate as many
+
+    first, _, last = seeds.partition("-")
+    if chosen or not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise UsageError(f"--vary {seeds} with {', '.join(chosen) or 'no range'}", repair="say --vary 0-199, and nothing else")
+    with Progress(quiet) as progress:
+        made = many(kind, out, range(int(first), int(last) + 1), progress=lambda done, whole: progress("simulate", done, whole))
+    click.echo(f"{made} scenes in {out}")
 
 
 @main.command()

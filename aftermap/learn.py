@@ -5,6 +5,7 @@ Scores are those of the exported graph through the engine, so that what is score
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import ceil
@@ -39,6 +40,8 @@ HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
 METRICS = {"map": "iou", "class": "macro_f1", "classes": "macro_f1", "number": "rmse"}
 """What chooses the checkpoint where the recipe does not say; of several classes per pixel macro_iou."""
+MOST_NAMED = 12
+"""Events that a card names one by one."""
 WHY = "not compared with the method without training on real data"
 
 
@@ -80,7 +83,7 @@ def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:
 
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
-    facts, events = samples.dataset.facts, ", ".join(samples.events["train"])
+    facts, events = samples.dataset.facts, _named(samples.events["train"])
     data = f"{samples.dataset.name} ({facts.title}), {len(samples.ids('train'))} samples of {samples.size} px; events: {events}"
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
@@ -109,6 +112,11 @@ def _objective(step: Train, samples: Samples) -> Segment | Classify | Regress:
     if step.objective == "regress":
         return Regress(loss)
     return (Classify if step.objective == "classify" else Segment)(loss, len(samples.classes) or 2)
+
+
+def _named(events: Sequence[str]) -> str:
+    """All of a few events, the first and the last of many."""
+    return ", ".join(events) if len(events) <= MOST_NAMED else f"{len(events)}, {events[0]} to {events[-1]}"
 
 
 def _spec(recipe: Recipe, samples: Samples) -> Spec:

@@ -55,6 +55,7 @@ PIECES: dict[str, dict[str, str]] = {
         "worldfloods": "aftermap.datasets.worldfloods:WORLDFLOODS",
         "m3leo": "aftermap.datasets.m3leo:M3LEO",
         "worldcover": "aftermap.datasets.worldcover:WORLDCOVER",
+        "simulated": "aftermap.datasets.simulated:SIMULATED",
         "folder": "aftermap.datasets.folder:FOLDER",
     },
 }

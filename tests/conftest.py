@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from aftermap import raster
+from aftermap import card, raster
 from aftermap.tiles import Window
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -49,6 +49,14 @@ def flood_pair(
         return np.asarray(mean + 10 * np.log10(rng.gamma(4.4, 1 / 4.4, mean.shape)), np.float32)
 
     return backscatter(permanent), backscatter(wet), wet & ~permanent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_bundled_models() -> Iterator[None]:
+    """Maps of a test run the methods without training alone; test_bundled.py has the networks that come with the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card, "BUNDLED", Path("no-bundled-models"))
+        yield
 
 
 @pytest.fixture

@@ -348,9 +348,27 @@ def folder(root: Path) -> Made:
     )
 
 
+def simulated(root: Path) -> Made:
+    for seed in (0, 19):
+        scene = root / f"flood-{seed:06d}"
+        codes = np.zeros((3, 512, 512), np.uint8)
+        codes[0, 40:90, 300:] = codes[1, :20] = codes[2, 60:70, 400:] = 1
+        tif(scene / "after.tif", np.random.default_rng(seed).uniform(-25, -5, (2, 512, 512)).astype(np.float32))
+        tif(scene / "truth.tif", codes)
+    return Made(
+        root,
+        root / "flood-000000/after.tif",
+        "flood-000000@0,0",
+        {"train", "test"},
+        {"flood-000000", "flood-000019"},
+        {"size": 512},
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Made]] = {
     "sen1floods11": sen1floods11, "xbd": xbd, "hr-gldd": hr_gldd, "landslide4sense": landslide4sense,
     "landslide4sense-rgb": landslide4sense_rgb, "antarctic-fractures": antarctic_fractures, "ombria": ombria,
     "sar-landslides": sar_landslides, "sen12landslides": sen12landslides, "bigearthnet": bigearthnet,
-    "worldfloods": worldfloods, "m3leo": m3leo, "worldcover": worldcover, "folder": folder,
+    "worldfloods": worldfloods, "m3leo": m3leo, "worldcover": worldcover, "simulated": simulated,
+    "folder": folder,
 }  # fmt: skip

@@ -130,4 +130,6 @@ def test_a_map_with_the_statistics_of_its_scene(tmp_path: Path) -> None:
     whole = Window(0, 0, 96, 90)
     assert np.nanmax(np.abs(maps[0].score(whole) - maps[1].score(whole))) > 1e-3
     with pytest.raises(UsageError, match="none runs here"):
-        am.map(after, out=tmp_path / "none", hazard="landslide", declared=declared, options=am.Options(adapt=1), method="bare-soil")
+        am.map(
+            after, out=tmp_path / "none", hazard="landslide", declared=declared, options=am.Options(adapt=1), method="bare-soil"
+        )

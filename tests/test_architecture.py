@@ -22,7 +22,7 @@ FLOORS = (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
-        "batchnorm", "liveness", "engine", "choice", "splits", "chips", "chipfolder", "cutting", "datasets",
+        "batchnorm", "liveness", "engine", "since", "choice", "splits", "chips", "chipfolder", "cutting", "datasets",
         "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
     ),
     ("torchdoor", "batches", "encoders", "unet", "surgery", "export", "model", "losses", "objectives", "checkpoint", "schedules"),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aftermap import engine
+from aftermap import engine, journal
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.scene import open_scene
@@ -148,7 +148,7 @@ def test_a_trial_is_held_once_and_remembered(tmp_path: Path, monkeypatch: pytest
     assert "trial of one tile" in first.precision_from
     monkeypatch.setattr(engine, "_tried", lambda *_: pytest.fail("tried twice"))
     assert Network.open(folder).precision == first.precision
-    (kept,) = engine.cache_folder().glob("*.json")
+    (kept,) = journal.cache_folder().glob("*.json")
     assert json.loads(kept.read_text())["precision"] == first.precision
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from aftermap.card import Card
 from aftermap.cli import main
 from aftermap.engine import SHARE, Network, agreement
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
+from aftermap.scene import open_scene
 from aftermap.scorer import LayerBands
 from aftermap.tiles import Window
+from tests.conftest import grid, write
 from tests.networks import toy
 
 Pair = Callable[..., tuple[Path, Path]]
@@ -161,3 +164,31 @@ def test_models_lists_them(home: Path) -> None:
         assert words in said.output
     (row,) = json.loads(CliRunner().invoke(main, ["models", "--json"]).stdout)
     assert (row["name"], row["leads"]) == ("toy", Card.read(home / "toy").leads)
+
+
+def test_one_image_finds_water_and_a_pair_what_was_not_there_before(pair: Pair, home: Path, tmp_path: Path) -> None:
+    files, folder = pair(), toy(home / "toy", classes=("water",), leads=True)
+    single = am.map(files[1], out=tmp_path / "one", options=am.Options(model="toy", precision="f32", keep_scores=True))
+    assert (single.made_by["methods"]["lead"], single.made_by["classes"]) == ("toy", ["water"])
+    both = mapped(files, tmp_path / "two", "toy", baseline=False)
+    after, before = (scored(folder, f) for f in files[::-1])
+    np.testing.assert_allclose(both.score(WHOLE), np.minimum(after, 1 - before), atol=1e-6)
+    assert (both.made_by["classes"], both.made_by["calibration"]) == (["flood"], "uncalibrated")
+    beside = mapped(files, tmp_path / "beside", "toy").made_by
+    assert beside["methods"]["lead"] == "sar-threshold", "its leave was given for single images"
+    assert "of single images, and this is a pair" in beside["methods"]["why"]
+    assert beside["methods"]["ran"]["toy"]["precision"] == "f32"
+
+
+@pytest.mark.parametrize(("mean", "dtype", "why"), [(33000.0, "uint8", "have 8 bits"), (120.0, "uint16", "more than 8 bits")])
+def test_numbers_of_other_depth_are_not_read(tmp_path: Path, mean: float, dtype: str, why: str) -> None:
+    numbers = np.random.default_rng(0).integers(1, 250 if dtype == "uint8" else 60_000, (1, *SHAPE)).astype(dtype)
+    file = write(tmp_path / "grey.tif", numbers, grid(SHAPE), ("grey",))
+    read = (LayerBands("after", ("VV",), "digital_number"),)
+    toy(tmp_path / "toy", inputs=read, hazard="fracture", classes=("fracture",), mean=(mean,), std=(30.0,))
+    card = replace(Card.read(tmp_path / "toy"), inputs=(LayerBands("after", ("grey",), "digital_number"),))
+    said = {"after": am.Declared(bands=("grey",), sensor="modis-grey")}
+    assert why in card.why_not(open_scene({"after": [file]}, hazard="fracture", declared=said))
+    decibels = write(tmp_path / "radar.tif", -numbers.astype("float32") / 9e3, grid(SHAPE), ("VV",), unit="dB")
+    radar = open_scene({"after": [decibels]}, hazard="flood")
+    assert "not in digital numbers" in replace(card, inputs=read).why_not(radar)

@@ -22,6 +22,7 @@ from aftermap.model import build, load
 from aftermap.results import METRICS, gather, lines
 from aftermap.samples import choose_bands, survey
 from aftermap.scored import Scored
+from aftermap.simulate import vary
 from aftermap.torchdoor import torch
 from tests.conftest import flood_pair, grid, write
 from tests.dataset_layouts import antarctic_fractures, ombria, png, xbd
@@ -203,13 +204,15 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
     made: dict[str, Callable[[Path], Path]] = {
         "landslide4sense-rgb": pictures, "ombria": lambda at: ombria(at).folder,
         "antarctic-fractures": lambda at: antarctic_fractures(at).folder, "xbd": houses,
+        "simulated": lambda at: varied(at, read.hazard),
     }  # fmt: skip
     data = (graded if read.classes and not read.data.kind else made.get(read.data.kind, folder))(tmp_path / "data")
     steps = [f"steps.{k}.train.{v}" for k in range(len(read.steps)) for v in ("steps=2", "epochs=0", "batch=2")]
     once = ["split={'test': ['C'], 'train': ['A+B+H']}"] if "folds" in read.split else []
-    few = [*steps, *once, "chips.size=32", "model.weights=none"]
+    whole = read.data.kind == "simulated"
+    few = [*steps, *once, f"chips.size={128 if whole else 32}", "model.weights=none"]
     (row,) = experiment.run(name, data, tmp_path / "out", overrides=few)
-    assert (row["scores"] is None) == (not read.split and not read.classes)
+    assert (row["scores"] is None) == (not read.split and not read.classes and not whole)
     assert list((tmp_path / "out").glob("*/model/graph.xml"))
 
 
@@ -233,6 +236,12 @@ def graded(path: Path) -> Path:
             yield Chip(pixels, truth < 9, truth, bands, "digital_number", f"c{k}", "town"), split, None
 
     chipfolder.write(path, chips(), classes=names, facts={})
+    return path
+
+
+def varied(path: Path, hazard: str) -> Path:
+    """A scene of each split."""
+    vary.simulate(hazard, path, [0, 8, 9])
     return path
 
 

@@ -29,7 +29,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(scene: Path, out: Path) -> list[str]:
     files = ["--after", str(scene / "after.tif"), "--before", str(scene / "before.tif")]
-    small = ["--memory", "420", "--keep-scores", "--quiet"]  # several blocks even of a small scene
+    small = ["--memory", "430", "--keep-scores", "--quiet"]  # several blocks even of a small scene
     return [sys.executable, "-m", "aftermap", "map", *files, "--hazard", "flood", "-o", str(out), *small]
 
 

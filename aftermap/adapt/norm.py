@@ -22,6 +22,7 @@ from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.journal import digest
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands, Scorer
+from aftermap.since import Since
 from aftermap.tiles import Window, blocks
 
 F32 = npt.NDArray[np.float32]
@@ -143,7 +144,7 @@ def crops(scene: Scene, inputs: Sequence[LayerBands], how: Adaptation, *, multip
 class AtHand:
     """A network that maps a scene with the statistics of that scene: a method. Its calibration does not hold any more."""
 
-    network: Network
+    network: Network | Since
     how: Adaptation
 
     @property
@@ -157,7 +158,12 @@ class AtHand:
 
     def prepare(self, scene: Scene) -> Scorer:
         """The network, adapted. Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing")."""
-        network = self.network.prepare(scene)
+        if isinstance(self.network, Since):
+            return replace(self.network, network=self._adapted(self.network.network, scene))
+        return self._adapted(self.network, scene)
+
+    def _adapted(self, given: Network, scene: Scene) -> Network:
+        network = given.prepare(scene)
         assert isinstance(network, Network)
         if network.engine != "openvino":
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aftermap.raster import BLOCK_PX
 from aftermap.simulate import optical
+from aftermap.simulate.conditions import USUAL, Conditions
 from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, truth, write_scene
 from aftermap.simulate.model import Model, chosen_site
 from aftermap.simulate.mountain import RANGES, mountain, mountain_land
@@ -54,6 +55,8 @@ class Block:
     truth: npt.NDArray[np.uint8]
     dem: Field
     coherence: Field | None = None
+    cover: npt.NDArray[np.uint8] | None = None
+    """(y, x) codes of terrain.Cover."""
 
 
 def simulate(
@@ -102,11 +105,11 @@ def simulate(
 
 def block(
     seed: int, row: int, col: int, *, looks: float, gsd_m: float, stage_m: float, sensor: str = "sentinel-1",
-    terrain: str = "plain", coherence: bool = False, model: Model | None = None,
+    terrain: str = "plain", coherence: bool = False, model: Model | None = None, conditions: Conditions = USUAL,
 ) -> Block:  # fmt: skip
     """The whole 512 px block at block position (row, col): no other block, and no scene size, has a say in it."""
     ground = Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m)
-    ter, use = _country(ground, terrain, model)
+    ter, use = _country(ground, terrain, model, conditions)
     depth = _depth(ground, ter, stage_m)
     # stalks and ridges stand out of the first 40 cm
     flooded = smoothstep(-0.1, 0.4, depth) * (depth > 0)
@@ -114,24 +117,39 @@ def block(
     pairs = _coherence(ground, use, flooded, (row, col)) if coherence else None
     radar = sensor == "sentinel-1"
     before, after = (
-        _radar(ground, ter, use, flooded, looks, (row, col)) if radar else _optical(ground, ter, use, flooded, sensor, (row, col))
+        _radar(ground, ter, use, flooded, looks, (row, col), conditions)
+        if radar
+        else _optical(ground, ter, use, flooded, sensor, (row, col))
     )
-    return Block(before, after, codes, ter.elevation[None], pairs)
+    return Block(before, after, codes, ter.elevation[None], pairs, use.cover)
 
 
-def _country(ground: Ground, terrain: str, model: Model | None) -> tuple[Terrain, Land]:
-    """Terrain of the region of that name, or of a real model, and the land of that region."""
+def _country(ground: Ground, terrain: str, model: Model | None, conditions: Conditions) -> tuple[Terrain, Land]:
+    """Terrain of the region of that name, or of a real model, with its lakes, and the land of that region."""
     if terrain in LOWLANDS:
         ter = model.terrain(ground) if model else lowland(ground, LOWLANDS[terrain])
-        return ter, land(ground, ter)
-    ter = model.terrain(ground) if model else mountain(ground, RANGES[terrain])
-    return ter, mountain_land(ground, ter, RANGES[terrain])
+    else:
+        ter = model.terrain(ground) if model else mountain(ground, RANGES[terrain])
+    if (lake := conditions.lake(ground)) is not None:
+        ter = replace(ter, water=ter.water | lake)
+    use = land(ground, ter) if terrain in LOWLANDS else mountain_land(ground, ter, RANGES[terrain])
+    if conditions.land == USUAL.land and lake is None:
+        return ter, use
+    cover = np.array(conditions.land, np.uint8)[use.cover]
+    cover[ter.water] = Cover.WATER
+    return ter, replace(use, cover=cover)
 
 
-def _radar(ground: Ground, ter: Terrain, use: Land, flooded: Field, looks: float, at: tuple[int, int]) -> list[Field]:
+def _radar(
+    ground: Ground, ter: Terrain, use: Land, flooded: Field, looks: float, at: tuple[int, int], conditions: Conditions
+) -> list[Field]:
     """Both pictures in dB."""
     shared = texture(ground, use.cover, use.parcel)
-    states = {"before": _before(ground, use, shared), "after": _after(ground, use, shared, flooded)}
+    dry, wet = (_waves(ground, date, conditions) for date in DATES)
+    states = {
+        "before": Surface(use.cover, np.zeros_like(shared), shared, dry, conditions),
+        "after": Surface(use.cover, flooded, shared + _later(ground, use), wet, conditions),
+    }
     return [_image(ground, surface, ter.rise_east, date, looks, at) for date, surface in states.items()]
 
 
@@ -158,7 +176,12 @@ def _coherence(ground: Ground, use: Land, flooded: Field, at: tuple[int, int]) -
 def _image(ground: Ground, surface: Surface, rise_east: Field, date: str, looks: float, at: tuple[int, int]) -> Field:
     """One date's picture (band, y, x) in dB of the block `at` (row, column), NaN beyond the swath's edge."""
     power = backscatter(surface, incidence(ground), rise_east)
-    image = np.stack([speckled(p, looks, ground.seed, f"{date}/{pol}", at) for p, pol in zip(power, POLARISATIONS, strict=True)])
+    image = np.stack(
+        [
+            speckled(p, looks, ground.seed, f"{date}/{pol}", at, surface.conditions.smear_px)
+            for p, pol in zip(power, POLARISATIONS, strict=True)
+        ]
+    )
     image[:, ground.east_m + SWATH_LEAN * ground.south_m < SWATH_EDGE_M[date]] = np.nan
     return image
 
@@ -169,20 +192,16 @@ def _depth(ground: Ground, ter: Terrain, stage_m: float) -> Field:
     return np.where(ter.water, np.float32(0), np.maximum(stage - ter.hand, np.float32(0))).astype(np.float32)
 
 
-def _before(ground: Ground, use: Land, shared: Field) -> Surface:
-    """A dry spring day."""
-    return Surface(use.cover, np.zeros_like(shared), shared, _waves(ground, "before"))
-
-
-def _after(ground: Ground, use: Land, shared: Field, flooded: Field) -> Surface:
-    """Twelve days and a storm later: wetter soil, some lots harvested or grazed, and water over what lay low."""
+def _later(ground: Ground, use: Land) -> Field:
+    """What twelve days and a storm add to dry land in dB: wetter soil, some lots harvested or grazed."""
     change = 0.6 + 0.5 * noise(ground, "moisture", 1500) + 0.45 * noise(ground, "season", 60)
     change -= np.float32(3) * (uniform(use.parcel, "harvest") < 0.05)
     change[use.cover == Cover.WATER] = 0
     change[use.cover == Cover.URBAN] *= np.float32(0.3)
-    return Surface(use.cover, flooded, shared + change, _waves(ground, "after"))
+    return np.asarray(change, np.float32)
 
 
-def _waves(ground: Ground, date: str) -> Field:
+def _waves(ground: Ground, date: str, conditions: Conditions) -> Field:
     """What wind adds to open water in VV (dB): gusts roughen patches of it, more rarely by as much as hides it."""
-    return 6 * smoothstep(0.9, 2.2, noise(ground, f"wind/{date}", 1400))
+    gusts = smoothstep(conditions.calm, conditions.calm + 1.3, noise(ground, f"wind/{date}", 1400))
+    return np.asarray(np.float32(conditions.waves_db) * gusts, np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap.raster import BLOCK_PX
+from aftermap.simulate.conditions import USUAL_ICE, Ice
 from aftermap.simulate.files import DEM, Layer, Place, Progress, check_scene, truth, write_scene
 from aftermap.simulate.ice import REACH_M, TILE_M, flow, fractures
-from aftermap.simulate.strokes import Painted, paint, strokes_near
+from aftermap.simulate.strokes import Painted, Stroke, paint, strokes_near
 from aftermap.simulate.terrain import Field, Ground, fractal, hashed, noise, smoothstep, uniform
 
 PLACE = Place("EPSG:3031", -1_310_000, 560_000)
@@ -38,7 +40,7 @@ def simulate(out: Path, *, size: int = 2048, seed: int = 0, gsd_m: float = 125.0
     write_scene(out, layers, make, grid=PLACE.grid(size, gsd_m), made_by=made_by, progress=progress)
 
 
-def block(seed: int, row: int, col: int, *, gsd_m: float) -> Mapping[str, npt.NDArray[Any]]:
+def block(seed: int, row: int, col: int, *, gsd_m: float, ice: Ice = USUAL_ICE) -> Mapping[str, npt.NDArray[Any]]:
     """Layers (band, y, x) of the whole 512 px block at block position (row, col); no other block has a say in it."""
     ground = Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m)
     shelf, stream = _shelf(ground), flow(ground)
@@ -46,17 +48,23 @@ def block(seed: int, row: int, col: int, *, gsd_m: float) -> Mapping[str, npt.ND
     made: dict[str, npt.NDArray[Any]] = {}
     cracked = {}
     for date in DATES:
-        painted = _painted(ground, before=date == "before")
+        painted = _painted(ground, ice, before=date == "before")
         cracked[date] = (painted.inside > 0) & shelf
-        made[date] = _grey(ground, bed + _walls(painted), shelf, date, (row, col))
+        made[date] = _grey(ground, bed + np.float32(ice.contrast) * _walls(painted), shelf, date, (row, col))
     codes = np.stack([cracked["after"], cracked["after"] & ~cracked["before"]]).astype(np.uint8)
     height = 48 + 9 * noise(ground, "thickness", 40_000) - 14 * smoothstep(0, 200, painted.inside)
     return {**made, "truth": codes, "dem": np.where(shelf, height, 0).astype(np.float32)[None]}
 
 
-def _painted(ground: Ground, *, before: bool) -> Painted:
-    strokes = strokes_near(ground, TILE_M, REACH_M, partial(fractures, ground.seed, before))
-    return paint(ground, strokes, rim_m=RIM_M)
+def _painted(ground: Ground, ice: Ice, *, before: bool) -> Painted:
+    def opened(row: int, col: int) -> list[Stroke]:
+        return [
+            replace(stroke, half_width=stroke.half_width * ice.width)
+            for stroke in fractures(ground.seed, before, row, col)
+            if (stroke.draw * 997) % 1 < ice.opened  # apart from what the draw decides itself
+        ]
+
+    return paint(ground, strokes_near(ground, TILE_M, REACH_M, opened), rim_m=RIM_M)
 
 
 def _shelf(ground: Ground) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
+from aftermap.simulate.conditions import USUAL, Conditions
 from aftermap.simulate.files import Layer
 from aftermap.simulate.terrain import Cover, Field, Ground, hashed, noise, uniform
 
@@ -54,6 +56,7 @@ class Surface:
     flooded: Field
     land_db: Field
     water_db: Field
+    conditions: Conditions = USUAL
 
 
 def incidence(ground: Ground) -> Field:
@@ -92,13 +95,19 @@ def backscatter(surface: Surface, angle: Field, rise_east: Field) -> tuple[Field
 def _power(surface: Surface, off_deg: Field, tilt: Field, band: int) -> Field:
     """Linear power (y, x) of one band: the dry and the flooded share of each pixel, and the noise floor."""
     water = SIGNATURES[Cover.WATER]
+    brighter = np.array([db[band] for db in surface.conditions.cover_db], np.float32)
     # wind raises VH by a third of what it raises VV: small waves depolarise little
     waves = surface.water_db if band == 0 else surface.water_db / 3
-    dry = _table("mean", band)[surface.cover] + _table("per_deg", band)[surface.cover] * off_deg + surface.land_db + tilt
-    open_water = water.mean[band] + water.per_deg[band] * off_deg + waves
+    dry = (
+        (_table("mean", band) + brighter)[surface.cover]
+        + _table("per_deg", band)[surface.cover] * off_deg
+        + surface.land_db
+        + tilt
+    )
+    open_water = water.mean[band] + brighter[Cover.WATER] + water.per_deg[band] * off_deg + waves
     dry = np.where(surface.cover == Cover.WATER, dry + waves, dry)
     bounce = np.array([s[band] if (s := SIGNATURES[cover].flooded) else np.nan for cover in Cover], np.float32)[surface.cover]
-    wet = np.where(np.isnan(bounce), open_water, dry + bounce)
+    wet = np.where(np.isnan(bounce), open_water, dry + surface.conditions.bounce * bounce)
     return linear(dry) * (1 - surface.flooded) + linear(wet) * surface.flooded + np.float32(10 ** (NOISE_FLOOR_DB / 10))
 
 
@@ -107,11 +116,17 @@ def linear(db: Field) -> Field:
     return np.asarray(np.exp(db * np.float32(np.log(10) / 10)), np.float32)
 
 
-def speckled(power: Field, looks: float, seed: int, layer: str, block: tuple[int, int]) -> Field:
-    """Backscatter in dB (y, x): power times gamma speckle of mean 1 and variance 1 / looks, drawn for block (row, column)."""
+def speckled(power: Field, looks: float, seed: int, layer: str, block: tuple[int, int], smear_px: float = 0.0) -> Field:
+    """Backscatter in dB (y, x): power times gamma speckle of mean 1 and variance 1 / looks, drawn for block (row, column).
+
+    Resampling then spreads each pixel by `smear_px`, within the block.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(layer.encode()), *block])
     drawn = rng.standard_gamma(looks, power.shape, dtype=np.float32) * np.float32(1 / looks)
-    return 10 * np.log10(np.maximum(power * drawn, np.float32(1e-10)))
+    seen = power * drawn
+    if smear_px:
+        seen = ndimage.gaussian_filter(seen, smear_px, mode="nearest")
+    return 10 * np.log10(np.maximum(seen, np.float32(1e-10)))
 
 
 COHERENCE = {

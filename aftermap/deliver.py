@@ -23,14 +23,15 @@ from aftermap.facts import known
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared
-from aftermap.predict import LEVELS, Plan, predict
+from aftermap.predict import LEVELS, THREADS, Plan, predict
 from aftermap.products.buildings import Grader, grades
 from aftermap.products.cog import RASTERS
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
-from aftermap.scorer import Scorer
+from aftermap.scorer import Heavy, Scorer
+from aftermap.seamless import CORE_PX
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
@@ -196,6 +197,9 @@ class _Job:
         options = self.options
         how = {"precision": options.precision, "engine": options.engine}
         chosen = choose(self.scene, self.method, model=options.model, baseline=options.baseline, how=how)
+        if options.model is None and (large := _too_large(chosen, options.memory_mb)):
+            chosen = choose(self.scene, self.method, baseline=options.baseline, bundled=False)
+            chosen = replace(chosen, skipped=chosen.skipped | large)
         if options.adapt:
             chosen = _adapting(chosen, options)
         facts = known(self.scene, self.method, options, chosen, look=self._look, assets=self.assets, footprints=self.footprints)
@@ -299,6 +303,12 @@ class _Job:
             "exclusion": palette.paint_exclusion(codes["exclusion"]),
             "agreement": palette.paint_agreement(codes["agreement"], len(run["methods"]["ran"])),
         }
+
+
+def _too_large(chosen: Chosen, memory_mb: int) -> dict[str, str]:
+    """Networks that nobody asked for and that --memory has no room for beside the methods, and why not."""
+    needs = {n: m.memory_mb((CORE_PX, CORE_PX), THREADS) for n, m in chosen.methods.items() if isinstance(m, Heavy)}
+    return {n: f"it takes {mb:.0f} MB, and --memory leaves less" for n, mb in needs.items() if LEAST_MEMORY_MB + mb > memory_mb}
 
 
 def _adapting(chosen: Chosen, options: Options) -> Chosen:

@@ -85,9 +85,9 @@ class Model(nn.Module):
     def _seen(self, pixels: Tensor) -> Tensor:
         if self.spec.fusion == "siamese":
             # All dates in one batch: batch norm that saw each alone would train on statistics that no map ever uses.
-            n, dates = len(pixels), len(self.spec.bands)
-            each = self.encoder(pixels.reshape(n * dates, -1, *pixels.shape[2:]))  # (n date, band, y, x)
-            features = [one.reshape(n, -1, *one.shape[2:]) for one in each]  # (n, date channel, y, x)
+            dates = len(self.spec.bands)
+            each = self.encoder(torch.unflatten(pixels, 1, (dates, -1)).flatten(0, 1))  # (n date, band, y, x)
+            features = [torch.unflatten(one, 0, (-1, dates)).flatten(1, 2) for one in each]  # (n, date channel, y, x)
         else:
             features = self.encoder(pixels)
         logits: Tensor = self.head(self.decoder(features))

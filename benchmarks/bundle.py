@@ -124,7 +124,7 @@ def unseen_samples(folder: Path, card: Card) -> Samples:
     """The test scenes of the simulator's folder, read as in training."""
     recipe = recipes.read(card.name)
     dataset = open_dataset(folder, recipe.data.kind, **recipe.data.settings)
-    return survey(dataset, recipe.inputs, size=recipe.chips.size)
+    return survey(dataset, recipe.inputs, size=recipe.chips.size, normalise=recipe.normalise)
 
 
 def fitted(network: Network, folder: Path) -> tuple[Fit, dict[str, Any]]:
@@ -135,7 +135,7 @@ def fitted(network: Network, folder: Path) -> tuple[Fit, dict[str, Any]]:
     for name in samples.ids("test"):
         chip = samples.read(name)
         assert chip.truth is not None
-        scores = np.where(chip.labelled, network(chip.pixels[None], chip.valid[None])[0, 0], np.nan)
+        scores = np.where(chip.labelled, network(samples.as_mapped(chip)[None], chip.valid[None])[0, 0], np.nan)
         halves[order[chip.event]] += calibrate.histogram(scores, chip.truth == 1)
     pooled = halves.sum(axis=0)
     left = (

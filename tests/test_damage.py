@@ -111,7 +111,7 @@ def test_footprints_are_graded_by_a_network_and_what_was_not_seen_is_not(tmp_pat
     of_class = dict(zip(CLASSES, (UNGRADED, *DAMAGE), strict=True))  # no building seen on a footprint: nothing to grade
     expected = [UNGRADED if place == UNSEEN else of_class[name] for place, name in HOUSES.items()]
     for name, options in (
-        ("alone", {"baseline": False}), ("beside", {}), ("small", {"baseline": False, "memory_mb": 420}),
+        ("alone", {"baseline": False}), ("beside", {}), ("small", {"baseline": False, "memory_mb": 520}),
     ):  # fmt: skip
         said = am.Options(model=str(model), precision="f32", **options)
         mapped = am.map(after, before, out=tmp_path / name, hazard="building", footprints=houses, options=said)

@@ -123,7 +123,7 @@ VARIED = {
         _both(Layer(("grey",), "uint16", "digital_number", 0), truth("fracture", "new_fracture")), fracture.PLACE, _fracture
     ),
     "building": Varied(
-        _both(Layer(("red", "green", "blue"), "uint8", "digital_number", 0), truth("damaged", "grade", "building")),
+        _both(Layer(("red", "green", "blue"), "uint8", "digital_number", 0), truth("damaged", "grade", "building", "class")),
         building.PLACE, _building,
     ),
 }  # fmt: skip

@@ -205,7 +205,7 @@ def table(rows: dict[str, Row], size: int) -> tuple[list[Row], list[str]]:
             {"run": name, "mpx": round(px, 1), "wall_s": round(row["wall_s"], 1), "cpu_s": round(row["cpu_s"], 1),
              "peak_mb": round(row["peak_mb"]) if "peak_mb" in row else "", "mpx_per_s": round(speeds["wall"], 3),
              "mpx_per_s_of_free_cores": round(speeds["cpu"], 3), "load": row["load"],
-             "ceiling_share": round(speeds["cpu"] * kflop / 1e3 / rows[ceiling]["cpu"], 3)}
+             "ceiling_share": round(speeds["cpu"] * kflop / rows[ceiling]["cpu"], 3)}
         )  # fmt: skip
     for row in found:
         for key, out in (("mpx_per_s", "ratio"), ("mpx_per_s_of_free_cores", "ratio_of_free_cores")):

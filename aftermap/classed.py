@@ -61,7 +61,7 @@ def _of_pixels(folder: Path, samples: Samples, split: str) -> Classed:
     for name in samples.ids(split):
         chip = samples.read(name)
         assert chip.truth is not None
-        mapped = network(chip.pixels[None], chip.valid[None])[0, network.places].argmax(axis=0)  # (y, x)
+        mapped = network(samples.as_mapped(chip)[None], chip.valid[None])[0, network.places].argmax(axis=0)  # (y, x)
         found = Confusion.of(samples.classes, chip.truth[chip.labelled], mapped[chip.labelled])
         of_event[chip.event] = of_event.get(chip.event, Confusion.none(samples.classes)) + found
     return _pooled(of_event, samples.classes)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aftermap.confusion import Confusion
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.experiment import EACH, ROW
 from aftermap.journal import write_json
@@ -93,8 +94,13 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Line]
     (folder / "report.md").write_text(table(rows, found), encoding="utf-8")
     plain = [{k: v for k, v in row.items() if k != "folder"} for row in rows]
     write_json(folder / "report.json", {"lines": [vars(one) for one in found], "rows": plain})
-    with (folder / "report.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
+    write_csv(folder / "report.csv", found)
+
+
+def write_csv(path: Path, found: Sequence[Line], *, end: str = "\r\n") -> None:
+    """A row per line."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator=end)
         writer.writerow([*Line.__dataclass_fields__])
         writer.writerows([" ".join(map(str, v)) if isinstance(v, tuple) else v for v in vars(one).values()] for one in found)
 
@@ -241,12 +247,10 @@ def _metric(one: Scored, metric: str, places: Places) -> float | None:
 
 
 def _of_counts(counts: Counts, metric: str) -> float | None:
-    if metric != "macro_iou":
-        value: float | None = getattr(counts, metric)
-        return value
-    of_both = (counts.iou, Counts(counts.tn, counts.fn, counts.fp, counts.tp).iou)
-    present = [v for v, pixels in zip(of_both, (counts.tp + counts.fn, counts.tn + counts.fp), strict=True) if pixels]
-    return _mean(present) if present else None
+    if metric == "macro_iou":
+        return Confusion(("clear", "hazard"), np.array([[counts.tn, counts.fp], [counts.fn, counts.tp]])).macro_iou
+    value: float | None = getattr(counts, metric)
+    return value
 
 
 def _or_nan(value: float | None) -> float:

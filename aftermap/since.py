@@ -28,6 +28,8 @@ class Since:
     precision: str
     sha256: str
     network: Network = field(repr=False)
+    adapted: str = ""
+    """As the network's."""
 
     @property
     def calibration(self) -> Calibration | None:

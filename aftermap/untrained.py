@@ -43,7 +43,7 @@ class Untrained:
                 self.refused[chip.name] = str(error)
                 return np.full(chip.shape, np.nan, np.float32)
             self.made_by.add(" + ".join(combined))
-            each = [_scores(scene, scorers[name]) for name in combined]
+            each = [scores_of(scene, scorers[name]) for name in combined]
         seen = np.isfinite(each)
         mean = np.where(seen, each, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
         return np.where(seen.any(axis=0), mean, np.nan).astype(np.float32)
@@ -56,7 +56,8 @@ def _chosen(scene: Scene) -> tuple[dict[str, Scorer], tuple[str, ...]]:
     return scorers, choice.make(scene, scorers, chosen).combined
 
 
-def _scores(scene: Scene, scorer: Scorer) -> F32:
+def scores_of(scene: Scene, scorer: Scorer) -> F32:
+    """Scores (y, x) of the class a scorer leads with, of a scene small enough to be read whole."""
     whole = Window(0, 0, *scene.shape)
     pixels = np.concatenate([scene.read(i, whole) for i in scorer.inputs])
     found: F32 = score_window(scorer, lambda w: pixels[(..., *w.slices)], whole, scene.shape, Tiling.of(scorer))[0]

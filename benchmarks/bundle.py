@@ -32,8 +32,8 @@ from aftermap.metrics import Counts, Ranking
 from aftermap.model import load
 from aftermap.samples import Samples, survey
 from aftermap.scene import Scene, open_scene
-from aftermap.seamless import Tiling, score_window
 from aftermap.tiles import Window
+from aftermap.untrained import scores_of
 from benchmarks import calibrate, classical_real, flood_real
 from benchmarks.models_table import COLUMNS, RESULTS, leave, summaries, tables
 
@@ -83,9 +83,7 @@ def methods(hazard: str, network: Network) -> dict[str, Any]:
 
 def scored(real: Real, method: Any) -> npt.NDArray[np.float32]:
     """Scores (y, x) as a map would have them."""
-    scorer, whole = method.prepare(real.scene), Window(0, 0, *real.scene.shape)
-    pixels = np.concatenate([real.scene.read(one, whole) for one in scorer.inputs])
-    return np.asarray(score_window(scorer, lambda w: pixels[(..., *w.slices)], whole, real.scene.shape, Tiling.of(scorer))[0])
+    return scores_of(real.scene, method.prepare(real.scene))
 
 
 def rows(data: Path, network: Network) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.float64]]]:

@@ -7,7 +7,6 @@ Writes:  benchmarks/results/learning.csv (every line of aftermap report) and lea
 
 from __future__ import annotations
 
-import csv
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,10 +143,7 @@ def write(runs: Path) -> None:
         said = f"Without training: {first.methods}." + (f" Published: {study.published}." if study.published else "")
         out += ["", title, "", said, "", *table(found), "", *of_events(rows)]
     (RESULTS / "learning.md").write_text("\n".join(out) + "\n" + NOTES, encoding="utf-8")
-    with (RESULTS / "learning.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*Line.__dataclass_fields__])
-        writer.writerows([" ".join(map(str, v)) if isinstance(v, tuple) else v for v in vars(one).values()] for one in every)
+    results.write_csv(RESULTS / "learning.csv", every, end="\n")
 
 
 @click.command(help=__doc__)

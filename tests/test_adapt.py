@@ -30,7 +30,7 @@ F32 = npt.NDArray[np.float32]
 MEAN, STD = (1.0, 2.0, 3.0), (2.0, 2.0, 4.0)
 
 
-def saved(folder: Path, encoder: str) -> Model:
+def saved(folder: Path, encoder: str, finds: str = "flood") -> Model:
     """A network whose batch norm has seen something."""
     model = build(Spec(encoder, "unet", (3,), widths=(8, 8, 16, 16, 16)), seed=0).eval()
     torch.manual_seed(1)
@@ -43,7 +43,7 @@ def saved(folder: Path, encoder: str) -> Model:
     model.half().float()  # as the graph will keep it, so that what differs is the estimate
     inputs = (LayerBands("after", ("red", "green", "blue"), "digital_number"),)
     card = Card(
-        name="n", hazard="flood", classes=("flood",), inputs=inputs, mean=MEAN, std=STD, halo_px=64, multiple_of=32,
+        name="n", hazard="flood", classes=(finds,), inputs=inputs, mean=MEAN, std=STD, halo_px=64, multiple_of=32,
         training_data="none", licence="none", made_by="tests", sha256={},
     )  # fmt: skip
     save(folder, model, card)
@@ -133,3 +133,17 @@ def test_a_map_with_the_statistics_of_its_scene(tmp_path: Path) -> None:
         am.map(
             after, out=tmp_path / "none", hazard="landslide", declared=declared, options=am.Options(adapt=1), method="bare-soil"
         )
+
+
+def test_a_network_of_one_image_on_a_pair_says_how_it_was_adapted(tmp_path: Path) -> None:
+    saved(tmp_path / "model", "resnet18_half", finds="water")
+    after, before = (
+        write(tmp_path / f"{n}.tif", pixels[:, :, :90], grid((96, 90)), ("red", "green", "blue"))
+        for n, pixels in zip(("after", "before"), crops(2), strict=True)
+    )
+    own = am.Declared(sensor="vhr-rgb", unit="digital_number")
+    options = am.Options(model=str(tmp_path / "model"), baseline=False, adapt=1)
+    found = am.map(
+        after, before, out=tmp_path / "map", hazard="flood", options=options, declared={"after": own, "before": own}
+    )
+    assert "ema over 1 crops" in found.made_by["methods"]["ran"]["n"]["adapted"]

@@ -159,7 +159,8 @@ class AtHand:
     def prepare(self, scene: Scene) -> Scorer:
         """The network, adapted. Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing")."""
         if isinstance(self.network, Since):
-            return replace(self.network, network=self._adapted(self.network.network, scene))
+            network = self._adapted(self.network.network, scene)
+            return replace(self.network, network=network, adapted=network.adapted)
         return self._adapted(self.network, scene)
 
     def _adapted(self, given: Network, scene: Scene) -> Network:

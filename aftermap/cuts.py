@@ -19,9 +19,9 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-BINS, MOST = 256, 12.0
-"""Of log odds from -MOST to MOST; what lies beyond counts in the end bins. Zero odds, a score of one half, is an edge."""
-WIDTH = 2 * MOST / BINS
+BINS, COARSE, MOST = 1 << 14, 1 << 8, 12.0
+"""Of log odds from -MOST to MOST, in a scene and in a table; what lies beyond counts in the end bins. Zero odds, a score of one
+half, is an edge."""
 PERCENTILE = 95.0
 """Of methods.md A.5: what lies strictly above it in its image is hazard."""
 APART = 2.0
@@ -32,15 +32,20 @@ SPREAD = 1.0
 """Where they have one: so many of its standard deviations above its mean begins hazard."""
 
 
-def centres() -> F64:
+def centres(bins: int = BINS) -> F64:
     """Log odds of each bin (bin,)."""
-    return np.asarray((np.arange(BINS) + 0.5) * WIDTH - MOST, np.float64)
+    return np.asarray((np.arange(bins) + 0.5) * (2 * MOST / bins) - MOST, np.float64)
 
 
-def levels(scores: F32) -> npt.NDArray[np.intp]:
+def levels(scores: F32, bins: int = BINS) -> npt.NDArray[np.intp]:
     """The bin of each score in [0, 1]; a score equal to an edge lies below it."""
     odds = logit(np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7))
-    return np.clip(np.ceil((odds + MOST) / WIDTH).astype(np.intp) - 1, 0, BINS - 1)
+    return np.clip(np.ceil((odds + MOST) * (bins / (2 * MOST))).astype(np.intp) - 1, 0, bins - 1)
+
+
+def first_above(odds: float, bins: int) -> int:
+    """The first bin above a threshold."""
+    return int(np.clip(np.rint((odds + MOST) * (bins / (2 * MOST))), 0, bins))
 
 
 def counted(scores: F32) -> I64:
@@ -61,14 +66,14 @@ def ceiling(prevalence: float, share: float = 1 - PERCENTILE / 100) -> float | N
 def percentile(counts: I64) -> Found:
     """The 95th percentile."""
     above = np.cumsum(counts[::-1])[::-1]  # at or above each bin
-    share = 1 - PERCENTILE / 100
-    place = int(np.argmax(above <= share * counts.sum())) if (above <= share * counts.sum()).any() else BINS - 1
-    return Found(float(centres()[place] - WIDTH / 2), f"the {PERCENTILE:g}th percentile of the scores")
+    few = above <= (1 - PERCENTILE / 100) * counts.sum()
+    place = int(np.argmax(few)) if few.any() else len(counts)
+    return Found(place * 2 * MOST / len(counts) - MOST, f"the {PERCENTILE:g}th percentile of the scores")
 
 
 def _by(cut: Callable[[F64, F64], F64], words: str) -> Callable[[I64], Found]:
     def rule(counts: I64) -> Found:
-        found = float(cut(counts.astype(np.float64), centres()))
+        found = float(cut(counts.astype(np.float64), centres(len(counts))))
         if np.isnan(found):
             return Found(None, f"no threshold found: {words} sees one value only")
         return Found(found, f"{words} of the scores")
@@ -81,16 +86,27 @@ def even(counts: I64) -> Found:
 
     They are fitted by expectation maximisation from Otsu's threshold. Scores of one mode are parted one deviation above it.
     """
-    start = otsu(counts.astype(np.float64), centres())
+    counts, at = _narrowed(counts)
+    start = otsu(counts.astype(np.float64), at) if len(counts) > 1 else np.asarray(np.nan)
     if np.isnan(start):
         return Found(None, "no threshold found: there is one score only")
-    modes = two_gaussians(counts.astype(np.float64), centres(), start, rounds=ROUNDS)
+    modes = two_gaussians(counts.astype(np.float64), at, start, rounds=ROUNDS)
     if float(modes.ashman_d) > APART:
         return Found(_crossing(modes), f"two modes of the scores (Ashman's D {float(modes.ashman_d):.1f}) are equally dense")
     share = counts / counts.sum()
-    mean = float(share @ centres())
-    deviation = float(np.sqrt(share @ (centres() - mean) ** 2))
+    mean = float(share @ at)
+    deviation = float(np.sqrt(share @ (at - mean) ** 2))
     return Found(mean + SPREAD * deviation, f"one mode of the scores, parted {SPREAD:g} deviation above its mean")
+
+
+def _narrowed(counts: I64) -> tuple[I64, F64]:
+    """The range that is occupied, in at most COARSE bins, and their centres."""
+    used = np.flatnonzero(counts)
+    first, end = int(used[0]), int(used[-1]) + 1
+    step = -(-(end - first) // COARSE)
+    several = np.pad(counts[first:end], (0, -(end - first) % step)).reshape(-1, step).sum(axis=1)
+    width = 2 * MOST / len(counts)
+    return several, first * width - MOST + (np.arange(len(several)) + 0.5) * step * width
 
 
 def _crossing(modes: Modes) -> float:

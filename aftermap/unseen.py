@@ -30,6 +30,7 @@ from aftermap.journal import digest, write_json
 from aftermap.normalise import Normaliser, fit
 from aftermap.recipe import Adapt, Target
 from aftermap.tiles import Window
+from aftermap.transfer import reads_pictures
 from aftermap.untrained import Untrained
 
 FACTS = "facts.json"
@@ -46,7 +47,7 @@ class Counted:
     names: tuple[str, ...]
     events: tuple[str, ...]
     odds: npt.NDArray[np.int64] = field(repr=False)
-    """(image, 2, cuts.BINS): by log odds of the score."""
+    """(image, 2, cuts.COARSE): by log odds of the score."""
     ranks: npt.NDArray[np.int64] = field(repr=False)
     """(image, 2, RANKS): by how many of the RANKS percentiles from 0 on (0, 0.5 ... 99.5) of its image a score lies above."""
 
@@ -84,6 +85,9 @@ class Images:
         own = [(one.layer, one.unit, band) for one in card.inputs for band in one.bands]
         has = {("after", dataset.unit, band) for band in dataset.bands}
         fits = target.band_map == "auto" and set(own) <= has
+        if not fits and not reads_pictures(card):
+            what = f"the model {card.name} reads {card.reads}, and the target has {', '.join(dataset.bands)} in {dataset.unit}"
+            raise InputRefusedError(what, repair="take a model of pictures of three bands", code="model-input")
         band_map = None if fits else bandmaps.of_bands(dataset.bands, str(dataset.unit), target.band_map)
         return cls(dataset, tuple(_some(dataset, target.most)), band_map, target.hazard)
 
@@ -158,8 +162,8 @@ def _count(chip: Chip, scores: F32) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     assert chip.truth is not None
     edges = np.percentile(seen, np.arange(RANKS) * (100 / RANKS))
     rank = np.maximum(np.searchsorted(edges, scores[known], side="left") - 1, 0)
-    truth, level = chip.truth[known] > 0, cuts.levels(scores[known])
-    odds = [np.bincount(level[truth == actual], minlength=cuts.BINS) for actual in (False, True)]
+    truth, level = chip.truth[known] > 0, cuts.levels(scores[known], cuts.COARSE)
+    odds = [np.bincount(level[truth == actual], minlength=cuts.COARSE) for actual in (False, True)]
     ranks = [np.bincount(rank[truth == actual], minlength=RANKS) for actual in (False, True)]
     return np.stack(odds), np.stack(ranks)
 

@@ -139,17 +139,12 @@ def _scores(one: Counted) -> dict[str, float | None]:
     found["ba_best"] = max(every, default=None)
     for name, rule_name in (("even", "even"), ("otsu", "otsu"), ("ki", "kittler-illingworth")):
         cut = cuts.CUTS[rule_name](pooled.sum(axis=0)).value
-        marked = _above(pooled, _place(cut)) if cut is not None else Counts()
+        marked = _above(pooled, cuts.first_above(cut, cuts.COARSE)) if cut is not None else Counts()
         found[f"ba_{name}"] = marked.balanced_accuracy
         if name == "even":
             found["f1_even"] = marked.f1
-    found["ba_half"] = _above(pooled, cuts.BINS // 2).balanced_accuracy
+    found["ba_half"] = _above(pooled, cuts.COARSE // 2).balanced_accuracy
     return found
-
-
-def _place(odds: float) -> int:
-    """The first bin above a threshold."""
-    return int(np.clip(np.rint((odds + cuts.MOST) / cuts.WIDTH), 0, cuts.BINS))
 
 
 def _above(pixels: I64, at: int) -> Counts:

@@ -32,6 +32,7 @@ LEARNING = (
     "weights",
     "product",
     "recipe",
+    "adaptation",
 )
 """Names that only training asks for."""
 

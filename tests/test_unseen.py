@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aftermap as am
@@ -54,12 +54,13 @@ def test_what_a_percentile_can_reach(prevalence: float, best: float) -> None:
     """The table of methods.md A.5, and the same from counts."""
     found = cuts.ceiling(prevalence)
     assert found == pytest.approx(best, abs=6e-4)
-    odds = np.zeros((1, 2, cuts.BINS), np.int64)
+    odds = np.zeros((1, 2, cuts.COARSE), np.int64)
     odds[0, :, 0] = round(1e6 * (1 - prevalence)), round(1e6 * prevalence)
     assert unseen_table.ceiling(Counted(("a",), ("e",), odds, odds)) == pytest.approx(found, abs=1e-5)
     assert cuts.ceiling(0) is None
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.floats(0.02, 0.6), st.floats(2, 4))
 def test_even_does_not_depend_on_how_rare_the_hazard_is(share: float, apart: float) -> None:
     """Two bells of one width: half-way between them, whatever their shares."""
@@ -72,7 +73,7 @@ def test_even_does_not_depend_on_how_rare_the_hazard_is(share: float, apart: flo
 
 def test_cuts_where_there_is_nothing_to_cut() -> None:
     one = np.zeros(cuts.BINS, np.int64)
-    one[40] = 1000
+    one[4000] = 1000
     for name in ("even", "otsu", "kittler-illingworth"):
         assert cuts.CUTS[name](one).value is None
         assert "no threshold found" in cuts.CUTS[name](one).source
@@ -80,7 +81,7 @@ def test_cuts_where_there_is_nothing_to_cut() -> None:
     value = cuts.percentile(spread).value
     assert value is not None
     assert (cuts.centres() > value).mean() == pytest.approx(0.05, abs=0.005)
-    scores = np.array([0.5, np.nextafter(F32(0.5), F32(1)) + F32(1e-3), 0, 1], F32)
+    scores = np.array([0.5, 0.5003, 0, 1], F32)
     assert cuts.levels(scores).tolist() == [cuts.BINS // 2 - 1, cuts.BINS // 2, 0, cuts.BINS - 1]
 
 
@@ -175,7 +176,7 @@ def test_a_recipe_on_targets_that_it_never_saw(tmp_path: Path) -> None:
     assert {r.variant for r in runs} == {"source", "untrained", "bn-ema-1", "bn-ema-5", "classical"}
     assert next(r for r in runs if r.variant == "bn-ema-5").crops == 1, "there are not five"
     ice = antarctic_fractures(tmp_path / "ice").folder
-    with pytest.raises(InputRefusedError, match=r"no band map|reads"):
+    with pytest.raises(InputRefusedError, match="reads after VV"):
         experiment.run(page, data, tmp_path / "out", targets={"ice": ice})
 
 
@@ -187,8 +188,8 @@ def counted(quality: float, seed: int) -> Counted:
         score = rng.normal(0, 1, 2000) + quality * truth
         edges = np.percentile(score, np.arange(RANKS) * (100 / RANKS))
         rank = np.maximum(np.searchsorted(edges, score) - 1, 0)
-        level = np.clip(((score + cuts.MOST) / cuts.WIDTH).astype(int), 0, cuts.BINS - 1)
-        odds.append(np.stack([np.bincount(level[truth == t], minlength=cuts.BINS) for t in (False, True)]))
+        level = np.clip(((score + cuts.MOST) * cuts.COARSE / (2 * cuts.MOST)).astype(int), 0, cuts.COARSE - 1)
+        odds.append(np.stack([np.bincount(level[truth == t], minlength=cuts.COARSE) for t in (False, True)]))
         ranks.append(np.stack([np.bincount(rank[truth == t], minlength=RANKS) for t in (False, True)]))
     return Counted(tuple(f"i{k}" for k in range(12)), ("e",) * 12, np.stack(odds), np.stack(ranks))
 

@@ -259,6 +259,14 @@ def test_what_paper_001_prints_has_no_bottom_and_reversal_has() -> None:
     assert max(ours) < 2
 
 
+def test_bfloat16_stays_near() -> None:
+    full, half = (run(arms=("forward", "backward", "aux"), precision=precision).history[-1] for precision in ("fp32", "bf16"))
+    assert half != full
+    assert [half[k] for k in ("spread", "source", "backward")] == pytest.approx(
+        [full[k] for k in ("spread", "source", "backward")], rel=0.05
+    )
+
+
 # What stops it
 
 
@@ -279,9 +287,11 @@ def test_a_source_that_is_lost_stops_it_and_the_last_good_network_stays() -> Non
     assert got.iterations == got.history[-2]["iteration"] < 30
 
 
-def test_what_is_not_finite_stops_it() -> None:
+@pytest.mark.parametrize("how", [{"lr_encoder": 1e30, "lr_heads": 1e30}, LITERAL | {"batch_norm": False, "batch": 2, "replay": 0.0}])
+def test_what_is_not_finite_stops_it(how: dict[str, Any]) -> None:
     model = network()
-    got = run(model=model, lr_encoder=1e30, lr_heads=1e30, iterations=6, every=6)
+    got = run(model=model, **how | {"iterations": 50, "every": 50})
+    assert got.history[-1]["iteration"] < 50
     assert got.stopped == "not finite"
     assert torch.equal(state(got.model, buffers=False), state(model, buffers=False))
     assert torch.isfinite(state(got.model, buffers=True)).all()

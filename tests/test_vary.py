@@ -71,6 +71,17 @@ def test_truth_is_what_was_asked_for(made: Path) -> None:
     np.testing.assert_array_equal(damage, np.where(house, grade + 1, 0))
 
 
+def test_slides_are_in_the_later_picture_and_houses_in_both(made: Path) -> None:
+    scenes = [made / f"landslide/landslide-{seed:06d}" for seed in (7, 8, 9)]
+    slid, water, built = (np.stack([raster.read_window(p / "truth.tif", WHOLE, [1, 2, 3])[k] for p in scenes]) for k in range(3))
+    assert 0.01 < slid.mean() < 0.4, "one of eight has none; these have some"
+    assert not (slid * (water + built)).any()
+    for scene, where in zip(scenes, slid == 1, strict=True):
+        after, before = (raster.read_window(scene / f"{date}.tif", WHOLE, [1])[0].astype(float) for date in ("after", "before"))
+        changed = np.abs(after - before)
+        assert not where.any() or changed[where].mean() > changed[~where].mean()
+
+
 def test_both_dates_carry_their_names(made: Path) -> None:
     both = open_dataset(made / "building", image="both")
     assert both.bands == ("before.red", "before.green", "before.blue", "red", "green", "blue")
@@ -87,7 +98,7 @@ def test_wrong_words_are_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="image is 'later'"):
         open_dataset(made / "flood", "simulated", image="later")
     with pytest.raises(UnknownNameError, match="landslide"):
-        simulate("landslide", tmp_path, [0])
+        simulate("landslip", tmp_path, [0])
     for wrong in (["--vary", "5"], ["--vary", "0-1", "--size", "64"]):
         assert CliRunner().invoke(main, ["simulate", "flood", "-o", str(tmp_path / "x"), *wrong]).exit_code == 2
     done = CliRunner().invoke(main, ["simulate", "flood", "-o", str(tmp_path / "y"), "--vary", "0-0", "--quiet"])

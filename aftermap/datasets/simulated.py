@@ -60,6 +60,9 @@ TRUTHS: dict[str, dict[str, Truth]] = {
             lambda codes: np.where(codes[2] > 0, codes[1] + 1, 0).astype(np.uint8),
         ),
     },
+    "landslide": {
+        "landslide": (("no landslide", "landslide"), lambda codes: codes[0]),
+    },
 }
 """Hazard -> what the truth may be, the first by default: its classes, and their codes from the bands of truth.tif."""
 

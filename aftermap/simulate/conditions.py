@@ -51,3 +51,37 @@ class Ice:
 
 
 USUAL_ICE = Ice()
+
+
+@dataclass(frozen=True)
+class Hills:
+    """Of one picture of slopes; colours are reflectance in red, green, blue."""
+
+    slides: int
+    half_px: float
+    """Half their width in pixels, about."""
+    regrown: float
+    """0 where they are fresh, 1 where the oldest are green again."""
+    earth: tuple[float, float, float]
+    land: tuple[int, ...]
+    """Cover code that stands where each code would."""
+    palette: tuple[tuple[float, float, float], ...]
+    """Brighter than the spectrum of each cover by such factors."""
+    ripe: float
+    felled: float
+    """Share of trees that are missing."""
+    terraces: float
+    """They lie where a noise of mean 0 and std 1, less on steep ground, is above it; `step_m` apart in height."""
+    step_m: float
+    gravel: float
+    """How far above the river gravel lies, in metres, about."""
+    braid_px: float
+    """Half the width of a braided bed; 0 for none."""
+    gravel_colour: tuple[float, float, float]
+    roads: tuple[tuple[float, float, float], ...]
+    """Half width and spread (m) and brightness of each."""
+    road_colour: tuple[float, float, float]
+    hamlets: float
+    """Houses stand where a noise of mean 0 and std 1 is above it."""
+    water: tuple[float, float, float]
+    """Brighter than clear water by such factors."""

@@ -60,6 +60,30 @@ def painted(rng: Rng, gsd_m: float) -> Callable[[npt.NDArray[np.uint8], Mask], n
     return change
 
 
+def developed(rng: Rng) -> Callable[[Field], npt.NDArray[np.uint8]]:
+    """What makes a picture (3, y, x) of reflectance (3, y, x): haze, a stretch of its own, gamma, blur or sharpening, grain."""
+    haze = rng.uniform(0, 0.08) * rng.random() * np.array((0.75, 0.9, 1.0)) * np.exp(rng.normal(0, 0.08, 3))
+    cuts = rng.uniform(0, 2), 100 - np.exp(rng.uniform(np.log(0.1), np.log(4)))
+    apart, gamma, reach = max(0.0, rng.uniform(-1, 0.8)), np.exp(rng.normal(0.35, 0.3)), rng.uniform(0.5, 1)
+    black, grey, tint = rng.random(), rng.uniform(-0.2, 0.5), np.exp(rng.normal(0, 0.05, 3))
+    blur, sharp, grain, seed = rng.uniform(0, 1.1), max(0.0, rng.uniform(-1.5, 1.5)), rng.uniform(0, 5), int(rng.integers(2**32))
+
+    def change(reflectance: Field) -> npt.NDArray[np.uint8]:
+        draw = np.random.default_rng(seed)  # the same on both dates
+        colour = np.asarray(reflectance + haze.astype(np.float32)[:, None, None], np.float32)
+        colour += np.float32(grey) * (colour.mean(axis=0) - colour)
+        low, high = np.percentile(colour, cuts, axis=(1, 2), keepdims=True)  # of each band
+        low, high = black * low.min(), high.max() * (high / high.max()) ** apart
+        share = np.clip((colour - low) / np.maximum(high - low, 1e-3), 0, 1) ** (1 / gamma) * reach
+        colour = np.asarray(255 * share * tint[:, None, None], np.float32)
+        colour = ndimage.gaussian_filter(colour, (0, blur, blur), mode="nearest")
+        colour += np.float32(sharp) * (colour - ndimage.gaussian_filter(colour, (0, 1.2, 1.2), mode="nearest"))
+        colour += np.float32(grain) * draw.standard_normal(colour.shape, dtype=np.float32)
+        return np.asarray(np.clip(np.rint(colour), 1, 255), np.uint8)
+
+    return change
+
+
 def _tinted(colour: Field, other: Field, share: npt.NDArray[np.floating]) -> None:
     """Gives the picture the other colour (3, y, x) by a share (y, x), with its own light and shade."""
     light = colour.mean(axis=0) / np.float32(125)

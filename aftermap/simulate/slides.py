@@ -46,7 +46,7 @@ def slides(seed: int, slopes: Slopes, event: str, density: float, row: int, col:
     swarm = smoothstep(-0.4, 1.5, sample(ground, noise(ground, f"{event}/rain", 2600), heads).astype(np.float32))
     steep = smoothstep(*START_DEG[:2], slope.astype(np.float32)) * (1 - smoothstep(*START_DEG[2:], slope.astype(np.float32)))
     chosen = np.flatnonzero(uniform(draws, "fails") < density * steep * swarm)
-    ways, stopped = _walk(ground, down, right, heads[chosen])
+    ways, stopped = walk(ground, down, right, heads[chosen])
     return tuple(_stroke(way[: last + 1], draw) for way, last, draw in zip(ways, stopped, draws[chosen], strict=True) if last > 0)
 
 
@@ -61,9 +61,11 @@ def _cells(seed: int, event: str, row: int, col: int) -> tuple[Ground, Points, n
     return ground, np.stack([p.ravel() for p in place], axis=1).astype(np.float64), draws.ravel()
 
 
-def _walk(ground: Ground, down: Field, right: Field, heads: Points) -> tuple[Points, npt.NDArray[np.int64]]:
+def walk(
+    ground: Ground, down: Field, right: Field, heads: Points, *, step_m: float = STEP_M, reach_m: float = REACH_M
+) -> tuple[Points, npt.NDArray[np.int64]]:
     """Points (n, step, 2) downhill from the heads, with inertia, and the step at which each meets gentle ground."""
-    steps = int(REACH_M / STEP_M)
+    steps = int(reach_m / step_m)
     ways = np.repeat(heads[:, None], steps + 1, axis=1)
     stopped, going = np.full(len(heads), steps), np.zeros_like(heads)
     for k in range(1, steps + 1):
@@ -71,7 +73,7 @@ def _walk(ground: Ground, down: Field, right: Field, heads: Points) -> tuple[Poi
         gentle = np.hypot(fall[:, 0], fall[:, 1]) < np.tan(np.radians(STOP_DEG))
         stopped = np.where(gentle, np.minimum(stopped, k - 1), stopped)
         going = INERTIA * going + (1 - INERTIA) * fall / np.maximum(np.hypot(fall[:, 0], fall[:, 1]), 1e-9)[:, None]
-        ways[:, k] = ways[:, k - 1] + STEP_M * going / np.maximum(np.hypot(going[:, 0], going[:, 1]), 1e-9)[:, None]
+        ways[:, k] = ways[:, k - 1] + step_m * going / np.maximum(np.hypot(going[:, 0], going[:, 1]), 1e-9)[:, None]
     return ways, stopped
 
 
@@ -84,13 +86,18 @@ def _areas() -> npt.NDArray[np.float64]:
 
 
 def _stroke(way: Points, draw: np.uint32) -> Stroke:
-    """A teardrop down the way: narrow at the scarp, widest in the upper third, a tongue below with a lobe at its toe."""
+    """The slide of a drawn area that goes down the way as far as its slenderness lets it."""
     bits = np.array([draw], np.uint32)
     rank, slender = float(uniform(bits, "area")[0]), 3 + 9 * float(uniform(bits, "slender")[0]) ** 2
     area = float(np.interp(rank, np.linspace(0, 1, len(_areas())), _areas()))
     last = max(1, min(len(way) - 1, round(float(np.sqrt(area * slender)) / STEP_M)))
-    at = np.linspace(0, 1, last + 1)
-    shape = 0.55 + 0.55 * np.exp(-(((at - 0.22) / 0.25) ** 2)) + 0.2 * np.exp(-(((at - 0.95) / 0.15) ** 2))
+    shape = teardrop(last)
     half = area / (2 * last * STEP_M * float(shape.mean()))
     # a way cut short on gentle ground spreads, though not without end
     return Stroke(way[: last + 1], shape * min(half, 0.35 * last * STEP_M), float(uniform(bits, "draw")[0]))
+
+
+def teardrop(last: int) -> npt.NDArray[np.float64]:
+    """Widths (last + 1,) near 1: narrow at the scarp, widest in the upper third, a tongue below with a lobe at its toe."""
+    at = np.linspace(0, 1, last + 1)
+    return np.asarray(0.55 + 0.55 * np.exp(-(((at - 0.22) / 0.25) ** 2)) + 0.2 * np.exp(-(((at - 0.95) / 0.15) ** 2)))

@@ -156,7 +156,7 @@ def rises(ground: Ground, field: Field) -> tuple[Field, Field]:
     return np.asarray(down), np.asarray(right)
 
 
-def smoothstep(low: float, high: float, x: Field) -> Field:
+def smoothstep(low: float, high: float, x: npt.NDArray[np.floating]) -> Field:
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)

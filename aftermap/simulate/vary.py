@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from aftermap.errors import UnknownNameError
 from aftermap.raster import BLOCK_PX
-from aftermap.simulate import building, flood, fracture, recolour
-from aftermap.simulate.conditions import Conditions, Ice
+from aftermap.simulate import building, flood, fracture, hillside, landslide, optical, recolour
+from aftermap.simulate.conditions import Conditions, Hills, Ice
 from aftermap.simulate.files import Layer, Place, Progress, truth, write_scene
+from aftermap.simulate.relief import Sun
 from aftermap.simulate.sar import POLARISATIONS
 from aftermap.simulate.terrain import Cover
 
@@ -111,6 +112,53 @@ def _building(seed: int, rng: Rng) -> tuple[float, Layers]:
     return gsd_m, {**pictures, "truth": made["truth"]}
 
 
+def _landslide(seed: int, rng: Rng) -> tuple[float, Layers]:
+    """Slopes in any colours and light, from air photograph to Sentinel-2; an eighth of them whole."""
+    gsd_m, terrain = float(np.exp(rng.uniform(np.log(0.5), np.log(12)))), str(rng.choice(tuple(landslide.PLACES)))
+    suns = [Sun(float(rng.uniform(0, 360)), float(rng.uniform(28, 75))) for _ in landslide.DATES]
+    made = hillside.block(
+        seed, int(rng.integers(8)), int(rng.integers(FARTHEST)), gsd_m=gsd_m, terrain=terrain, hills=_hills(rng, gsd_m),
+        suns=dict(zip(landslide.DATES, suns, strict=True)),
+    )  # fmt: skip
+    develop = recolour.developed(rng)
+    codes = np.stack([made.slid, made.water, made.artificial]).astype(np.uint8)
+    return gsd_m, {"before": develop(made.before), "after": develop(made.after), "truth": codes}
+
+
+_BIOMES = (
+    # mixed, forest, meadow, dry land, bare mountains: what stands for water, crop, grass, bare, forest, town, rock, snow
+    (0.3, (0, 1, 2, 3, 4, 5, 6, 7)), (0.3, (0, 1, 4, 2, 4, 5, 4, 6)), (0.15, (0, 1, 4, 2, 2, 5, 6, 6)),
+    (0.15, (0, 3, 2, 3, 2, 5, 3, 6)), (0.1, (0, 2, 6, 3, 3, 5, 6, 7)),
+)  # fmt: skip
+
+
+def _hills(rng: Rng, gsd_m: float) -> Hills:
+    half_px, share = np.exp(rng.uniform(np.log((2.0, 0.004)), np.log((45, 0.2))))
+    slides = 0 if rng.random() < 1 / 8 else int(np.clip(round(share * BLOCK_PX**2 / (9 * half_px**2)), 1, 150))
+    stone = optical.SPECTRA[Cover.ROCK][list(optical.RGB)] * np.exp(rng.normal(0.1, 0.25)) * np.exp(rng.normal(0, 0.04, 3))
+    paved = np.array((0.25, 0.24, 0.22)) * np.exp(rng.normal(0, 0.3)) * np.exp(rng.normal(0, 0.03, 3))
+    roads = [
+        (max(rng.uniform(1.5, 5), 0.5 * gsd_m), np.exp(rng.uniform(np.log(60), np.log(300))) * gsd_m, rng.uniform(0.7, 1.2))
+        for _ in range(rng.integers(0, 3))
+    ]
+    palette = np.exp(rng.normal(0, 0.05, (len(Cover), 3)) + rng.normal(0.1, 0.2, (len(Cover), 1)) + rng.normal(0, 0.07, 3))
+    earth = optical.EARTH[list(optical.RGB)] * palette[Cover.BARE] * np.exp(rng.normal(0.2, 0.25) + rng.normal(0, 0.05, 3))
+    return Hills(
+        slides=slides, half_px=float(half_px), regrown=float(max(0, rng.uniform(-0.4, 0.75))), earth=_rgb(earth),
+        land=_BIOMES[rng.choice(len(_BIOMES), p=[p for p, _ in _BIOMES])][1], palette=tuple(_rgb(c) for c in palette),
+        ripe=float(rng.uniform(0, 0.9)), felled=float(rng.uniform(0, 0.5) ** 2),
+        terraces=float(rng.uniform(-0.4, 3)), step_m=float(rng.uniform(2, 7) * max(0.4, gsd_m / 2)),
+        gravel=float(rng.uniform(-1, 4)), braid_px=float(max(0, rng.uniform(-14, 22))), gravel_colour=_rgb(stone),
+        roads=tuple((float(a), float(b), float(c)) for a, b, c in roads), road_colour=_rgb(paved),
+        hamlets=float(rng.uniform(0.8, 3.5)), water=_rgb(np.exp(rng.normal((0.5, 0.4, 0.2), 0.15) + rng.normal(0, 0.3))),
+    )  # fmt: skip
+
+
+def _rgb(colour: npt.NDArray[np.floating]) -> tuple[float, float, float]:
+    red, green, blue = map(float, colour)
+    return red, green, blue
+
+
 def _both(layer: Layer, codes: Layer) -> dict[str, Layer]:
     return {"before": layer, "after": layer, "truth": codes}
 
@@ -125,6 +173,10 @@ VARIED = {
     "building": Varied(
         _both(Layer(("red", "green", "blue"), "uint8", "digital_number", 0), truth("damaged", "grade", "building", "class")),
         building.PLACE, _building,
+    ),
+    "landslide": Varied(
+        _both(Layer(("red", "green", "blue"), "uint8", "digital_number", 0), truth("landslide", "permanent_water", "artificial")),
+        landslide.PLACES["andes"], _landslide,
     ),
 }  # fmt: skip
 """By hazard."""

@@ -287,7 +287,9 @@ def test_a_source_that_is_lost_stops_it_and_the_last_good_network_stays() -> Non
     assert got.iterations == got.history[-2]["iteration"] < 30
 
 
-@pytest.mark.parametrize("how", [{"lr_encoder": 1e30, "lr_heads": 1e30}, LITERAL | {"batch_norm": False, "batch": 2, "replay": 0.0}])
+@pytest.mark.parametrize(
+    "how", [{"lr_encoder": 1e30, "lr_heads": 1e30}, LITERAL | {"batch_norm": False, "batch": 2, "replay": 0.0}]
+)
 def test_what_is_not_finite_stops_it(how: dict[str, Any]) -> None:
     model = network()
     got = run(model=model, **how | {"iterations": 50, "every": 50})

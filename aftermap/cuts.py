@@ -104,9 +104,9 @@ def _narrowed(counts: I64) -> tuple[I64, F64]:
     used = np.flatnonzero(counts)
     first, end = int(used[0]), int(used[-1]) + 1
     step = -(-(end - first) // COARSE)
-    several = np.pad(counts[first:end], (0, -(end - first) % step)).reshape(-1, step).sum(axis=1)
+    several: I64 = np.pad(counts[first:end], (0, -(end - first) % step)).reshape(-1, step).sum(axis=1)
     width = 2 * MOST / len(counts)
-    return several, first * width - MOST + (np.arange(len(several)) + 0.5) * step * width
+    return several, np.asarray(first * width - MOST + (np.arange(len(several)) + 0.5) * step * width, np.float64)
 
 
 def _crossing(modes: Modes) -> float:

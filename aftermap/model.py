@@ -76,22 +76,24 @@ class Model(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """As the class says."""
-        times = self.spec.upsample
-        if times > 1:
-            pixels = functional.interpolate(pixels, scale_factor=times, mode="bilinear", align_corners=False)
-        logits: Tensor = self._seen(pixels)
-        return functional.avg_pool2d(logits, times) if times > 1 and logits.ndim == 4 else logits
+        return self.logits(self.features(pixels))
 
-    def _seen(self, pixels: Tensor) -> Tensor:
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """Of the encoder, (n, channel, y, x) at strides 1 to 32 of what it sees; those of several dates side by side."""
+        if (times := self.spec.upsample) > 1:
+            pixels = functional.interpolate(pixels, scale_factor=times, mode="bilinear", align_corners=False)
         if self.spec.fusion == "siamese":
             # All dates in one batch: batch norm that saw each alone would train on statistics that no map ever uses.
             dates = len(self.spec.bands)
             each = self.encoder(torch.unflatten(pixels, 1, (dates, -1)).flatten(0, 1))  # (n date, band, y, x)
-            features = [torch.unflatten(one, 0, (-1, dates)).flatten(1, 2) for one in each]  # (n, date channel, y, x)
-        else:
-            features = self.encoder(pixels)
-        logits: Tensor = self.head(self.decoder(features))
-        return logits
+            return [torch.unflatten(one, 0, (-1, dates)).flatten(1, 2) for one in each]  # (n, date channel, y, x)
+        features: list[Tensor] = self.encoder(pixels)
+        return features
+
+    def logits(self, features: list[Tensor]) -> Tensor:
+        """As the class says, from `features`."""
+        found: Tensor = self.head(self.decoder(features))
+        return functional.avg_pool2d(found, self.spec.upsample) if self.spec.upsample > 1 and found.ndim == 4 else found
 
 
 def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model:

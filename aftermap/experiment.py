@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aftermap import recipe as recipes
 from aftermap.card import Card
@@ -19,6 +19,9 @@ from aftermap.recipe import Data, Recipe
 from aftermap.samples import Progress, Samples, survey
 from aftermap.scored import Scored, score
 from aftermap.untrained import Untrained
+
+if TYPE_CHECKING:
+    from aftermap.adapt.teach import Source
 
 ROW, EACH, FACTS, UNSEEN = "row.json", "samples.npz", "facts.json", "unseen"
 _NEEDED = ("torch", "timm", "segmentation_models_pytorch", "safetensors", "lightning_fabric", "tensorboard")
@@ -59,10 +62,17 @@ def _on_targets(recipe: Recipe, samples: Samples, out: Path, seed: int, targets:
     from aftermap import learn, unseen
 
     folder = out / _name(recipe.source, samples, seed)
+
+    def source() -> Source:
+        from aftermap.adapt.teach import Source
+
+        return Source(samples, next(step.train.losses for step in recipe.steps if step.train))
+
     with learn.first_weights(recipe.source, samples, Card.read(folder / "model")) as first:
         for done, (name, data) in enumerate(targets.items(), 1):
             own = folder / UNSEEN / name
-            unseen.run(folder / "model", first, recipe.targets[name], data, recipe.adapts, own, out / UNSEEN, seed=seed)
+            model, target = folder / "model", recipe.targets[name]
+            unseen.run(model, first, target, data, recipe.adapts, own, out / UNSEEN, seed=seed, source=source)
             progress(f"seed {seed} on targets", done, len(targets))
 
 

@@ -7,17 +7,21 @@ threshold and every metric is worked out from those (unseen_table.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from aftermap import bandmaps, cuts
-from aftermap.adapt.crops import Picture
+from aftermap.adapt.crops import Crop, Picture
 from aftermap.adapt.norm import Adaptation, adapted
 from aftermap.ahead import ahead
 from aftermap.bandmaps import BandMap
@@ -33,7 +37,10 @@ from aftermap.tiles import Window
 from aftermap.transfer import reads_pictures
 from aftermap.untrained import Untrained
 
-FACTS = "facts.json"
+if TYPE_CHECKING:
+    from aftermap.adapt.teach import Source
+
+FACTS, CLASSICAL = "facts.json", "classical.npz"
 RANKS = 200
 """Steps of percentiles within an image."""
 ROUND_PX = 64
@@ -219,32 +226,60 @@ class Variant:
         return f"{self.method}-{self.shots}" if self.shots else self.method
 
 
+Made = AbstractContextManager[tuple[Network, Variant]]
+
+
 def run(
-    model: Path, first: Path, target: Target, data: Path, adapts: Sequence[Adapt], out: Path, shared: Path, *, seed: int
-) -> list[dict[str, Any]]:
+    model: Path, first: Path, target: Target, data: Path, adapts: Sequence[Adapt], out: Path, shared: Path, *, seed: int,
+    source: Callable[[], Source] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Scores the model of a folder, its first weights and its adaptations on a target; what is there is not scored again.
 
-    `first` is the folder of the network before training; `shared` holds what no seed changes.
+    `first` is the folder of the network before training, `source` what it was trained on; `shared` holds what no seed changes.
     """
     network = Network.open(model)
     images = Images.of(target, data, network.card)
-    known = Known(out, digest([Card.read(model).sha256, images.sha256, [asdict(a) for a in adapts], seed]))
-    known.once("source", lambda: (network, Variant("source")), images)
-    known.once("untrained", lambda: (Network.open(first), Variant("untrained")), images)
+    known = Known(out, digest([Card.read(model).sha256, images.sha256, seed]))
+    known.once("source", lambda: nullcontext((network, Variant("source"))), images)
+    known.once("untrained", lambda: nullcontext((Network.open(first), Variant("untrained"))), images)
     for adapt in adapts:
         for shots in adapt.shots:
-            known.once(f"{adapt.label}-{shots}", partial(_adapted, network, images, adapt, shots, seed), images)
+            how = partial(_estimated, network) if adapt.method == "bn" else partial(_taught, network, source)
+            known.once(f"{adapt.label}-{shots}", partial(how, images, adapt, shots, seed), images)
     beside = shared / images.sha256[:12]
-    if not (beside / "classical.npz").is_file():
+    if not (beside / CLASSICAL).is_file():
         beside.mkdir(parents=True, exist_ok=True)
-        without_training(images).write(beside / "classical.npz")
-    return known.rows({"classical": str((beside / "classical.npz").resolve())})
+        without_training(images).write(beside / CLASSICAL)
+    return known.rows(beside)
 
 
-def _adapted(network: Network, images: Images, adapt: Adapt, shots: int, seed: int) -> tuple[Network, Variant]:
-    how = Adaptation(shots, adapt.mode, adapt.momentum, seed=seed)
-    found, taken = adapted(network, images.pictures(network), how)
-    return found, Variant(adapt.label, shots, len(taken), found.adapted, tuple(sorted({crop.picture for crop in taken})))
+def _estimated(network: Network, images: Images, adapt: Adapt, shots: int, seed: int) -> Made:
+    """Batch norm estimated anew, through the engine."""
+    found, taken = adapted(network, images.pictures(network), Adaptation(shots, adapt.mode, adapt.momentum, seed=seed))
+    return nullcontext((found, Variant(adapt.label, shots, len(taken), found.adapted, _names(taken))))
+
+
+@contextmanager
+def _taught(
+    network: Network, source: Callable[[], Source] | None, images: Images, adapt: Adapt, shots: int, seed: int
+) -> Iterator[tuple[Network, Variant]]:
+    """Bidirectional, in torch; exported as the source was."""
+    from aftermap.adapt.teach import teach
+    from aftermap.model import save
+
+    found, taken = teach(network.folder, images.pictures(network), shots, adapt.settings, source() if source else None, seed=seed)
+    last = found.history[-1] if found.history else {}
+    words = f"{found.iterations} iterations{f', stopped: {found.stopped}' if found.stopped else ''}; {last}"
+    with TemporaryDirectory(prefix="aftermap-adapted-") as folder:
+        save(Path(folder), found.model, replace(network.card, calibration=None, scores=(), sha256={}))
+        yield (
+            Network.open(Path(folder), precision=network.precision),
+            Variant(adapt.label, shots, len(taken), words, _names(taken)),
+        )
+
+
+def _names(taken: Sequence[Crop]) -> tuple[str, ...]:
+    return tuple(sorted({crop.picture for crop in taken}))
 
 
 @dataclass
@@ -253,7 +288,7 @@ class Known:
 
     folder: Path
     key: str
-    """Of what determines them."""
+    """Of what determines them, but for how they are adapted, which is in their names."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -262,18 +297,21 @@ class Known:
         self.facts = dict(found) if found.get("key") == self.key else {"key": self.key, "variants": {}}
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def once(self, name: str, make: Any, images: Images) -> None:
+    def once(self, name: str, make: Callable[[], Made], images: Images) -> None:
         """Scores a variant that is not there."""
         if name in self.facts["variants"]:
             return
-        network, variant = make()
-        score(network, images).write(self.folder / f"{name}.npz")
-        network.release()
-        self.facts["variants"][name] = asdict(variant)
+        began = time.perf_counter()
+        with make() as (network, variant):
+            made = time.perf_counter()
+            score(network, images).write(self.folder / f"{name}.npz")
+            network.release()
+        seconds = {"adapting_s": round(made - began, 1), "scoring_s": round(time.perf_counter() - made, 1)}
+        self.facts["variants"][name] = asdict(variant) | seconds
         write_json(self.folder / FACTS, self.facts)
 
-    def rows(self, more: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, beside: Path) -> list[dict[str, Any]]:
         """One for each variant."""
-        self.facts |= more
+        self.facts["classical"] = os.path.relpath(beside / CLASSICAL, self.folder)
         write_json(self.folder / FACTS, self.facts)
         return [{"variant": name, **facts} for name, facts in self.facts["variants"].items()]

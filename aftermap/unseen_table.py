@@ -94,7 +94,8 @@ def gather(folder: Path) -> list[Runs]:
         for variant, about in said["variants"].items():
             one = (seed, Counted.read(facts.parent / f"{variant}.npz"), int(about["crops"]))
             found.setdefault((recipe, target, variant), []).append(one)
-        classical[target] = Counted.read(Path(said["classical"]))
+        if "classical" in said:
+            classical[target] = Counted.read(facts.parent / said["classical"])
     runs = [Runs(*key, tuple(o[0] for o in own), tuple(o[1] for o in own), max(o[2] for o in own)) for key, own in found.items()]
     return [*runs, *(Runs("without training", target, "classical", (0,), (one,)) for target, one in classical.items())]
 

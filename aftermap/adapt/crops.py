@@ -45,9 +45,9 @@ class Crop:
     """(band, y, x); beyond a small picture NaN."""
 
 
-def crops(pictures: Sequence[Picture], shots: int, seed: int, *, multiple_of: int = 32) -> Iterator[Crop]:
+def crops(pictures: Sequence[Picture], shots: int, seed: int, *, side: int = SIDE_PX, multiple_of: int = 32) -> Iterator[Crop]:
     """At most so many, each at least half observed; a picture smaller than a crop is one."""
-    places = [(k, window) for k, picture in enumerate(pictures) for window in _windows(picture.shape)]
+    places = [(k, window) for k, picture in enumerate(pictures) for window in _windows(picture.shape, side)]
     found = 0
     for place in np.random.default_rng(seed).permutation(len(places)):
         if found == shots:
@@ -62,7 +62,7 @@ def crops(pictures: Sequence[Picture], shots: int, seed: int, *, multiple_of: in
             yield Crop(pictures[number].name, window, pixels)
 
 
-def _windows(shape: tuple[int, int]) -> list[Window]:
+def _windows(shape: tuple[int, int], side: int) -> list[Window]:
     """Those at the far edges are pulled back to lie inside."""
-    rows, cols = (starts(length, SIDE_PX, SIDE_PX) for length in shape)
-    return [Window(r, c, min(SIDE_PX, shape[0]), min(SIDE_PX, shape[1])) for r in rows for c in cols]
+    rows, cols = (starts(length, side, side) for length in shape)
+    return [Window(r, c, min(side, shape[0]), min(side, shape[1])) for r in rows for c in cols]

@@ -143,7 +143,5 @@ def test_a_network_of_one_image_on_a_pair_says_how_it_was_adapted(tmp_path: Path
     )
     own = am.Declared(sensor="vhr-rgb", unit="digital_number")
     options = am.Options(model=str(tmp_path / "model"), baseline=False, adapt=1)
-    found = am.map(
-        after, before, out=tmp_path / "map", hazard="flood", options=options, declared={"after": own, "before": own}
-    )
+    found = am.map(after, before, out=tmp_path / "map", hazard="flood", options=options, declared={"after": own, "before": own})
     assert "ema over 1 crops" in found.made_by["methods"]["ran"]["n"]["adapted"]

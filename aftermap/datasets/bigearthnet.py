@@ -63,12 +63,17 @@ _NEITHER = (0, 122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 335, 423, 990, 
 _CODES = {float(c): i for i, codes in enumerate(CLASSES.values()) for c in codes} | {float(c): UNKNOWN for c in _NEITHER}
 _COLUMNS = ("patch_id", "labels", "split", "country", "s1_name")
 _SIDE = 120
+ARTIFICIAL = ("Urban fabric", "Industrial or commercial units")
+"""What people built, of the 19 classes; all else is natural (methods.md A'.2)."""
+_LABELS = ("classes", "artificial")
 
 
-def _open(folder: Path, *, image: str = "both") -> Dataset:
-    """`image` is "s1" (dB), "s2" (reflectance) or "both"."""
+def _open(folder: Path, *, image: str = "both", labels: str = "classes") -> Dataset:
+    """`image` is "s1" (dB), "s2" (reflectance) or "both"; `labels` "classes", or "artificial": one, and no truth by pixel."""
     if image not in ("s1", "s2", "both"):
         raise UsageError(f"image is {image!r}", repair="say s1, s2 or both")
+    if labels not in _LABELS:
+        raise UsageError(f"labels is {labels!r}", repair=f"say {' or '.join(_LABELS)}")
     table = folder / "metadata.parquet"
     if not table.is_file():
         raise not_laid_out(folder, FACTS.title, "it holds metadata.parquet, BigEarthNet-S1/, BigEarthNet-S2/, Reference_Maps/")
@@ -88,20 +93,25 @@ def _open(folder: Path, *, image: str = "both") -> Dataset:
             members[name] = Member(name, row["split"], row["country"], {}, (row["s1_name"], tuple(row["labels"])))
 
     def load(member: Member) -> Chip:
-        radar, labels = member.place
+        radar, named = member.place
         found = []
         if image != "s2":
             found += [_band(_patch(folder / "BigEarthNet-S1", radar, 3) / f"{radar}_{b}.tif") for b in S1]
         if image != "s1":
             optical = np.stack([_band(_patch(folder / "BigEarthNet-S2", member.name, 2) / f"{member.name}_{b}.tif") for b in S2])
             found += list(pixels.blackened(optical) * pixels.REFLECTANCE)
-        plan = _patch(folder / "Reference_Maps", member.name, 2) / f"{member.name}_reference_map.tif"
+        truth, target = None, _target(named)
+        if labels == "artificial":
+            target = (max(target[tuple(CLASSES).index(name)] for name in ARTIFICIAL),)
+        else:
+            plan = _patch(folder / "Reference_Maps", member.name, 2) / f"{member.name}_reference_map.tif"
+            truth = pixels.mask(plan, _CODES)
         return pixels.chip(
-            member, np.stack(found), pixels.mask(plan, _CODES), bands=bands, unit=unit, domain=f"bigearthnet-{image}",
-            target=_target(labels),
+            member, np.stack(found), truth, bands=bands, unit=unit, domain=f"bigearthnet-{image}", target=target
         )  # fmt: skip
 
-    return Dataset("bigearthnet", folder, FACTS, bands, unit, tuple(CLASSES), members, load, tuple(absent))
+    classes = tuple(CLASSES) if labels == "classes" else (labels,)
+    return Dataset("bigearthnet", folder, FACTS, bands, unit, classes, members, load, tuple(absent))
 
 
 def _roots(image: str) -> tuple[str, ...]:

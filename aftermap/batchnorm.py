@@ -45,5 +45,7 @@ def statistics_of(model: Any) -> Statistics | None:
 def restate(library: Any, model: Any, statistics: Statistics) -> None:
     """Puts other statistics into a graph."""
     for name, values in ((MEANS, statistics.means), (VARIANCES, statistics.variances)):
-        fresh = library.opset13.constant(values)
-        named(model, name).output(0).replace(fresh.output(0))
+        fresh, old = library.opset13.constant(values), named(model, name)
+        old.output(0).replace(fresh.output(0))
+        old.set_friendly_name(f"{name}.before")
+        fresh.set_friendly_name(name)

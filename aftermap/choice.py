@@ -43,26 +43,29 @@ class Chosen:
 
 def choose(
     scene: Scene, method: str, *, model: str | None = None, baseline: bool = True, bundled: bool = True,
-    how: Mapping[str, str] | None = None,
+    how: Mapping[str, str] | None = None, cut: tuple[str, str] | None = None,
 ) -> Chosen:  # fmt: skip
     """Every method the inputs allow, in the order of PIECES, or the one asked for; with them the network of a `model` (name or
     folder), or with "auto" the bundled networks of the hazard, unless `bundled` is False; `how` networks run, as Network.open has
-    it: precision, engine.
+    it: precision, engine. With `cut`, a rule and a band map, the model may be of another hazard and sensor (transfer.py).
 
     Raises InputRefusedError when none can run, or the model cannot.
     """
-    folders = _folders(scene, model, bundled=method == "auto" and bundled)
+    if cut and not model:
+        raise UsageError("--cut and --band-map are of a model", repair="give --model, or leave them out")
+    folders = _folders(scene, model, bundled=method == "auto" and bundled, any_hazard=cut is not None)
     if not baseline and not folders:
         raise UsageError("--no-baseline leaves no method to run", repair="give --model, or leave it out")
     names = [] if not baseline else list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]
     known: dict[str, Method] = {n: pieces.load(scene.hazard, n)() for n in names}
-    reasons = {n: m.why_not(scene) for n, m in known.items()} | {n: Card.read(f).why_not(scene) for n, f in folders.items()}
+    reasons = {n: m.why_not(scene) for n, m in known.items()}
+    reasons |= {n: "" if cut else Card.read(f).why_not(scene) for n, f in folders.items()}
     if model and (lacks := next(reasons[n] for n in folders)):
         repair = "give the images that it was made for, or another model"
         raise InputRefusedError(f"the model {model} cannot run on these images: {lacks}", repair=repair, code="model-input")
     skipped = {n: why for n, why in reasons.items() if why}
     classical = {n: m for n, m in known.items() if n not in skipped}
-    networks = _opened(scene, {n: f for n, f in folders.items() if n not in skipped}, how or {})
+    networks = _opened(scene, {n: f for n, f in folders.items() if n not in skipped}, how or {}, cut)
     if not classical and not networks:
         said = "; ".join(f"{n}: {why}" for n, why in skipped.items())
         raise InputRefusedError(
@@ -74,16 +77,17 @@ def choose(
     return _ordered(classical, networks, why, skipped)
 
 
-def _folders(scene: Scene, model: str | None, *, bundled: bool) -> dict[str, Path]:
+def _folders(scene: Scene, model: str | None, *, bundled: bool, any_hazard: bool) -> dict[str, Path]:
     """Model folders by the name of the model: the one asked for, or the bundled ones of the hazard."""
     if model is None:
         return {n: f for n, f in card.bundled().items() if Card.read(f).hazard == scene.hazard} if bundled else {}
     folder = card.find(model)
     asked = Card.read(folder)
-    if asked.hazard != scene.hazard:
+    if asked.hazard != scene.hazard and not any_hazard:
         raise UsageError(
-            f"the model {asked.name} maps {asked.hazard}, not {scene.hazard}", repair="give another model", code="model-hazard"
-        )
+            f"the model {asked.name} maps {asked.hazard}, not {scene.hazard}",
+            repair="give another model, or --cut even to try what it makes of a hazard that it never saw", code="model-hazard",
+        )  # fmt: skip
     if asked.gives != "map":
         what = f"the model {asked.name} gives a {asked.gives} of a whole chip"
         raise UsageError(what, repair="give a model that maps", code="model-hazard")
@@ -92,12 +96,14 @@ def _folders(scene: Scene, model: str | None, *, bundled: bool) -> dict[str, Pat
     return {asked.name: folder}
 
 
-def _opened(scene: Scene, folders: Mapping[str, Path], how: Mapping[str, str]) -> dict[str, Any]:
+def _opened(scene: Scene, folders: Mapping[str, Path], how: Mapping[str, str], cut: tuple[str, str] | None) -> dict[str, Any]:
     if not folders:
         return {}
-    from aftermap import since  # openvino costs 0.3 s, and many maps need none
+    from aftermap import since, transfer  # openvino costs 0.3 s, and many maps need none
     from aftermap.engine import Network
 
+    if cut:
+        return {name: transfer.on(scene, Network.open(folder, **how), *cut) for name, folder in folders.items()}
     return {name: since.on(scene, Network.open(folder, **how)) for name, folder in folders.items()}
 
 

@@ -83,6 +83,8 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--engine", default="auto", show_default=True, help="Of a model: openvino or onnxruntime.")
 @click.option("--adapt", type=click.IntRange(0), default=0, help="Crops of the scene to estimate a model's batch norm anew from.")
 @click.option("--adapt-mode", default="ema", show_default=True, help="Of --adapt: ema, reset, prior or batch.")
+@click.option("--cut", help="Map a hazard that --model never saw: percentile, otsu, kittler-illingworth or even.")
+@click.option("--band-map", default="auto", show_default=True, help="With --cut: rgb, s1, modis-grey, nir-red-green ...")
 @click.option("--dem", multiple=True, type=_FILES, help="Elevation model.")
 @click.option("--reference-water", multiple=True, type=_FILES, help="Permanent water: a raster, above 0 where water is normal.")
 @click.option(
@@ -363,3 +365,4 @@ main.add_command(cli_learn.train)
 main.add_command(cli_learn.run)
 main.add_command(cli_learn.report)
 main.add_command(cli_learn.export)
+main.add_command(cli_learn.adapt)

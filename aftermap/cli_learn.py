@@ -84,17 +84,27 @@ def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bo
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="In place of what the recipe says: steps.0.train.lr=1e-4."
 )
+@click.option(
+    "--target", "targets", multiple=True, metavar="NAME=FOLDER", help="Images of a target of the recipe, which it never saw."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def run(recipe: str, data: Path, out: Path, seeds: str, overrides: Sequence[str], as_json: bool, quiet: bool) -> None:
+def run(
+    recipe: str, data: Path, out: Path, seeds: str, overrides: Sequence[str], targets: Sequence[str], as_json: bool, quiet: bool
+) -> None:
     """Train and score a RECIPE: a name of docs/train.md, or a TOML file."""
     from aftermap import experiment
 
     names = [s.strip() for s in seeds.split(",")]
     if not all(s.isdigit() for s in names):
         raise UsageError(f"--seeds is {seeds!r}", repair="give whole numbers with commas: 0,1,2")
+    if wrong := [one for one in targets if "=" not in one]:
+        raise UsageError(f"--target {wrong[0]} has no folder", repair="say --target NAME=FOLDER")
+    folders = {name: Path(folder) for name, _, folder in (one.partition("=") for one in targets)}
     with Progress(quiet) as progress:
-        rows = experiment.run(recipe, data, out, seeds=[int(s) for s in names], overrides=overrides, progress=progress)
+        rows = experiment.run(
+            recipe, data, out, seeds=[int(s) for s in names], overrides=overrides, targets=folders, progress=progress
+        )
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -129,15 +139,19 @@ def _number(value: float | None) -> str:
 @click.argument("folder", type=_FILES)
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
 def report(folder: Path, as_json: bool) -> None:
-    """Table and figure of all trainings in a FOLDER: report.md, report.csv, report.json and report.png."""
-    from aftermap import results
-    from aftermap.figures import draw_results
+    """Table and figure of all trainings in a FOLDER: report.md, report.csv, report.json and report.png; unseen.md, unseen.csv and
+    unseen.png of the targets that they were tried on."""
+    from aftermap import results, unseen_table
+    from aftermap.figures import draw_results, draw_unseen
 
     rows = results.gather(folder)
     found = results.lines(rows)
     results.write(folder, rows, found)
     if found:
         draw_results(folder / "report.png", found)
+    if tried := unseen_table.lines(unseen_table.gather(folder)):
+        unseen_table.write(folder, tried)
+        draw_unseen(folder / "unseen.png", tried)
     click.echo(json.dumps([vars(one) for one in found]) if as_json else results.table(rows, found), nl=as_json)
 
 
@@ -152,3 +166,38 @@ def export(model: str, kind: str) -> None:
     folder = card.find(model)
     add_graph(folder, kind)
     click.echo(f"graph  {folder}, as {kind}; its card has the checksum")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--to", multiple=True, type=_FILES, required=True, help="Unlabelled images, or folders of data sets.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for the adapted model.")
+@click.option("--method", type=click.Choice(["bn"]), default="bn", show_default=True, help="bn: batch norm estimated anew.")
+@click.option("--shots", default=50, show_default=True, help="Crops of 256 px to take, fewer where there are not so many.")
+@click.option("--mode", default="ema", show_default=True, help="ema, reset, prior or batch.")
+@click.option("--momentum", default=0.1, show_default=True, help="Of ema: how far each crop moves the statistics.")
+@click.option("--prior", default=16.0, show_default=True, help="Of prior: how many crops the training counts as.")
+@click.option("--seed", default=0, show_default=True, help="Of the order of crops.")
+@click.option("--band-map", default="auto", show_default=True, help="How bands become the model's, where it reads others.")
+@click.option("--bands", default="", help="Names of the bands of image files in file order.")
+@click.option("--sensor", default="", help="Sensor of image files, where they do not say.")
+@click.option("--unit", default="", help="Unit of image files, where they do not say.")
+@click.option("--kind", default="", help="Name of the data set of a folder, where its layout does not tell.")
+@_SET
+def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **given: Any) -> None:
+    """Adapt a MODEL (name or folder) to unlabelled images; `aftermap map --model` then maps with it."""
+    from aftermap.adapt.norm import Adaptation
+    from aftermap.layer import Declared
+    from aftermap.readapt import readapt
+    from aftermap.recipe import Data, setting
+
+    how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
+    bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
+    card = readapt(
+        model, to, out, how, band_map=given["band_map"],
+        declared=Declared(bands=bands, sensor=given["sensor"], unit=given["unit"]),
+        data=Data(given["kind"], dict(map(setting, settings))),
+        made_by=shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to), f"--shots={how.shots}",
+                            f"--mode={how.mode}", f"--seed={how.seed}"]),
+    )  # fmt: skip
+    click.echo(f"model  {out}; {card.training_data.rpartition('; adapted without labels: ')[2]}")

@@ -84,6 +84,10 @@ class Options:
     """Unlabelled crops of the scene that batch norm of networks is estimated anew from; 0: it stays as it was trained."""
     adapt_mode: str = "ema"
     """Of adapt.norm.MODES."""
+    cut: str | None = None
+    """Of cuts.CUTS: the model may be of another hazard or sensor, and its scores are cut by this rule."""
+    band_map: str = "auto"
+    """Of bandmaps.MAPS, with `cut`."""
     baseline: bool = True
     """Whether the methods without training run beside a network."""
     keep_scores: bool = False
@@ -196,7 +200,8 @@ class _Job:
         """Maps, or resumes, or finds it already delivered."""
         options = self.options
         how = {"precision": options.precision, "engine": options.engine}
-        chosen = choose(self.scene, self.method, model=options.model, baseline=options.baseline, how=how)
+        cut = (options.cut, options.band_map) if options.cut else None
+        chosen = choose(self.scene, self.method, model=options.model, baseline=options.baseline, how=how, cut=cut)
         if options.model is None and (large := _too_large(chosen, options.memory_mb)):
             chosen = choose(self.scene, self.method, baseline=options.baseline, bundled=False)
             chosen = replace(chosen, skipped=chosen.skipped | large)

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from aftermap import recipe as recipes
+from aftermap.card import Card
 from aftermap.datasets.dataset import open_dataset
-from aftermap.errors import UsageError
+from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest, write_json
 from aftermap.recipe import Data, Recipe
 from aftermap.samples import Progress, Samples, survey
 from aftermap.scored import Scored, score
 from aftermap.untrained import Untrained
 
-ROW, EACH, FACTS = "row.json", "samples.npz", "facts.json"
+ROW, EACH, FACTS, UNSEEN = "row.json", "samples.npz", "facts.json", "unseen"
 _NEEDED = ("torch", "timm", "segmentation_models_pytorch", "safetensors", "lightning_fabric", "tensorboard")
 
 
@@ -29,19 +30,40 @@ def _silent(*_: object) -> None:
 
 def run(
     recipe: str | Path, data: Path, out: Path, *, seeds: Sequence[int] = (0,), overrides: Sequence[str] = (),
-    progress: Progress = _silent,
+    targets: Mapping[str, Path] | None = None, progress: Progress = _silent,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """One row per fold and seed; a finished one of the same recipe, data and seed is read, not made again, a cut one goes on."""
+    """One row per fold and seed; a finished one of the same recipe, data and seed is read, not made again, a cut one goes on.
+
+    `targets` says where the images of the recipe's targets are; those it names no folder for are left out.
+    """
     page = recipes.read(recipe, overrides)
     refuse_without_extra()
+    for name in targets or {}:
+        if name not in page.targets:
+            raise UnknownNameError("target", name, page.targets)
     said = " ".join(f"--set {shlex.quote(one)}" for one in overrides)
     made_by = f"aftermap run {recipe if str(recipe) in recipes.listed() else Path(recipe).name} {said}".strip()
     found, folds = [], recipes.folds(page)
     for number, fold in enumerate(folds):
         samples = _samples(fold, data, progress)
         about = {"page_sha256": page.sha256, "fold": number if len(folds) > 1 else None}
-        found += [_one(fold, samples, out, seed, made_by, about, progress) for seed in seeds]
+        for seed in seeds:
+            found.append(_one(fold.source, samples, out, seed, made_by, about, progress))
+            if targets:
+                _on_targets(fold, samples, out, seed, targets, progress)
     return found
+
+
+def _on_targets(recipe: Recipe, samples: Samples, out: Path, seed: int, targets: Mapping[str, Path], progress: Progress) -> None:
+    """The trained network on what it never saw."""
+    from aftermap import learn, unseen
+
+    folder = out / _name(recipe.source, samples, seed)
+    with learn.first_weights(recipe.source, samples, Card.read(folder / "model")) as first:
+        for done, (name, data) in enumerate(targets.items(), 1):
+            own = folder / UNSEEN / name
+            unseen.run(folder / "model", first, recipe.targets[name], data, recipe.adapts, own, out / UNSEEN, seed=seed)
+            progress(f"seed {seed} on targets", done, len(targets))
 
 
 def train_own(recipe: Recipe, data: Path, out: Path, *, seed: int, made_by: str, progress: Progress = _silent) -> dict[str, Any]:
@@ -90,8 +112,7 @@ def _one(
     recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, about: Mapping[str, Any], progress: Progress
 ) -> dict[str, Any]:
     """One row of one fold; `about` says of which page and which fold."""
-    key = digest([recipe.sha256, samples.sha256, seed])[:12]
-    folder = out / f"{recipe.name}-seed{seed}-{key}"
+    folder = out / _name(recipe, samples, seed)
     if (folder / ROW).is_file():
         found: dict[str, Any] = json.loads((folder / ROW).read_text(encoding="utf-8"))
         return found
@@ -103,6 +124,10 @@ def _one(
     if each is not None:
         row["without_training"] = _without_training(recipe, samples.hazard(card.lead), out, progress)
     return _written(folder, {**about, **row}, each)
+
+
+def _name(recipe: Recipe, samples: Samples, seed: int) -> str:
+    return f"{recipe.name}-seed{seed}-{digest([recipe.sha256, samples.sha256, seed])[:12]}"
 
 
 def _written(folder: Path, row: dict[str, Any], each: Scored | None) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def known(
         "parameters": {
             "method": method, "threshold": options.level, "keep_scores": options.keep_scores,
             "baseline": options.baseline, "adapt": [options.adapt, options.adapt_mode] if options.adapt else None,
+            "cut": [options.cut, options.band_map] if options.cut else None,
             "favour": options.favour, "gsd_m": options.gsd_m, "density": _cells(grid, options),
             "profile": options.profile, "event_code": options.event_code,
             "exclusion": asdict(limits) if limits else None,

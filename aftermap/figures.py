@@ -79,3 +79,48 @@ def draw_results(path: Path, lines: Sequence[Any]) -> None:
     )
     axes.invert_yaxis()
     figure.savefig(path, dpi=120)
+
+
+def draw_unseen(path: Path, lines: Sequence[Any]) -> None:
+    """Networks on targets that they never saw (unseen_table.Line): balanced accuracy and AP by how many crops they were adapted
+    to, beside their first weights, the methods without training and, dotted, what the rule can reach; a PNG."""
+    from matplotlib.figure import Figure
+
+    targets = list(dict.fromkeys(one.target for one in lines))
+    figure = Figure(figsize=(2.6 * len(targets) + 1, 6), layout="constrained")
+    axes = figure.subplots(2, len(targets), squeeze=False, sharex=True)
+    for column, target in enumerate(targets):
+        own = [one for one in lines if one.target == target]
+        axes[0, column].set_title(f"{target}\n{100 * own[0].prevalence:.1f} % hazard", fontsize=9)
+        for row, metric in enumerate(("ba", "ap")):
+            _by_shots(axes[row, column], own, metric)
+        axes[1, column].set(ylim=(0, None), xlabel="crops")
+        if own[0].ceiling is not None:
+            axes[0, column].axhline(own[0].ceiling, color="grey", ls=":")
+        axes[0, column].axhline(0.5, color="grey", lw=0.5)
+    axes[0, 0].set_ylabel("balanced accuracy, top 5 % of each image")
+    axes[1, 0].set_ylabel("average precision")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _by_shots(axes: Any, lines: Sequence[Any], metric: str) -> None:
+    """One line of dots for each recipe and way of adapting, its first dot the network as trained; filled where it is starred."""
+    for one in lines:
+        if one.variant == "classical":
+            axes.axhline(getattr(one, metric), color="tab:orange", ls="--", label="without training")
+    for colour, recipe in enumerate(dict.fromkeys(one.recipe for one in lines if one.variant != "classical")):
+        own = {one.variant: one for one in lines if one.recipe == recipe}
+        ways = dict.fromkeys(v.rpartition("-")[0] for v in own if v.rpartition("-")[2].isdigit())
+        for way, marker in zip([*ways] or [""], "osv^Dx*", strict=False):
+            dots = [own[v] for v in own if v == "source" or v.rpartition("-")[0] == way]
+            dots.sort(key=lambda one: 0 if one.variant == "source" else int(one.variant.rpartition("-")[2]))
+            values = [getattr(one, metric) for one in dots]
+            axes.plot(range(len(dots)), values, "-", color=f"C{colour}", marker=marker, fillstyle="none", label=f"{recipe} {way}")
+            starred = [k for k, one in enumerate(dots) if one.starred]
+            axes.plot(starred, [values[k] for k in starred], marker, color=f"C{colour}", ls="")
+            names = [str(0 if one.variant == "source" else one.variant.rpartition("-")[2]) for one in dots]
+            axes.set_xticks(range(len(dots)), names)
+        if "untrained" in own:
+            axes.axhline(getattr(own["untrained"], metric), color=f"C{colour}", ls="-.", lw=0.7, label=f"{recipe} untrained")

@@ -5,7 +5,8 @@ Scores are those of the exported graph through the engine, so that what is score
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import ceil
@@ -79,9 +80,16 @@ def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tup
 
 def untrained(recipe: Recipe, samples: Samples, card: Card) -> Evaluation:
     """The network with its first weights on the test split: what the training is worth."""
+    with first_weights(recipe, samples, card) as folder:
+        return score(folder, samples, "test", lambda *_: None)[0]
+
+
+@contextmanager
+def first_weights(recipe: Recipe, samples: Samples, card: Card) -> Iterator[Path]:
+    """A model folder for a while: the network of a card as it was before training."""
     with TemporaryDirectory(prefix="aftermap-untrained-") as folder:
         save(Path(folder), build(_spec(recipe, samples), seed=card.seed), replace(card, calibration=None, scores=()))
-        return score(Path(folder), samples, "test", lambda *_: None)[0]
+        yield Path(folder)
 
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:

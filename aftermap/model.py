@@ -167,13 +167,18 @@ class Pooled(nn.Module):
         return features[-1].mean(dim=(2, 3))
 
 
+def save_weights(folder: Path, model: Model) -> Path:
+    """Writes the weights alone, with what the network is made of."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"spec": json.dumps(asdict(model.spec))})
+    return folder / WEIGHTS
+
+
 def save(folder: Path, model: Model, card: Card) -> Card:
     """Writes weights, graph and card; gives the card with checksums, versions, encoder and decoder filled in."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"spec": json.dumps(asdict(model.spec))})
-    graph = export(model, folder, card)
-    files = (folder / WEIGHTS, graph, graph.with_suffix(".bin"))
+    weights, graph = save_weights(folder, model), export(model, folder, card)
+    files = (weights, graph, graph.with_suffix(".bin"))
     facts = replace(
         card, encoder=model.spec.encoder, decoder=f"{model.spec.decoder}, {model.spec.fusion}", multiple_of=MULTIPLE_OF,
         sha256={file.name: sha256(file) for file in files}, versions={name: version(name) for name in _LIBRARIES},

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.scorer import LayerBands
-from aftermap.tiles import blocks
+from aftermap.tiles import spread
 
 if TYPE_CHECKING:
     from aftermap.chips import Chip
@@ -127,17 +127,22 @@ class Fitting:
 
 def of_scene(scene: Scene, inputs: Sequence[LayerBands]) -> Normaliser:
     """The statistics of a scene itself, over squares spread evenly; what has no observed pixel has mean 0 and std 1."""
-    windows = list(blocks(scene.shape, SURVEYED_PX))
-    places = (
-        np.unique(np.linspace(0, len(windows) - 1, MOST_SURVEYED).astype(int))
-        if len(windows) > MOST_SURVEYED
-        else range(len(windows))
-    )
     bands = tuple(band for one in inputs for band in one.bands)
     unit = tuple(one.unit for one in inputs for _ in one.bands)
+    return _surveyed(scene, inputs, bands, unit, lambda pixels: pixels)
+
+
+def of_pictures(scene: Scene, reads: LayerBands, bands: Sequence[str], as_picture: Callable[[F32], F32]) -> Normaliser:
+    """The same of what `as_picture` makes of pixels (n, band, y, x): digital numbers of other `bands`."""
+    return _surveyed(scene, [reads], tuple(bands), ("digital_number",) * len(bands), as_picture)
+
+
+def _surveyed(
+    scene: Scene, inputs: Sequence[LayerBands], bands: tuple[str, ...], unit: tuple[str, ...], made: Callable[[F32], F32]
+) -> Normaliser:
     found = _Moments.of(bands, unit, np.empty((len(bands), 0), np.float32))
-    for place in places:
-        pixels = np.concatenate([scene.read(one, windows[place]) for one in inputs])
+    for window in spread(scene.shape, SURVEYED_PX, MOST_SURVEYED):
+        pixels = made(np.concatenate([scene.read(one, window) for one in inputs])[None])[0]
         found += _Moments.of(bands, unit, pixels[:, np.isfinite(pixels).all(axis=0)])
     return found.normaliser()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from aftermap.augment import Augment
+from aftermap.bandmaps import MAPS
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest
 from aftermap.normalise import BY
@@ -22,6 +23,7 @@ BUNDLED = Path(__file__).parent / "recipes"
 OBJECTIVES = ("segment", "classify", "regress")
 SURGERIES = ("freeze_encoder",)
 WEIGHTS = ("none", "hub")
+ADAPTATIONS = ("bn", "bidirectional")
 MOST_UPSAMPLE = 8
 PRECISIONS = ("auto", "bf16", "fp32")
 _HEADER = ("Run", "Expect", "Differs")
@@ -116,18 +118,55 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is done to the network."""
+class Adapt:
+    """One adaptation to images of a target, without labels; each begins with the network as it was trained."""
 
-    train: Train | None = None
-    adapt: Mapping[str, Any] | None = None
-    """Kept for adaptation without labels."""
+    shots: tuple[int, ...]
+    """Crops of the target, each number by itself; those of fewer are the first of those of more."""
+    method: str = "bn"
+    mode: str = "ema"
+    """Of method "bn": as adapt.norm.Adaptation."""
+    momentum: float = 0.1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of method "bidirectional": as adapt.bidirectional.Bidirectional."""
 
     def __post_init__(self) -> None:
-        if self.adapt is not None:
-            raise _refuse("a step adapts, and adapting in a recipe does not exist yet", "leave the step out")
-        if self.train is None:
-            raise _refuse("a step does nothing", "give it train = { ... }")
+        _among("adaptation", self.method, ADAPTATIONS)
+        if not self.shots or min(self.shots) < 1:
+            raise _refuse(f"adapt.shots is {list(self.shots)}", "give numbers of crops above zero")
+
+    @property
+    def label(self) -> str:
+        """Of its results: bn-ema, bidirectional-forward-backward."""
+        return "-".join([self.method, *([self.mode] if self.method == "bn" else map(str, self.settings.get("arms", ["all"])))])
+
+
+@dataclass(frozen=True)
+class Target:
+    """Images of a hazard that the network never saw, given by --target NAME=FOLDER; their labels score, and do nothing else."""
+
+    hazard: str
+    data: Data = field(default_factory=Data)
+    band_map: str = "auto"
+    """Of bandmaps.MAPS; auto: none where the network reads these bands, else the first that fits."""
+    most: int = 0
+    """Images of each event, evenly spread; 0: all."""
+
+    def __post_init__(self) -> None:
+        _among("hazard", self.hazard, HAZARDS)
+        _among("band map", self.band_map, ["auto", *MAPS])
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done to the network: one of the two."""
+
+    train: Train | None = None
+    adapt: Adapt | None = None
+
+    def __post_init__(self) -> None:
+        if (self.train is None) == (self.adapt is None):
+            raise _refuse("a step does nothing, or two things", "give it train = { ... } or adapt = { ... }")
 
 
 @dataclass(frozen=True)
@@ -166,6 +205,8 @@ class Recipe:
     """What shares statistics: "all" of training; each domain, scene (event) or chip its own, and in a map the scene its own."""
     surgery: tuple[str, ...] = ()
     map: Map = field(default_factory=Map)
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    """What the network is tried on that it never saw."""
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -173,8 +214,10 @@ class Recipe:
         for one in self.surgery:
             _among("surgery", one, SURGERIES)
         _among("normalise", self.normalise, list(BY))
-        if not self.inputs or not self.steps:
-            raise _refuse("a recipe needs inputs and steps")
+        if not self.inputs or not any(step.train for step in self.steps):
+            raise _refuse("a recipe needs inputs, and a step that trains")
+        if (adapts := [k for k, step in enumerate(self.steps) if step.adapt]) and min(adapts) < len(self.steps) - len(adapts):
+            raise _refuse("a step trains after one that adapts", "put the steps that adapt last")
         self._refuse_classes()
         if "folds" in self.split:
             _refuse_folds(self.split)
@@ -196,6 +239,16 @@ class Recipe:
     def objective(self) -> str:
         """Of every step."""
         return next(step.train.objective for step in self.steps if step.train)
+
+    @property
+    def adapts(self) -> tuple[Adapt, ...]:
+        """The steps that adapt."""
+        return tuple(step.adapt for step in self.steps if step.adapt)
+
+    @property
+    def source(self) -> Recipe:
+        """The recipe as far as targets play no part: what determines the training."""
+        return replace(self, steps=tuple(step for step in self.steps if step.train), targets={})
 
     @property
     def sha256(self) -> str:

@@ -6,7 +6,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from types import MethodType
 
+import numpy as np
+import numpy.typing as npt
+
 from aftermap.torchdoor import Tensor, nn, torch
+
+F32 = npt.NDArray[np.float32]
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -32,6 +37,27 @@ def thaw(module: nn.Module) -> nn.Module:
 
 def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
+
+
+def _norms(network: nn.Module) -> list[tuple[nn.Module, str, nn.BatchNorm2d]]:
+    """Every batch norm with what holds it and under which name, in the order of `Stated`."""
+    return [
+        (part, name, child) for part in network.modules() for name, child in part.named_children()
+        if isinstance(child, nn.BatchNorm2d)
+    ]  # fmt: skip
+
+
+def restate(network: nn.Module, means: F32, variances: F32) -> nn.Module:
+    """Gives batch norm other statistics (channel,), all layers one after the other in the order of `Stated`."""
+    first = 0
+    with torch.no_grad():
+        for _, _, norm in _norms(network):
+            own = slice(first, first + norm.num_features)
+            for buffer, values in ((norm.running_mean, means), (norm.running_var, variances)):
+                assert buffer is not None
+                buffer.copy_(torch.from_numpy(values[own]))
+            first = own.stop
+    return network
 
 
 @dataclass
@@ -81,11 +107,9 @@ class Stated(nn.Module):
         self._given = _Given()
         self.network = deepcopy(network).eval()
         found: list[nn.BatchNorm2d] = []
-        for part in list(self.network.modules()):
-            for name, child in part.named_children():
-                if isinstance(child, nn.BatchNorm2d):
-                    setattr(part, name, _Stated(child, sum(one.num_features for one in found), self._given))
-                    found.append(child)
+        for part, name, child in _norms(self.network):
+            setattr(part, name, _Stated(child, sum(one.num_features for one in found), self._given))
+            found.append(child)
         empty = [torch.zeros(0)]
         self.means, self.variances = (
             nn.Buffer(torch.cat([*(getattr(one, kind).detach().clone() for one in found), *empty]))

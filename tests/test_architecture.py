@@ -22,8 +22,8 @@ FLOORS = (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
-        "batchnorm", "liveness", "engine", "since", "choice", "splits", "chips", "chipfolder", "cutting", "datasets",
-        "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
+        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "choice", "splits", "chips", "chipfolder",
+        "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
     ),
     (
         "torchdoor", "batches", "encoders", "unet", "activation", "surgery", "export", "model", "losses", "objectives",
@@ -32,7 +32,8 @@ FLOORS = (
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "recipe", "classed", "learn", "experiment", "results", "cli_data", "cli_learn", "cli", "__main__",
+        "recipe", "classed", "learn", "unseen", "readapt", "experiment", "results", "unseen_table", "cli_data", "cli_learn",
+        "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

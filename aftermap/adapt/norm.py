@@ -16,22 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import engine
+from aftermap.adapt.crops import SIDE_PX, Crop, Picture, crops, picture_of
 from aftermap.batchnorm import MEANS, VARIANCES, Statistics, named, statistics_of
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.journal import digest
 from aftermap.scene import Scene
-from aftermap.scorer import LayerBands, Scorer
+from aftermap.scorer import Scorer
 from aftermap.since import Since
-from aftermap.tiles import Window, blocks
+from aftermap.transfer import Transferred
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 MODES = ("ema", "reset", "prior", "batch")
-SIDE_PX = 256
-LEAST_VALID = 0.5
-"""Crops with less of their pixels observed are no samples: their statistics are of the fill."""
 
 
 @dataclass(frozen=True)
@@ -125,26 +123,11 @@ def estimate(norms: Norms, crops: Iterable[F32], how: Adaptation) -> Statistics:
     return Statistics(means.astype(np.float32), variances.astype(np.float32))
 
 
-def crops(scene: Scene, inputs: Sequence[LayerBands], how: Adaptation, *, multiple_of: int = 32) -> Iterator[tuple[Window, F32]]:
-    """Windows of a scene in an order of the seed, at least half observed, and their pixels (band, y, x); a small scene is one."""
-    side = min(SIDE_PX, -(-max(scene.shape) // multiple_of) * multiple_of)
-    windows, found = list(blocks(scene.shape, side)), 0
-    for k in np.random.default_rng(how.seed).permutation(len(windows)):
-        if found == how.shots:
-            return
-        window = windows[k]
-        pixels = np.full((sum(len(i.bands) for i in inputs), side, side), np.nan, np.float32)
-        pixels[:, : window.height, : window.width] = np.concatenate([scene.read(i, window) for i in inputs])
-        if np.isfinite(pixels).all(axis=0).mean() >= LEAST_VALID:
-            found += 1
-            yield window, pixels
-
-
 @dataclass(frozen=True)
 class AtHand:
     """A network that maps a scene with the statistics of that scene: a method. Its calibration does not hold any more."""
 
-    network: Network | Since
+    network: Network | Since | Transferred
     how: Adaptation
 
     @property
@@ -158,30 +141,43 @@ class AtHand:
 
     def prepare(self, scene: Scene) -> Scorer:
         """The network, adapted. Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing")."""
-        if isinstance(self.network, Since):
-            network = self._adapted(self.network.network, scene)
-            return replace(self.network, network=network, adapted=network.adapted)
-        return self._adapted(self.network, scene)
+        given = self.network
+        if isinstance(given, Transferred):
+            given = given.levelled(scene)
+            network, _ = adapted(given.network, [picture_of(scene, given.inputs, given.as_read)], self.how)
+            return replace(given, network=network, adapted=network.adapted).with_cut(scene)
+        inner = (given.network if isinstance(given, Since) else given).prepare(scene)
+        assert isinstance(inner, Network)
+        network, _ = adapted(inner, [picture_of(scene, inner.inputs, lambda pixels: pixels)], self.how)
+        return replace(given, network=network, adapted=network.adapted) if isinstance(given, Since) else network
 
-    def _adapted(self, given: Network, scene: Scene) -> Network:
-        network = given.prepare(scene)
-        assert isinstance(network, Network)
-        if network.engine != "openvino":
-            raise UsageError(
-                f"{network.engine} cannot adapt a network", repair="map with --engine openvino", code="engine-missing"
-            )
-        norms, taken = Norms.open(network.folder), []
 
-        def levelled() -> Iterator[F32]:
-            for window, pixels in crops(scene, network.inputs, self.how, multiple_of=network.multiple_of):
-                taken.append(window)
-                yield network.levelled(pixels[None])[0]
+def adapted(network: Network, pictures: Sequence[Picture], how: Adaptation) -> tuple[Network, list[Crop]]:
+    """The network with statistics of pictures that are on its own level or brought there by itself, and the crops it took.
 
-        statistics = estimate(norms, levelled(), self.how)
-        places = ", ".join(f"({w.row}, {w.col})" for w in taken)
-        key = digest([statistics.means.tolist(), statistics.variances.tolist()])[:16]
-        words = f"{self.how.mode} over {len(taken)} crops of {SIDE_PX} px at (row, column) {places}; statistics {key}"
-        return replace(network, statistics=statistics, adapted=words)
+    Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing").
+    """
+    if network.engine != "openvino":
+        raise UsageError(f"{network.engine} cannot adapt a network", repair="map with --engine openvino", code="engine-missing")
+    taken: list[Crop] = []
+
+    def levelled() -> Iterator[F32]:
+        for crop in crops(pictures, how.shots, how.seed, multiple_of=network.multiple_of):
+            taken.append(crop)
+            yield network.levelled(crop.pixels[None])[0]
+
+    statistics = estimate(Norms.open(network.folder), levelled(), how)
+    key = digest([statistics.means.tolist(), statistics.variances.tolist()])[:16]
+    words = f"{how.mode} over {len(taken)} crops of {SIDE_PX} px at {_places(taken)}; statistics {key}"
+    return replace(network, statistics=statistics, adapted=words), taken
+
+
+def _places(taken: Sequence[Crop]) -> str:
+    """Of one picture (row, column), of many how many."""
+    names = dict.fromkeys(crop.picture for crop in taken)
+    if len(names) > 1:
+        return f"places in {len(names)} pictures"
+    return "(row, column) " + ", ".join(f"({c.window.row}, {c.window.col})" for c in taken)
 
 
 def _slices(node: Any) -> dict[tuple[int, int], Any]:

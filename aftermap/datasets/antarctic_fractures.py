@@ -32,10 +32,14 @@ SPLITS = {"data_trainset": "train", "data_validset": "validation", "data_testset
 _PLACE = re.compile(r"(\d+)x(\d+)")
 
 
-def _open(folder: Path, *, empty: str = "absent") -> Dataset:
-    """`empty`: a mask without any fracture says "absent", or "unknown" (nothing was annotated)."""
-    if empty not in ("absent", "unknown"):
-        raise UsageError(f"empty is {empty!r}", repair="say absent or unknown")
+MOST = 65535
+
+
+def _open(folder: Path, *, empty: str = "absent", saturated: str = "labelled") -> Dataset:
+    """`empty`: a mask without any fracture says "absent", or "unknown" (nothing was annotated). `saturated`: the truth of pixels
+    at the top of the range, which labels follow, is as "labelled" or "unknown"."""
+    if empty not in ("absent", "unknown") or saturated not in ("labelled", "unknown"):
+        raise UsageError(f"empty is {empty!r}, saturated {saturated!r}", repair="say absent or unknown; labelled or unknown")
     members, absent = {}, []
     for inner, split in SPLITS.items():
         for path in sorted((folder / inner).glob("*.tif")):
@@ -51,6 +55,8 @@ def _open(folder: Path, *, empty: str = "absent") -> Dataset:
         truth = pixels.mask(member.files["mask"], {0: 0, 255: 1})
         if empty == "unknown" and not truth.any():
             truth = np.full_like(truth, UNKNOWN)
+        if saturated == "unknown":
+            truth = np.where(found[0] >= MOST, UNKNOWN, truth).astype(np.uint8)
         return pixels.chip(member, found, truth, bands=("grey",), unit="digital_number", domain="modis-grey")
 
     classes = ("no fracture", "fracture")

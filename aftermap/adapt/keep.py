@@ -1,0 +1,56 @@
+"""An adapted network as a model folder of its own: other statistics in the graph that maps, and in the weights where torch is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from aftermap import engine
+from aftermap.batchnorm import Statistics, restate
+from aftermap.card import FILE, Card
+from aftermap.engine import Network
+from aftermap.errors import UsageError
+from aftermap.journal import sha256
+
+WEIGHTS = "model.safetensors"
+WHY = "it was adapted without labels, and nothing was measured since"
+
+
+def card_of(source: Card, name: str, words: str, made_by: str) -> Card:
+    """The card of a network after adaptation: what was fitted to the source, or measured of it, does not hold any more."""
+    return replace(
+        source, name=name, training_data=f"{source.training_data}; adapted without labels: {words}", made_by=made_by, sha256={},
+        calibration=None, scores=(), leads=False, why=WHY,
+    )  # fmt: skip
+
+
+def keep(network: Network, out: Path, made_by: str) -> Card:
+    """Writes a network whose batch norm was estimated anew, the card last. Raises UsageError ("other-run")."""
+    assert network.statistics is not None
+    refuse_taken(out)
+    out.mkdir(parents=True, exist_ok=True)
+    library = engine.openvino()
+    graph = library.Core().read_model(engine.graph_of(network.folder, "openvino"))
+    restate(library, graph, network.statistics)
+    library.save_model(graph, out / "graph.xml", compress_to_fp16=True)
+    files = [out / "graph.xml", out / "graph.bin"]
+    if (network.folder / WEIGHTS).is_file() and find_spec("torch"):
+        files.append(_weights(network.folder, network.statistics, out))
+    card = replace(card_of(network.card, out.resolve().name, network.adapted, made_by), sha256={f.name: sha256(f) for f in files})
+    card.write(out)
+    return card
+
+
+def refuse_taken(out: Path) -> None:
+    """Raises UsageError where a folder holds a model."""
+    if (out / FILE).exists():
+        raise UsageError(f"{out} already holds a model", repair="choose another -o", code="other-run")
+
+
+def _weights(source: Path, statistics: Statistics, out: Path) -> Path:
+    from aftermap import model, surgery
+
+    network, _ = model.load(source)
+    surgery.restate(network, statistics.means, statistics.variances)
+    return model.save_weights(out, network)

@@ -1,0 +1,275 @@
+"""A trained network on targets that it never saw, as it is and adapted to a few of their images without labels.
+
+What is kept of each image is counts by truth: of scores by their log odds, and of their percentiles within the image. Every
+threshold and every metric is worked out from those (unseen_table.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aftermap import bandmaps, cuts
+from aftermap.adapt.crops import Picture
+from aftermap.adapt.norm import Adaptation, adapted
+from aftermap.ahead import ahead
+from aftermap.bandmaps import BandMap
+from aftermap.card import Card
+from aftermap.chips import F32, Chip
+from aftermap.datasets.dataset import Dataset, open_dataset
+from aftermap.engine import Network
+from aftermap.errors import InputRefusedError
+from aftermap.journal import digest, write_json
+from aftermap.normalise import Normaliser, fit
+from aftermap.recipe import Adapt, Target
+from aftermap.tiles import Window
+from aftermap.untrained import Untrained
+
+FACTS = "facts.json"
+RANKS = 200
+"""Steps of percentiles within an image."""
+ROUND_PX = 64
+"""Sides of images are filled up to a multiple, so that pictures of any size need few graphs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What a method came to on every image of a target, pixels by truth."""
+
+    names: tuple[str, ...]
+    events: tuple[str, ...]
+    odds: npt.NDArray[np.int64] = field(repr=False)
+    """(image, 2, cuts.BINS): by log odds of the score."""
+    ranks: npt.NDArray[np.int64] = field(repr=False)
+    """(image, 2, RANKS): by how many of the RANKS percentiles from 0 on (0, 0.5 ... 99.5) of its image a score lies above."""
+
+    def write(self, path: Path) -> None:
+        """As npz; plain arrays, which are read without unpickling."""
+        partial_path = path.with_suffix(".partial.npz")
+        np.savez_compressed(partial_path, names=self.names, events=self.events, odds=self.odds, ranks=self.ranks)
+        partial_path.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Counted:
+        """Raises InputRefusedError ("scores-broken")."""
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                return cls(tuple(held["names"].tolist()), tuple(held["events"].tolist()), held["odds"], held["ranks"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            what = f"{path} does not hold the scores of images: {error}"
+            raise InputRefusedError(what, repair="delete it and run again", code="scores-broken") from error
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a target, mapped onto the bands of a network, with their truth for scoring alone."""
+
+    dataset: Dataset
+    names: tuple[str, ...]
+    band_map: BandMap | None
+    """None: as they are."""
+    hazard: str
+
+    @classmethod
+    def of(cls, target: Target, folder: Path, card: Card) -> Images:
+        """Those with known truth that a network can read. Raises InputRefusedError ("band-missing")."""
+        dataset = open_dataset(folder, target.data.kind, **target.data.settings)
+        own = [(one.layer, one.unit, band) for one in card.inputs for band in one.bands]
+        has = {("after", dataset.unit, band) for band in dataset.bands}
+        fits = target.band_map == "auto" and set(own) <= has
+        band_map = None if fits else bandmaps.of_bands(dataset.bands, str(dataset.unit), target.band_map)
+        return cls(dataset, tuple(_some(dataset, target.most)), band_map, target.hazard)
+
+    @property
+    def sha256(self) -> str:
+        """Of what is scored, but for pixels."""
+        return digest([self.dataset.name, self.names, self.band_map.name if self.band_map else ""])
+
+    def pixels(self, chip: Chip, bands: Sequence[str]) -> F32:
+        """(band, y, x) as a network of those bands reads them, NaN where not valid."""
+        wanted = self.band_map.reads.bands if self.band_map else bands
+        own = np.where(chip.valid, chip.pixels, np.float32(np.nan))[[chip.bands.index(band) for band in wanted]]
+        return self.band_map(own[None])[0] if self.band_map else own
+
+    def pictures(self, network: Network) -> list[Picture]:
+        """The same without truth, on the network's level, for adaptation."""
+        bands, found = _bands(network), []
+
+        def read(name: str, window: Window) -> F32:
+            pixels = _levelled(network, self.pixels(self.dataset.read(name), bands))
+            return np.asarray(pixels[:, *window.slices])
+
+        for name in self.names:
+            found.append(Picture(name, self.dataset.read(name).shape, partial(read, name)))
+        return found
+
+
+def _some(dataset: Dataset, most: int) -> Iterator[str]:
+    """All, or of each event at most so many, evenly spread."""
+    for event in dataset.events:
+        names = dataset.ids(events=[event])
+        places = np.linspace(0, len(names) - 1, min(most or len(names), len(names)))
+        yield from (names[k] for k in np.unique(places.round().astype(int)))
+
+
+def score(network: Network, images: Images) -> Counted:
+    """Every image that has a pixel with known truth."""
+    bands, found = _bands(network), []
+
+    def one(name: str) -> tuple[Chip, F32]:
+        chip = images.dataset.read(name)
+        return chip, _scores(network, _levelled(network, images.pixels(chip, bands)))
+
+    for chip, scores in ahead(one, list(images.names), workers=2):
+        if (counts := _count(chip, scores)) is not None:
+            found.append((chip.name, chip.event, *counts))
+    return _joined(found)
+
+
+def without_training(images: Images) -> Counted:
+    """What the methods without training make of the same images; an image that none takes scores 0 all over."""
+    untrained, found = Untrained(images.hazard), []
+    for name in images.names:
+        chip = images.dataset.read(name)
+        if (counts := _count(chip, np.nan_to_num(untrained(chip)))) is not None:
+            found.append((chip.name, chip.event, *counts))
+    return _joined(found)
+
+
+def _joined(found: Sequence[tuple[Any, ...]]) -> Counted:
+    if not found:
+        raise InputRefusedError("no image of the target has known truth", repair="give another --target", code="no-chips")
+    names, events, odds, ranks = zip(*found, strict=True)
+    return Counted(names, events, np.stack(odds), np.stack(ranks))
+
+
+def _count(chip: Chip, scores: F32) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Counts (2, bin) and (2, rank) of its labelled pixels, by percentiles of every valid one; None where nothing is known."""
+    known, seen = chip.labelled, scores[chip.valid]
+    if not known.any():
+        return None
+    assert chip.truth is not None
+    edges = np.percentile(seen, np.arange(RANKS) * (100 / RANKS))
+    rank = np.maximum(np.searchsorted(edges, scores[known], side="left") - 1, 0)
+    truth, level = chip.truth[known] > 0, cuts.levels(scores[known])
+    odds = [np.bincount(level[truth == actual], minlength=cuts.BINS) for actual in (False, True)]
+    ranks = [np.bincount(rank[truth == actual], minlength=RANKS) for actual in (False, True)]
+    return np.stack(odds), np.stack(ranks)
+
+
+def _bands(network: Network) -> list[str]:
+    return [band for one in network.inputs for band in one.bands]
+
+
+def _levelled(network: Network, pixels: F32) -> F32:
+    """Each image on the card's level, where it asks for that."""
+    if network.card.normalise == "all":
+        return pixels
+    valid = np.asarray(np.isfinite(pixels).all(axis=0))
+    if not valid.any():
+        return pixels
+    bands = tuple(_bands(network))
+    unit = tuple(one.unit for one in network.inputs for _ in one.bands)
+    own = fit([Chip(pixels, valid, None, bands, unit, "")])
+    return Normaliser(bands, unit, network.card.mean, network.card.std).invert(own.apply(pixels)) + np.where(
+        valid, np.float32(0), np.float32(np.nan)
+    )
+
+
+def _scores(network: Network, pixels: F32) -> F32:
+    """(y, x) of an image, 0 where it was not observed; what was, is filled up by reflection."""
+    scores, valid = np.zeros(pixels.shape[1:], np.float32), np.asarray(np.isfinite(pixels).all(axis=0))
+    if not valid.any():
+        return scores
+    at = tuple(slice(int(one[0]), int(one[-1]) + 1) for one in (np.flatnonzero(valid.any(axis=axis)) for axis in (1, 0)))
+    part = pixels[:, *at]
+    height, width = part.shape[1:]
+    filled = np.pad(part, ((0, 0), (0, -height % ROUND_PX), (0, -width % ROUND_PX)), mode="reflect")
+    scores[at] = network(filled[None], np.asarray(np.isfinite(filled).all(axis=0))[None])[0, 0, :height, :width]
+    return scores
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network as it is scored: from the source, or adapted to k crops."""
+
+    method: str
+    """ "source", "untrained", or an adaptation."""
+    shots: int = 0
+    crops: int = 0
+    """As many as there were."""
+    words: str = ""
+    pictures: tuple[str, ...] = ()
+    """Those that the crops are of."""
+
+    @property
+    def name(self) -> str:
+        """As its file."""
+        return f"{self.method}-{self.shots}" if self.shots else self.method
+
+
+def run(
+    model: Path, first: Path, target: Target, data: Path, adapts: Sequence[Adapt], out: Path, shared: Path, *, seed: int
+) -> list[dict[str, Any]]:
+    """Scores the model of a folder, its first weights and its adaptations on a target; what is there is not scored again.
+
+    `first` is the folder of the network before training; `shared` holds what no seed changes.
+    """
+    network = Network.open(model)
+    images = Images.of(target, data, network.card)
+    known = Known(out, digest([Card.read(model).sha256, images.sha256, [asdict(a) for a in adapts], seed]))
+    known.once("source", lambda: (network, Variant("source")), images)
+    known.once("untrained", lambda: (Network.open(first), Variant("untrained")), images)
+    for adapt in adapts:
+        for shots in adapt.shots:
+            known.once(f"{adapt.label}-{shots}", partial(_adapted, network, images, adapt, shots, seed), images)
+    beside = shared / images.sha256[:12]
+    if not (beside / "classical.npz").is_file():
+        beside.mkdir(parents=True, exist_ok=True)
+        without_training(images).write(beside / "classical.npz")
+    return known.rows({"classical": str((beside / "classical.npz").resolve())})
+
+
+def _adapted(network: Network, images: Images, adapt: Adapt, shots: int, seed: int) -> tuple[Network, Variant]:
+    how = Adaptation(shots, adapt.mode, adapt.momentum, seed=seed)
+    found, taken = adapted(network, images.pictures(network), how)
+    return found, Variant(adapt.label, shots, len(taken), found.adapted, tuple(sorted({crop.picture for crop in taken})))
+
+
+@dataclass
+class Known:
+    """The scored variants of one model on one target, in a folder."""
+
+    folder: Path
+    key: str
+    """Of what determines them."""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        path = self.folder / FACTS
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.facts = dict(found) if found.get("key") == self.key else {"key": self.key, "variants": {}}
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def once(self, name: str, make: Any, images: Images) -> None:
+        """Scores a variant that is not there."""
+        if name in self.facts["variants"]:
+            return
+        network, variant = make()
+        score(network, images).write(self.folder / f"{name}.npz")
+        network.release()
+        self.facts["variants"][name] = asdict(variant)
+        write_json(self.folder / FACTS, self.facts)
+
+    def rows(self, more: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each variant."""
+        self.facts |= more
+        write_json(self.folder / FACTS, self.facts)
+        return [{"variant": name, **facts} for name, facts in self.facts["variants"].items()]

@@ -246,6 +246,9 @@ def test_bigearthnet_has_natural_and_artificial_chips(tmp_path: Path) -> None:
         row["labels"] = ["Marine waters", "Industrial or commercial units"]
     parquet.write_table(__import__("pyarrow").Table.from_pylist(rows), tmp_path / "metadata.parquet")
     assert open_dataset(made.folder, image="s2", labels="artificial").read(made.chip).target == (1,)
+    picture, optical = (open_dataset(made.folder, image=image, labels="artificial").read(made.chip) for image in ("rgb", "s2"))
+    assert (picture.bands, picture.unit) == (("red", "green", "blue"), "digital_number")
+    np.testing.assert_allclose(picture.pixels, np.clip(optical.pixels[[3, 2, 1]] / 0.3, 0, 1) * 255, rtol=1e-4)
     with pytest.raises(UsageError, match="labels is 'built'"):
         open_dataset(made.folder, labels="built")
 

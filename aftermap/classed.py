@@ -94,6 +94,7 @@ def _several(outputs: Tensor, targets: Tensor, classes: int) -> Classed:
     objective = Classify(Sum({"ce": 1}), classes)
 
     def of(logits: Tensor) -> dict[str, Any]:
-        return dict(objective.scores(objective.sums(nn.Identity(), {"pixels": logits, "target": targets}).numpy()))
+        found = objective.scores(objective.sums(nn.Identity(), {"pixels": logits, "target": targets}).numpy())
+        return {name: None if np.isnan(value) else value for name, value in found.items()}  # no row can hold NaN
 
     return Classed(of(outputs), {"no_class": of(torch.full_like(outputs, -1.0))}, {})

@@ -27,7 +27,7 @@ from aftermap.engine import Network
 from aftermap.evaluate import Evaluation
 from aftermap.losses import Sum
 from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
-from aftermap.model import Spec, build, save
+from aftermap.model import Spec, build, dense, save
 from aftermap.objectives.classify import Classify
 from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
@@ -58,6 +58,8 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
         _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
     card = save(folder, model, card)
     if samples.of_chips:
+        if model.spec.decoder == "activation":
+            dense(folder, folder / "map")
         return card
     pooled, _ = score(folder, samples, "validation", progress)
     card = replace(card, calibration=_fit(pooled, samples))
@@ -135,7 +137,7 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
     fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
     gives = _gives(recipe, samples)
     outputs = 1 if gives == "number" else len(samples.classes) or 1
-    decoder = "pool" if samples.of_chips else said.decoder
+    decoder = "pool" if samples.of_chips and said.decoder != "activation" else said.decoder
     return Spec(said.encoder, decoder, bands, outputs, fusion, said.widths, recipe.chips.upsample, gives)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from aftermap.activation import Activation
 from aftermap.card import Card
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
@@ -26,7 +28,9 @@ from aftermap.unet import WINNERS, PlainDecoder
 
 WEIGHTS = "model.safetensors"
 FUSIONS = ("single", "early", "siamese")
-DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "pool")
+DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "deeplabv3", "pool", "activation")
+DILATED = 8
+"""Stride of the deepest features that DeepLabV3 sees (Chen et al. 2017)."""
 _LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "openvino")
 
 
@@ -63,16 +67,20 @@ class Spec:
 
 
 class Model(nn.Module):
-    """Normalised pixels (n, band, y, x), 0 where not valid -> logits (n, output, y, x); (n, output) with the decoder "pool"."""
+    """Normalised pixels (n, band, y, x), 0 where not valid -> logits (n, output, y, x).
+
+    (n, output) with the decoder "pool", and with "activation" unless the spec gives a map.
+    """
 
     def __init__(self, spec: Spec, weights: Weights | None = None):
         super().__init__()
         self.spec = spec
         winner = WINNERS.get(spec.encoder) if spec.decoder == "unet_plain" else None
         dates = len(spec.bands) if spec.fusion == "siamese" else 1
-        self.encoder = encoder_of(winner.encoder if winner else spec.encoder, sum(spec.bands) // dates, weights)
+        make = _dilated if spec.decoder == "deeplabv3" else encoder_of
+        self.encoder = make(winner.encoder if winner else spec.encoder, sum(spec.bands) // dates, weights)
         channels = [dates * c for c in self.encoder.out_channels]  # type: ignore[union-attr]
-        self.decoder, self.head = _decoder(spec, channels)
+        self.decoder, self.head = _decoder(spec, channels, int(self.encoder.output_stride))  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """As the class says."""
@@ -103,11 +111,29 @@ def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model
         return Model(spec, weights)
 
 
-def _decoder(spec: Spec, channels: list[int]) -> tuple[nn.Module, nn.Module]:
-    """Decoder and head for features of these channels, strides 1 to 32."""
+def _dilated(name: str, bands: int, weights: Weights | None) -> nn.Module:
+    """An encoder whose deepest features have the stride `DILATED`. Raises UsageError where timm cannot make one."""
+    with suppress(TypeError, AssertionError):  # how timm says that it cannot
+        encoder = encoder_of(name, bands, weights, output_stride=DILATED)
+        if encoder.output_stride == DILATED:
+            return encoder
+    raise UsageError(
+        f"{name} cannot be dilated to a stride of {DILATED}, which deeplabv3 needs",
+        repair="choose a ResNet or the like: resnet50",
+    )
+
+
+def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, nn.Module]:
+    """Decoder and head for features of these channels, strides 1 to 32, or dilated to end at `stride`."""
     head = smp.base.SegmentationHead
     if spec.decoder == "pool":
         return Pooled(), nn.Linear(channels[-1], spec.outputs)
+    if spec.decoder == "activation":
+        return Activation(channels[-1], spec.outputs, stride, dense=spec.gives == "map"), nn.Identity()
+    if spec.decoder == "deeplabv3":
+        width = spec.widths[0] if spec.widths else 256
+        aspp = smp.decoders.deeplabv3.decoder.DeepLabV3Decoder(channels[-1], width, (12, 24, 36), False, 0.5)
+        return aspp, head(width, spec.outputs, kernel_size=1, upsampling=stride)
     if spec.decoder == "unet_plain":
         winner = WINNERS.get(spec.encoder)
         widths = spec.widths or (winner.widths if winner else (32, 48, 64, 128, 256))
@@ -195,6 +221,24 @@ def load(folder: Path) -> tuple[Model, Card]:
     model = build(_spec(json.loads(stored)))
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model.eval(), card
+
+
+def dense(folder: Path, out: Path) -> Card:
+    """Saves a network that was trained on labels of chips, with the decoder "activation", as one that maps.
+
+    Its card has one class, the hazard, no scores and no calibration: those of chips say nothing of a map. Raises the errors of
+    `load`, and UsageError for a network of another decoder or of several logits.
+    """
+    model, card = load(folder)
+    if model.spec.decoder != "activation" or model.spec.outputs != 1:
+        raise UsageError(
+            f"{folder} has the decoder {model.spec.decoder} and {model.spec.outputs} outputs, and only an activation of one maps",
+            repair='train one with decoder = "activation" on one class of chips',
+        )
+    mapping = build(replace(model.spec, gives="map"))
+    mapping.load_state_dict(model.state_dict())
+    made = replace(card, gives="map", classes=(card.hazard,), hazard_classes=(), calibration=None, scores=())
+    return save(out, mapping.eval(), made)
 
 
 def _spec(stored: Mapping[str, Any]) -> Spec:

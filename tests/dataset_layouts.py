@@ -249,7 +249,7 @@ def sen12landslides(root: Path) -> Made:
 def bigearthnet(root: Path) -> Made:
     arrow, parquet = __import__("pyarrow"), __import__("pyarrow.parquet").parquet
     rows = []
-    for k, (country, split) in enumerate((("Austria", "train"), ("Serbia", "test"))):
+    for k, (country, split) in enumerate((("Austria", "train"), ("Serbia", "test"), ("Finland", "validation"))):
         optical, radar = f"S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_{k}", f"S1A_IW_GRDH_1SDV_20170613T165043_33UUP_26_{k}"
         for band, side in (("B01", 20), ("B02", 120), ("B03", 120), ("B04", 120), ("B05", 60), ("B06", 60), ("B07", 60),
                            ("B08", 120), ("B8A", 60), ("B09", 20), ("B11", 60), ("B12", 60)):  # fmt: skip
@@ -279,7 +279,7 @@ def bigearthnet(root: Path) -> Made:
     parquet.write_table(arrow.Table.from_pylist(rows), root / "metadata.parquet")
     name = rows[0]["patch_id"]
     damaged = next(root.glob(f"BigEarthNet-S2/*/{name}/{name}_B03.tif"))
-    return Made(root, damaged, str(name), {"train", "test"}, {"Austria", "Serbia"})
+    return Made(root, damaged, str(name), {"train", "test", "validation"}, {"Austria", "Serbia", "Finland"})
 
 
 def worldfloods(root: Path) -> Made:

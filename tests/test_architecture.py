@@ -25,7 +25,10 @@ FLOORS = (
         "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "choice", "splits", "chips", "chipfolder",
         "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
     ),
-    ("torchdoor", "batches", "encoders", "unet", "surgery", "export", "model", "losses", "objectives", "checkpoint", "schedules"),
+    (
+        "torchdoor", "batches", "encoders", "unet", "activation", "surgery", "export", "model", "losses", "objectives",
+        "checkpoint", "schedules",
+    ),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",

@@ -235,6 +235,24 @@ def test_bigearthnet_has_both_labels_and_one_grid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(chip.pixels[2], np.kron(coarse, np.ones((6, 6))))  # 60 m repeated, not interpolated
 
 
+def test_bigearthnet_has_natural_and_artificial_chips(tmp_path: Path) -> None:
+    made = dataset_layouts.bigearthnet(tmp_path)
+    found = open_dataset(made.folder, image="s2", labels="artificial")
+    chip = found.read(made.chip)
+    assert (found.classes, chip.target, chip.truth) == (("artificial",), (0,), None), "the sea and a wood"
+    parquet = __import__("pyarrow.parquet").parquet
+    rows = parquet.read_table(tmp_path / "metadata.parquet").to_pylist()
+    for row in rows:
+        row["labels"] = ["Marine waters", "Industrial or commercial units"]
+    parquet.write_table(__import__("pyarrow").Table.from_pylist(rows), tmp_path / "metadata.parquet")
+    assert open_dataset(made.folder, image="s2", labels="artificial").read(made.chip).target == (1,)
+    picture, optical = (open_dataset(made.folder, image=image, labels="artificial").read(made.chip) for image in ("rgb", "s2"))
+    assert (picture.bands, picture.unit) == (("red", "green", "blue"), "digital_number")
+    np.testing.assert_allclose(picture.pixels, np.clip(optical.pixels[[3, 2, 1]] / 0.3, 0, 1) * 255, rtol=1e-4)
+    with pytest.raises(UsageError, match="labels is 'built'"):
+        open_dataset(made.folder, labels="built")
+
+
 def test_worldfloods_cloud_is_unknown_and_windows_cover(tmp_path: Path) -> None:
     made = dataset_layouts.worldfloods(tmp_path)
     found = open_dataset(made.folder, size=16)

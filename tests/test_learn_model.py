@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from aftermap import encoders
 from aftermap.card import Card
 from aftermap.encoders import Weights
-from aftermap.engine import openvino
-from aftermap.errors import AftermapError, UnknownNameError
+from aftermap.engine import Network, openvino
+from aftermap.errors import AftermapError, UnknownNameError, UsageError
 from aftermap.export import Graph, export
 from aftermap.journal import sha256
-from aftermap.model import WEIGHTS, Model, Spec, build, load, save
+from aftermap.model import DECODERS, WEIGHTS, Model, Spec, build, dense, load, save
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import nn, timm, torch
 from aftermap.unet import WINNERS
@@ -94,7 +95,7 @@ def test_encoders_with_any_bands(encoder: str) -> None:
         assert model(torch.zeros(1, 4, 96, 64)).shape == (1, 1, 96, 64)
 
 
-@pytest.mark.parametrize("decoder", ["unet_plain", "unet", "fpn", "segformer", "upernet", "pool"])
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(("fusion", "bands"), [("single", (5,)), ("early", (2, 3)), ("siamese", (2, 2))])
 def test_decoders_and_fusions(decoder: str, fusion: str, bands: tuple[int, ...]) -> None:
     model = build(Spec("resnet10t", decoder, bands, 3, fusion)).eval()
@@ -104,6 +105,51 @@ def test_decoders_and_fusions(decoder: str, fusion: str, bands: tuple[int, ...])
         blank = model(torch.cat([x[:, : bands[0]], torch.zeros_like(x[:, bands[0] :])], dim=1))
     assert logits.shape == ((2, 3) if decoder == "pool" else (2, 3, 64, 96))
     assert fusion == "single" or not torch.equal(logits, blank), "the second date is read"
+
+
+@pytest.mark.parametrize("fusion", ["single", "siamese"])
+def test_an_activation_is_the_logit_of_each_place(fusion: str) -> None:
+    spec = Spec("resnet10t", "activation", (2,) if fusion == "single" else (1, 1), 1, fusion, gives="class")
+    chips = build(spec).eval()
+    places = build(replace(spec, gives="map")).eval()
+    places.load_state_dict(chips.state_dict())
+    channels: int = chips.decoder.hidden.in_features  # type: ignore[union-attr, assignment]
+    one, other = torch.randn(2, 1, channels, 1, 1, generator=torch.Generator().manual_seed(0)).expand(2, 1, channels, 2, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(places.decoder([one]), chips.decoder([one])[..., None, None].expand(1, 1, 64, 96))
+        half = places.decoder([torch.cat([one, other], dim=3)])
+        assert chips(torch.zeros(3, 2, 64, 96)).shape == (3, 1)
+    torch.testing.assert_close(half[..., :80], places.decoder([one])[..., :80])
+    torch.testing.assert_close(half[..., 112:], places.decoder([other])[..., :80])
+
+
+def test_labels_of_chips_become_a_map(tmp_path: Path) -> None:
+    spec = Spec("resnet10t", "activation", (2,), gives="classes")
+    facts = replace(card(2, ("artificial",)), gives="classes", scores=({"f1": 0.5},))
+    save(tmp_path / "chips", build(spec, seed=3), facts)
+    made = dense(tmp_path / "chips", tmp_path / "map")
+    assert (made.gives, made.classes, made.scores) == ("map", ("flood",), ())
+    assert sha256(tmp_path / "map" / WEIGHTS) != sha256(tmp_path / "chips" / WEIGHTS), "the spec is in it"
+    raw = np.random.default_rng(0).normal(-11, 4, (1, 2, 64, 96)).astype(np.float32)
+    mapped = Network.open(tmp_path / "map", precision="f32")(raw, np.ones((1, 64, 96), bool))
+    with torch.no_grad():
+        expected = Graph(load(tmp_path / "map")[0], made.mean, made.std)(torch.from_numpy(raw)).numpy()
+    assert mapped.shape == (1, 1, 64, 96)
+    np.testing.assert_allclose(mapped, expected, atol=5e-3)
+
+
+def test_any_class_but_background_is_the_hazard(tmp_path: Path) -> None:
+    """The baseline of methods.md A.7 iii: 21 classes of natural images, of which 20 are no background."""
+    names = ("background", *(f"object-{k}" for k in range(1, 21)))
+    save(tmp_path, build(Spec("resnet10t", "deeplabv3", (2,), 21)), replace(card(2), classes=names, hazard_classes=names[1:]))
+    raw = np.random.default_rng(0).normal(-11, 4, (1, 2, 64, 64)).astype(np.float32)
+    network = Network.open(tmp_path, precision="f32")
+    scores = network(raw, np.ones((1, 64, 64), bool))
+    assert scores.shape == (1, 22, 64, 64), "the hazard, then each class"
+    np.testing.assert_allclose(scores[:, 0], 1 - scores[:, network.places[0]], atol=1e-3)
+    assert scores[:, 0].min() > 0.5, "of random weights everything is an object"
+    with pytest.raises(UsageError, match="decoder deeplabv3 and 21 outputs"):
+        dense(tmp_path, tmp_path / "other")
 
 
 def test_seeds() -> None:
@@ -121,6 +167,8 @@ def test_seeds() -> None:
         ({"encoder": "resnet43", "decoder": "unet"}, "resnet34"),
         ({"bands": (2, 2)}, "early"),
         ({"bands": (2, 3), "fusion": "siamese"}, "early"),
+        ({"encoder": "swin_tiny_patch4_window7_224", "decoder": "deeplabv3"}, "cannot be dilated"),
+        ({"encoder": "mit_b0", "decoder": "deeplabv3"}, "resnet50"),
     ],
 )
 def test_wrong_specs(spec: dict[str, Any], match: str) -> None:

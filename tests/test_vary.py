@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from aftermap import raster
 from aftermap.cli import main
 from aftermap.datasets.dataset import Dataset, open_dataset
-from aftermap.errors import UnknownNameError, UsageError
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.journal import sha256
 from aftermap.simulate.vary import VARIED, simulate
 from aftermap.tiles import Window
@@ -90,6 +90,27 @@ def test_both_dates_carry_their_names(made: Path) -> None:
     grey = open_dataset(made / "fracture")
     holes = [grey.read(n) for n in grey.ids()]
     assert any(not c.valid.all() for c in holes), "0 is off the shelf, and not observed"
+
+
+def test_one_folder_of_two_hazards_says_what_is_artificial(made: Path, tmp_path: Path) -> None:
+    for hazard in ("building", "landslide", "fracture"):
+        for scene in (made / hazard).iterdir():
+            (tmp_path / scene.name).symlink_to(scene)
+    with pytest.raises(InputRefusedError, match="no bands or no truth in common"):
+        open_dataset(tmp_path, "simulated")
+    for scene in tmp_path.glob("fracture-*"):
+        scene.unlink()
+    found = open_dataset(tmp_path, "simulated", image="before")
+    assert (found.classes, found.bands, len(found.ids())) == (("artificial",), ("red", "green", "blue"), 96)
+    chips = [found.read(name) for name in found.ids()]
+    assert {chip.domain for chip in chips} == {"simulated-building", "simulated-landslide"}
+    for chip in chips:
+        assert chip.window is not None
+        built = raster.read_window(tmp_path / chip.event / "truth.tif", chip.window, [3])[0]
+        assert (chip.target, chip.truth) == ((int(built.mean() > 0.05),), None)
+    assert {chip.target for chip in chips if chip.domain == "simulated-building"} == {(0,), (1,)}, (
+        "not the generator alone decides"
+    )
 
 
 def test_wrong_words_are_refused(made: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aftermap.bandmaps import MAPS
 from aftermap.chips import F32, UNKNOWN, Chip
 from aftermap.datasets import pixels
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, Source, extra_missing, not_laid_out
@@ -63,17 +64,28 @@ _NEITHER = (0, 122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 335, 423, 990, 
 _CODES = {float(c): i for i, codes in enumerate(CLASSES.values()) for c in codes} | {float(c): UNKNOWN for c in _NEITHER}
 _COLUMNS = ("patch_id", "labels", "split", "country", "s1_name")
 _SIDE = 120
+ARTIFICIAL = ("Urban fabric", "Industrial or commercial units")
+"""What people built, of the 19 classes; all else is natural (methods.md A'.2)."""
+_LABELS = ("classes", "artificial")
+_FILES = {"s1": (S1, ()), "s2": ((), S2), "both": (S1, S2), "rgb": ((), ("B04", "B03", "B02"))}
+"""Image -> bands that are read of the radar's and of the optical patch."""
+_PICTURE = MAPS["rgb-reflectance"]
 
 
-def _open(folder: Path, *, image: str = "both") -> Dataset:
-    """`image` is "s1" (dB), "s2" (reflectance) or "both"."""
-    if image not in ("s1", "s2", "both"):
-        raise UsageError(f"image is {image!r}", repair="say s1, s2 or both")
+def _open(folder: Path, *, image: str = "both", labels: str = "classes") -> Dataset:
+    """`image` is "s1" (dB), "s2" (reflectance), "both", or "rgb": s2 as a picture from 0 to 255, as bandmaps.py makes it.
+
+    `labels` is "classes", or "artificial": a single one of each chip, and no truth by pixel.
+    """
+    if image not in _FILES:
+        raise UsageError(f"image is {image!r}", repair="say s1, s2, both or rgb")
+    if labels not in _LABELS:
+        raise UsageError(f"labels is {labels!r}", repair=f"say {' or '.join(_LABELS)}")
     table = folder / "metadata.parquet"
     if not table.is_file():
         raise not_laid_out(folder, FACTS.title, "it holds metadata.parquet, BigEarthNet-S1/, BigEarthNet-S2/, Reference_Maps/")
-    bands = {"s1": S1, "s2": S2, "both": (*S1, *S2)}[image]
-    units = {"s1": "dB", "s2": "reflectance"}
+    bands = ("red", "green", "blue") if image == "rgb" else tuple(b for own in _FILES[image] for b in own)
+    units = {"s1": "dB", "s2": "reflectance", "rgb": "digital_number"}
     unit: str | tuple[str, ...] = units.get(image, (*("dB",) * len(S1), *("reflectance",) * len(S2)))
     there = {
         root: {p.name for tile in (folder / root).glob("*") if tile.is_dir() for p in tile.iterdir()} for root in _roots(image)
@@ -88,25 +100,31 @@ def _open(folder: Path, *, image: str = "both") -> Dataset:
             members[name] = Member(name, row["split"], row["country"], {}, (row["s1_name"], tuple(row["labels"])))
 
     def load(member: Member) -> Chip:
-        radar, labels = member.place
-        found = []
-        if image != "s2":
-            found += [_band(_patch(folder / "BigEarthNet-S1", radar, 3) / f"{radar}_{b}.tif") for b in S1]
-        if image != "s1":
-            optical = np.stack([_band(_patch(folder / "BigEarthNet-S2", member.name, 2) / f"{member.name}_{b}.tif") for b in S2])
-            found += list(pixels.blackened(optical) * pixels.REFLECTANCE)
-        plan = _patch(folder / "Reference_Maps", member.name, 2) / f"{member.name}_reference_map.tif"
+        radar, named = member.place
+        of_radar, of_optical = _FILES[image]
+        found = [_band(_patch(folder / "BigEarthNet-S1", radar, 3) / f"{radar}_{b}.tif") for b in of_radar]
+        if of_optical:
+            patch = _patch(folder / "BigEarthNet-S2", member.name, 2)
+            optical = pixels.blackened(np.stack([_band(patch / f"{member.name}_{b}.tif") for b in of_optical]))
+            optical = optical * pixels.REFLECTANCE
+            found += list(_PICTURE(optical[None])[0] if image == "rgb" else optical)
+        truth, target = None, _target(named)
+        if labels == "artificial":
+            target = (max(target[tuple(CLASSES).index(name)] for name in ARTIFICIAL),)
+        else:
+            plan = _patch(folder / "Reference_Maps", member.name, 2) / f"{member.name}_reference_map.tif"
+            truth = pixels.mask(plan, _CODES)
         return pixels.chip(
-            member, np.stack(found), pixels.mask(plan, _CODES), bands=bands, unit=unit, domain=f"bigearthnet-{image}",
-            target=_target(labels),
+            member, np.stack(found), truth, bands=bands, unit=unit, domain=f"bigearthnet-{image}", target=target
         )  # fmt: skip
 
-    return Dataset("bigearthnet", folder, FACTS, bands, unit, tuple(CLASSES), members, load, tuple(absent))
+    classes = tuple(CLASSES) if labels == "classes" else (labels,)
+    return Dataset("bigearthnet", folder, FACTS, bands, unit, classes, members, load, tuple(absent))
 
 
 def _roots(image: str) -> tuple[str, ...]:
-    own = {"s1": ("BigEarthNet-S1",), "s2": ("BigEarthNet-S2",), "both": ("BigEarthNet-S1", "BigEarthNet-S2")}
-    return (*own[image], "Reference_Maps")
+    roots = zip(("BigEarthNet-S1", "BigEarthNet-S2"), _FILES[image], strict=True)
+    return (*(root for root, bands in roots if bands), "Reference_Maps")
 
 
 def _rows(table: Path) -> Iterable[dict[str, Any]]:

@@ -64,7 +64,7 @@ def blackened(pixels: F32) -> F32:
 def chip(
     member: Member,
     pixels: F32,
-    truth: U8 | None,
+    truth: U8 | None = None,
     *,
     bands: tuple[str, ...],
     unit: str | tuple[str, ...],

@@ -1,6 +1,7 @@
 """Varied scenes of the simulator, HAZARD-SEED/after.tif, before.tif, truth.tif, as `aftermap simulate HAZARD --vary` writes them.
 
-Chips are squares of a scene, scenes are events, and the seed's last digit is its split: 8 chooses, 9 tests, the rest trains.
+Chips are squares of a scene, scenes are events, and the seed's last digit is its split: 8 chooses, 9 tests, the rest trains. A
+folder may hold scenes of several hazards whose pictures have the same bands and that have a truth in common.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ def _water(codes: Codes) -> U8:
     return np.where(hidden > 0, UNKNOWN, (flood | permanent) > 0).astype(np.uint8)
 
 
+ARTIFICIAL = "artificial"
+"""A truth of whole chips: 1 where a larger share than `BUILT` of what is seen was built, else 0, and nothing by pixel."""
+BUILT = 0.05
+"""As of WorldCover's class 50 (methods.md A'.2)."""
 Truth = tuple[tuple[str, ...], Callable[[Codes], U8]]
 TRUTHS: dict[str, dict[str, Truth]] = {
     "flood": {
@@ -59,9 +64,11 @@ TRUTHS: dict[str, dict[str, Truth]] = {
             ("no building", "no damage", "minor damage", "major damage", "destroyed"),
             lambda codes: np.where(codes[2] > 0, codes[1] + 1, 0).astype(np.uint8),
         ),
+        ARTIFICIAL: ((ARTIFICIAL,), lambda codes: codes[2]),  # roofs; the truth does not know of roads
     },
     "landslide": {
         "landslide": (("no landslide", "landslide"), lambda codes: codes[0]),
+        ARTIFICIAL: ((ARTIFICIAL,), lambda codes: codes[2]),  # roofs and the lanes between them
     },
 }
 """Hazard -> what the truth may be, the first by default: its classes, and their codes from the bands of truth.tif."""
@@ -70,35 +77,46 @@ TRUTHS: dict[str, dict[str, Truth]] = {
 def _open(folder: Path, *, truth: str = "", image: str = "after", size: int = 128) -> Dataset:
     """`truth` is one of TRUTHS; `image` "after", "before" (its bands then stand for those of after) or "both"; `size` in px."""
     scenes = sorted(p.parent for p in folder.glob("*-*/truth.tif"))
-    hazards = {scene.name.rpartition("-")[0] for scene in scenes}
-    if len(hazards) != 1 or not hazards <= set(VARIED):
-        raise not_laid_out(folder, FACTS.title, "it holds HAZARD-SEED/truth.tif of one hazard")
-    (hazard,) = hazards
-    known = TRUTHS[hazard]
-    if (truth := truth or next(iter(known))) not in known:
+    hazards = sorted({_hazard(scene.name) for scene in scenes})
+    if not hazards or not set(hazards) <= set(VARIED):
+        raise not_laid_out(folder, FACTS.title, "it holds HAZARD-SEED/truth.tif")
+    layer = VARIED[hazards[0]].layers["after"]
+    known = [name for name in TRUTHS[hazards[0]] if all(name in TRUTHS[hazard] for hazard in hazards)]
+    if not known or any(VARIED[hazard].layers["after"] != layer for hazard in hazards):
+        raise not_laid_out(folder, FACTS.title, f"{' and '.join(hazards)} have no bands or no truth in common")
+    if (truth := truth or known[0]) not in known:
         raise UnknownNameError("truth", truth, known)
     if image not in _IMAGES or not 32 <= size <= BLOCK_PX:
         raise UsageError(f"image is {image!r} and size {size}", repair=f"say after, before or both; 32 to {BLOCK_PX}")
-    layer, wanted = VARIED[hazard].layers["after"], _IMAGES[image]
+    wanted = _IMAGES[image]
     bands = tuple(b if len(wanted) == 1 or date == "after" else f"{date}.{b}" for date in wanted for b in layer.bands)
-    classes, codes = known[truth]
+    classes = TRUTHS[hazards[0]][truth][0]
     members = dict(_members(scenes, size, wanted))
     nodata = None if np.isnan(layer.nodata) else np.array(layer.nodata, layer.dtype)
 
     @lru_cache(_KEPT)
-    def scene(images: tuple[Path, ...], truth: Path) -> tuple[npt.NDArray[Any], U8]:
-        return np.concatenate([pixels.stored(p) for p in images]), codes(pixels.stored(truth))
+    def scene(images: tuple[Path, ...], path: Path) -> tuple[npt.NDArray[Any], U8]:
+        codes = TRUTHS[_hazard(path.parent.name)][truth][1]
+        return np.concatenate([pixels.stored(p) for p in images]), codes(pixels.stored(path))
 
     def load(member: Member) -> Chip:
-        images, known = scene(tuple(member.files[date] for date in wanted), member.files["truth"])
+        images, answer = scene(tuple(member.files[date] for date in wanted), member.files["truth"])
         part = images[(..., *member.place.slices)]
         found = part.astype(np.float32) if nodata is None else np.where(part == nodata, np.float32(np.nan), part)
-        domain = f"simulated-{hazard}"
-        return pixels.chip(
-            member, found, known[member.place.slices], bands=bands, unit=layer.unit, domain=domain, window=member.place
-        )
+        domain, own = f"simulated-{_hazard(member.event)}", answer[member.place.slices]
+        labels = {"target": _target(own, pixels.seen(found))} if truth == ARTIFICIAL else {"truth": own}
+        return pixels.chip(member, found, bands=bands, unit=layer.unit, domain=domain, window=member.place, **labels)
 
     return Dataset("simulated", folder, FACTS, bands, layer.unit, classes, members, load)
+
+
+def _hazard(scene: str) -> str:
+    return scene.rpartition("-")[0]
+
+
+def _target(built: U8, seen: npt.NDArray[np.bool_]) -> tuple[int] | None:
+    """The label of a chip; None where nothing was seen."""
+    return (int(built[seen].mean() > BUILT),) if seen.any() else None
 
 
 def _members(scenes: list[Path], size: int, dates: tuple[str, ...]) -> list[tuple[str, Member]]:

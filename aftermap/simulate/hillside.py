@@ -57,7 +57,7 @@ def block(seed: int, row: int, col: int, *, gsd_m: float, terrain: str, hills: H
     dug = _dug(ground, ter, painted, bare)
     light = 0.1 + 0.9 * sunlight(ground, dug, sky, suns["after"])
     green = bare * _left(ground, painted, hills)
-    scar = _mixed(flat, green, np.array(hills.earth, np.float32), _rubble(ground, painted))
+    scar = optical.mixed(flat, green, np.array(hills.earth, np.float32), _rubble(ground, painted))
     after = _shaded(ground, scar, bare, dug, use.cover, suns["after"], hills) * light
     return Made(before, after, bare > 0.5, ter.water, built & (bare < 0.5))
 
@@ -134,11 +134,11 @@ def _surface(ground: Ground, ter: Terrain, use: Land, hills: Hills) -> tuple[Mas
     colour = _terraces(ground, ter, colour, terraced, hills)
     gravel = _gravel(ground, ter, hills)
     stones = 1 + 0.12 * fractal(ground, "stones", 6 * ground.gsd_m + 2, 3, gain=0.9)
-    colour = _mixed(colour, gravel, np.array(hills.gravel_colour, np.float32), stones)
+    colour = optical.mixed(colour, gravel, np.array(hills.gravel_colour, np.float32), stones)
     for k, (half_m, spread_m, bright) in enumerate(hills.roads):
         cut, road = _road(ground, k, half_m, spread_m)
-        colour = _mixed(colour, cut * (slope > 8), np.array(hills.earth, np.float32), 0.85)
-        colour = _mixed(colour, road, np.array(hills.road_colour, np.float32), bright)
+        colour = optical.mixed(colour, cut * (slope > 8), np.array(hills.earth, np.float32), 0.85)
+        colour = optical.mixed(colour, road, np.array(hills.road_colour, np.float32), bright)
     colour[:, ter.water] = (optical.SPECTRA[Cover.WATER][RGB] * np.array(hills.water, np.float32))[:, None]
     return _hamlets(ground, use, slope, hills, colour), colour
 
@@ -209,7 +209,3 @@ def _shaded(
     leaves = leaf[:, None, None] * (0.75 + 0.07 * crown) * lit
     below = 1 - 0.45 * (cover == Cover.FOREST) * (1 - bare)  # the floor of a wood lies in shade
     return np.asarray(np.where(crown > 0.8, leaves, colour * below), np.float32)
-
-
-def _mixed(colour: Field, share: Field, other: npt.NDArray[np.float32], brightness: Field | float) -> Field:
-    return optical.mixed(colour, share, other, brightness)

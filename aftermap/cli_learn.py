@@ -172,9 +172,16 @@ def export(model: str, kind: str) -> None:
 @click.argument("model")
 @click.option("--to", multiple=True, type=_FILES, required=True, help="Unlabelled images, or folders of data sets.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the adapted model.")
-@click.option("--method", type=click.Choice(["bn"]), default="bn", show_default=True, help="bn: batch norm estimated anew.")
+@click.option(
+    "--method", type=click.Choice(["bn", "bidirectional"]), default="bn", show_default=True, help="As docs/adapt.md has it."
+)
 @click.option("--shots", default=50, show_default=True, help="Crops of 256 px to take, fewer where there are not so many.")
 @click.option("--mode", default="ema", show_default=True, help="ema, reset, prior or batch.")
+@click.option("--source", type=_FILES, help="Of bidirectional: the labelled data set that the model was trained on.")
+@click.option(
+    "--arms", default="forward", show_default=True, help="Of bidirectional: forward,backward,bdi; the last two need --source."
+)
+@click.option("--iterations", default=1000, show_default=True, help="Of bidirectional.")
 @click.option("--momentum", default=0.1, show_default=True, help="Of ema: how far each crop moves the statistics.")
 @click.option("--prior", default=16.0, show_default=True, help="Of prior: how many crops the training counts as.")
 @click.option("--seed", default=0, show_default=True, help="Of the order of crops.")
@@ -186,18 +193,24 @@ def export(model: str, kind: str) -> None:
 @_SET
 def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **given: Any) -> None:
     """Adapt a MODEL (name or folder) to unlabelled images; `aftermap map --model` then maps with it."""
+    from aftermap import readapt
     from aftermap.adapt.norm import Adaptation
     from aftermap.layer import Declared
-    from aftermap.readapt import readapt
     from aftermap.recipe import Data, setting
 
-    how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
-    card = readapt(
-        model, to, out, how, band_map=given["band_map"],
-        declared=Declared(bands=bands, sensor=given["sensor"], unit=given["unit"]),
-        data=Data(given["kind"], dict(map(setting, settings))),
-        made_by=shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to), f"--shots={how.shots}",
-                            f"--mode={how.mode}", f"--seed={how.seed}"]),
-    )  # fmt: skip
+    said = {f"--{k}": given[k] for k in ("method", "shots", "mode", "seed")}
+    where: dict[str, Any] = {
+        "band_map": given["band_map"], "declared": Declared(bands=bands, sensor=given["sensor"], unit=given["unit"]),
+        "data": Data(given["kind"], dict(map(setting, settings))),
+        "made_by": shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to),
+                               *(f"{k}={v}" for k, v in said.items())]),
+    }  # fmt: skip
+    if given["method"] == "bn":
+        how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
+        card = readapt.readapt(model, to, out, how, **where)
+    else:
+        arms = [name.strip() for name in given["arms"].split(",")]
+        own = {"arms": arms, "iterations": given["iterations"]}
+        card = readapt.reteach(model, to, out, given["shots"], own, source=given["source"], seed=given["seed"], **where)
     click.echo(f"model  {out}; {card.training_data.rpartition('; adapted without labels: ')[2]}")

@@ -153,6 +153,11 @@ def test_an_adapted_model_is_a_model(tmp_path: Path) -> None:
     again = Network.open(tmp_path / "adapted", precision="f32")(pixels[None], np.ones((1, 96, 96), bool))
     np.testing.assert_allclose(again, own, atol=2e-3)
     assert CliRunner().invoke(main, [str(w) for w in words]).exit_code == 2
+    words[words.index(tmp_path / "adapted")] = tmp_path / "taught"
+    words += ["--method", "bidirectional", "--arms", "forward", "--iterations", 2]
+    result = CliRunner().invoke(main, [str(w) for w in words])
+    assert result.exit_code == 0, result.output
+    assert "bidirectional, 2 iterations over 1 crops" in Card.read(tmp_path / "taught").training_data
 
 
 def test_a_recipe_on_targets_that_it_never_saw(tmp_path: Path) -> None:

@@ -45,11 +45,14 @@ def readapt(
 
 
 def reteach(
-    model: str, to: Sequence[Path], out: Path, shots: int, settings: Mapping[str, Any], *, source: Path | None = None, seed: int = 0,
-    band_map: str = "auto", declared: Declared | None = None, data: Data | None = None, made_by: str = "aftermap adapt",
+    model: str, to: Sequence[Path], out: Path, shots: int, settings: Mapping[str, Any], *, source: Path | None = None,
+    seed: int = 0, band_map: str = "auto", declared: Declared | None = None, data: Data | None = None, made_by: str = "aftermap adapt",
 ) -> Card:  # fmt: skip
-    """The same by bidirectional adaptation, which needs torch and the weights of the model; `source` is the labelled data set that
-    it was trained on, without which nothing is replayed. Raises also the errors of adapt.teach."""
+    """The same by bidirectional adaptation, which needs torch and the weights of the model.
+
+    `source` is the labelled data set that it was trained on, without which nothing is replayed. Raises also the errors of
+    adapt.teach.
+    """
     from aftermap.adapt.teach import teach
     from aftermap.model import save
 

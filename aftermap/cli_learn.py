@@ -200,17 +200,16 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
 
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
     said = {f"--{k}": given[k] for k in ("method", "shots", "mode", "seed")}
-    where: dict[str, Any] = {
-        "band_map": given["band_map"], "declared": Declared(bands=bands, sensor=given["sensor"], unit=given["unit"]),
-        "data": Data(given["kind"], dict(map(setting, settings))),
-        "made_by": shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to),
-                               *(f"{k}={v}" for k, v in said.items())]),
-    }  # fmt: skip
+    declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])
+    unlabelled = readapt.Unlabelled(to, given["band_map"], declared, Data(given["kind"], dict(map(setting, settings))))
+    made_by = shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to),
+                          *(f"{k}={v}" for k, v in said.items())])  # fmt: skip
     if given["method"] == "bn":
         how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
-        card = readapt.readapt(model, to, out, how, **where)
+        card = readapt.readapt(model, unlabelled, out, how, made_by=made_by)
     else:
-        arms = [name.strip() for name in given["arms"].split(",")]
-        own = {"arms": arms, "iterations": given["iterations"]}
-        card = readapt.reteach(model, to, out, given["shots"], own, source=given["source"], seed=given["seed"], **where)
+        own = {"arms": [name.strip() for name in given["arms"].split(",")], "iterations": given["iterations"]}
+        card = readapt.reteach(
+            model, unlabelled, out, given["shots"], own, source=given["source"], seed=given["seed"], made_by=made_by
+        )
     click.echo(f"model  {out}; {card.training_data.rpartition('; adapted without labels: ')[2]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,38 +29,53 @@ RULE = "even"
 """No threshold is looked for here; a network on a scene has to have some rule."""
 
 
-def readapt(
-    model: str, to: Sequence[Path], out: Path, how: Adaptation, *, band_map: str = "auto", declared: Declared | None = None,
-    data: Data | None = None, made_by: str = "aftermap adapt",
-) -> Card:  # fmt: skip
-    """Estimates batch norm of a model (name or folder) anew from images, each a file, or from data sets, each a folder.
+@dataclass(frozen=True)
+class Unlabelled:
+    """What a model is adapted to: images, each a file, and data sets, each a folder, whose labels are not read for anything."""
 
-    `declared` says of files what they do not, `data` of folders which data set they are. The labels of data sets are not read
-    for anything. Raises UsageError ("other-run", "no-chips"), InputRefusedError ("no-batch-norm", "band-missing").
+    to: Sequence[Path]
+    band_map: str = "auto"
+    declared: Declared = field(default_factory=Declared)
+    """What files do not say of themselves."""
+    data: Data = field(default_factory=Data)
+    """Which data set a folder is."""
+
+    def pictures(self, network: Network) -> list[Picture]:
+        """On the level of the network. Raises InputRefusedError ("band-missing", "model-input")."""
+        return [one for path in self.to for one in self._of(path, network)]
+
+    def _of(self, path: Path, network: Network) -> list[Picture]:
+        if path.is_dir():
+            target = Target(network.card.hazard, self.data, self.band_map)
+            return Images.of(target, path, network.card).pictures(network)
+        scene = open_scene({"after": [path]}, hazard=network.card.hazard, declared={"after": self.declared})
+        own = transfer.on(scene, network, RULE, self.band_map).levelled(scene)
+        return [picture_of(scene, own.inputs, lambda pixels: own.network.levelled(own.as_read(pixels)))]
+
+
+def readapt(model: str, unlabelled: Unlabelled, out: Path, how: Adaptation, *, made_by: str = "aftermap adapt") -> Card:
+    """Batch norm of a model (name or folder) estimated anew.
+
+    Raises UsageError ("other-run", "no-chips"), InputRefusedError ("no-batch-norm", "band-missing").
     """
     refuse_taken(out)
     network = Network.open(find(model), engine="openvino")
-    pictures = [one for path in to for one in _pictures(network, path, band_map, declared or Declared(), data or Data())]
-    found, _ = adapted(network, pictures, how)
+    found, _ = adapted(network, unlabelled.pictures(network), how)
     return keep(found, out, made_by)
 
 
 def reteach(
-    model: str, to: Sequence[Path], out: Path, shots: int, settings: Mapping[str, Any], *, source: Path | None = None,
-    seed: int = 0, band_map: str = "auto", declared: Declared | None = None, data: Data | None = None, made_by: str = "aftermap adapt",
+    model: str, unlabelled: Unlabelled, out: Path, shots: int, settings: Mapping[str, Any], *, source: Path | None = None,
+    seed: int = 0, made_by: str = "aftermap adapt",
 ) -> Card:  # fmt: skip
-    """The same by bidirectional adaptation, which needs torch and the weights of the model.
-
-    `source` is the labelled data set that it was trained on, without which nothing is replayed. Raises also the errors of
-    adapt.teach.
-    """
+    """Bidirectional adaptation of a model, which needs torch and its weights; `source` is the labelled data set that it was
+    trained on, without which nothing is replayed. Raises also the errors of adapt.teach."""
     from aftermap.adapt.teach import teach
     from aftermap.model import save
 
     refuse_taken(out)
     network = Network.open(find(model), engine="openvino")
-    pictures = [one for path in to for one in _pictures(network, path, band_map, declared or Declared(), data or Data())]
-    found, taken = teach(network.folder, pictures, shots, settings, _source(source, network.card), seed=seed)
+    found, taken = teach(network.folder, unlabelled.pictures(network), shots, settings, _source(source, network.card), seed=seed)
     stopped = f", stopped early: {found.stopped}" if found.stopped else ""
     words = f"bidirectional, {found.iterations} iterations over {len(taken)} crops{stopped}"
     return save(out, found.model, card_of(network.card, out.resolve().name, words, made_by))
@@ -74,12 +90,3 @@ def _source(folder: Path | None, card: Card) -> Source | None:
     inputs = [f"{one.layer}.{band}" for one in card.inputs for band in one.bands]
     normalise = "all" if card.normalise == "all" else "chip"
     return Source(survey(open_dataset(folder), inputs, normalise=normalise), REPLAYED)
-
-
-def _pictures(network: Network, path: Path, band_map: str, declared: Declared, data: Data) -> list[Picture]:
-    if path.is_dir():
-        target = Target(network.card.hazard, data, band_map)
-        return Images.of(target, path, network.card).pictures(network)
-    scene = open_scene({"after": [path]}, hazard=network.card.hazard, declared={"after": declared})
-    own = transfer.on(scene, network, RULE, band_map).levelled(scene)
-    return [picture_of(scene, own.inputs, lambda pixels: own.network.levelled(own.as_read(pixels)))]

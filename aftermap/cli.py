@@ -81,7 +81,12 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--baseline/--no-baseline", default=True, help="Run the methods without training beside a model.  [default: yes]")
 @click.option("--precision", default="auto", show_default=True, help="Of a model: f32, bf16, or what a trial here allows.")
 @click.option("--engine", default="auto", show_default=True, help="Of a model: openvino or onnxruntime.")
-@click.option("--adapt", type=click.IntRange(0), default=0, help="Crops of the scene to estimate a model's batch norm anew from.")
+@click.option(
+    "--adapt",
+    default="0",
+    callback=lambda *given: int(given[-1]) if given[-1].isdigit() else given[-1],
+    help="Crops of the scene to estimate a model's batch norm anew from; or auto: where that parts its scores better.",
+)
 @click.option("--adapt-mode", default="ema", show_default=True, help="Of --adapt: ema, reset, prior or batch.")
 @click.option("--cut", help="Map a hazard that --model never saw: percentile, otsu, kittler-illingworth or even.")
 @click.option("--band-map", default="auto", show_default=True, help="With --cut: rgb, s1, modis-grey, nir-red-green ...")

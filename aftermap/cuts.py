@@ -87,16 +87,26 @@ def even(counts: I64) -> Found:
     They are fitted by expectation maximisation from Otsu's threshold. Scores of one mode are parted one deviation above it.
     """
     counts, at = _narrowed(counts)
-    start = otsu(counts.astype(np.float64), at) if len(counts) > 1 else np.asarray(np.nan)
-    if np.isnan(start):
+    modes = _modes(counts, at)
+    if modes is None:
         return Found(None, "no threshold found: there is one score only")
-    modes = two_gaussians(counts.astype(np.float64), at, start, rounds=ROUNDS)
     if float(modes.ashman_d) > APART:
         return Found(_crossing(modes), f"two modes of the scores (Ashman's D {float(modes.ashman_d):.1f}) are equally dense")
     share = counts / counts.sum()
     mean = float(share @ at)
     deviation = float(np.sqrt(share @ (at - mean) ** 2))
     return Found(mean + SPREAD * deviation, f"one mode of the scores, parted {SPREAD:g} deviation above its mean")
+
+
+def ashman_d(counts: I64) -> float:
+    """How far apart the two modes of scores are, as `even` fits them: two above APART; 0 where there is one score only."""
+    modes = _modes(*_narrowed(counts))
+    return 0.0 if modes is None else float(modes.ashman_d)
+
+
+def _modes(counts: I64, at: F64) -> Modes | None:
+    start = otsu(counts.astype(np.float64), at) if len(counts) > 1 else np.asarray(np.nan)
+    return None if np.isnan(start) else two_gaussians(counts.astype(np.float64), at, start, rounds=ROUNDS)
 
 
 def _narrowed(counts: I64) -> tuple[I64, F64]:

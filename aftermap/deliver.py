@@ -80,8 +80,9 @@ class Options:
     """Of networks: "f32", "bf16", or what a trial on this machine allows."""
     engine: str = "auto"
     """Of networks: "openvino", "onnxruntime", or the first that is installed and has a graph to run."""
-    adapt: int = 0
-    """Unlabelled crops of the scene that batch norm of networks is estimated anew from; 0: it stays as it was trained."""
+    adapt: int | str = 0
+    """Unlabelled crops of the scene that batch norm of networks is estimated anew from; 0: it stays as it was trained; "auto":
+    it is tried, and kept where it parts the scores better (adapt/decide.py)."""
     adapt_mode: str = "ema"
     """Of adapt.norm.MODES."""
     cut: str | None = None
@@ -102,6 +103,8 @@ class Options:
             raise UnknownNameError("operating point", self.favour, FAVOURED)
         if self.favour is not None and self.threshold is not None:
             raise UsageError("--favour and --threshold both set the level", repair="give one of them")
+        if isinstance(self.adapt, str) and self.adapt != "auto":
+            raise UsageError(f"--adapt is {self.adapt!r}", repair="give a number of crops, or auto")
         if not 0 < self.level < 1:
             raise UsageError(f"the threshold {self.threshold:g} is not between 0 and 1", repair="0.5 is the methods' own")
         if self.profile is not None and self.profile not in PROFILES:
@@ -320,10 +323,12 @@ def _adapting(chosen: Chosen, options: Options) -> Chosen:
     """Its networks with the statistics of the scene at hand; what they were calibrated to be does not hold for these."""
     if not chosen.models:
         raise UsageError("--adapt is of networks, and none runs here", repair="give --model, or leave it out")
+    from aftermap.adapt.decide import SHOTS
     from aftermap.adapt.norm import Adaptation, AtHand  # with openvino, which most maps do without
 
-    how = Adaptation(options.adapt, options.adapt_mode)
-    networks: dict[str, Any] = {n: AtHand(m, how) for n, m in chosen.methods.items() if n in chosen.models}  # type: ignore[arg-type]
+    auto = options.adapt == "auto"
+    how = Adaptation(SHOTS if auto else int(options.adapt), options.adapt_mode)
+    networks: dict[str, Any] = {n: AtHand(m, how, auto) for n, m in chosen.methods.items() if n in chosen.models}  # type: ignore[arg-type]
     return replace(chosen, methods=chosen.methods | networks, calibrations=dict.fromkeys(chosen.models))
 
 

@@ -138,7 +138,12 @@ class Adapt:
     @property
     def label(self) -> str:
         """Of its results: bn-ema, bidirectional-forward-backward."""
-        return "-".join([self.method, *([self.mode] if self.method == "bn" else map(str, self.settings.get("arms", ["all"])))])
+        if self.method == "bn":
+            return f"bn-{self.mode}"
+        arms = [str(arm) for arm in self.settings.get("arms", ["default"])]
+        frozen = [] if self.settings.get("batch_norm", True) else ["frozen"]
+        literal = ["literal"] if self.settings.get("literal") else []
+        return "-".join([self.method, *(arms or ["replay"]), *frozen, *literal])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ pictures and the threshold, is settled in `prepare`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from scipy.special import expit, logit
 
 from aftermap.bandmaps import BYTE, PICTURE, BandMap, of_scene
 from aftermap.card import Card
-from aftermap.cuts import BINS, CUTS, counted
+from aftermap.cuts import BINS, CUTS, I64, counted
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.normalise import of_pictures
@@ -113,22 +112,26 @@ class Transferred:
 
     def with_cut(self, scene: Scene) -> Transferred:
         """With the threshold of the rule, and where it finds none with the network's own."""
-        found = CUTS[self.rule](sum(self._counts(scene), start=np.zeros(BINS, np.int64)))
+        found = CUTS[self.rule](counts_of(scene, replace(self, odds=0.0)))
         return replace(self, odds=found.value or 0.0, threshold_source=found.source)
-
-    def _counts(self, scene: Scene) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        for window in spread(scene.shape, SEEN_PX, MOST_SEEN):
-            side = [-(-length // self.multiple_of) * self.multiple_of for length in (window.height, window.width)]
-            pixels = np.full((sum(len(one.bands) for one in self.inputs), *side), np.nan, np.float32)
-            pixels[:, : window.height, : window.width] = np.concatenate([scene.read(one, window) for one in self.inputs])
-            valid = np.asarray(np.isfinite(pixels).all(axis=0))
-            if valid.any():
-                yield counted(self.network(self.as_read(pixels[None]), valid[None])[0, 0][valid])
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): 0.5 at the threshold."""
         scores = self.network(self.as_read(pixels), valid)[:, :1].astype(np.float64)
         return expit(logit(np.clip(scores, 1e-7, 1 - 1e-7)) - self.odds).astype(np.float32)
+
+
+def counts_of(scene: Scene, scorer: Scorer) -> I64:
+    """Scores of a scorer's first class by log odds (bin,), over squares spread evenly."""
+    counts = np.zeros(BINS, np.int64)
+    for window in spread(scene.shape, SEEN_PX, MOST_SEEN):
+        side = [-(-length // scorer.multiple_of) * scorer.multiple_of for length in (window.height, window.width)]
+        pixels = np.full((sum(len(one.bands) for one in scorer.inputs), *side), np.nan, np.float32)
+        pixels[:, : window.height, : window.width] = np.concatenate([scene.read(one, window) for one in scorer.inputs])
+        valid = np.asarray(np.isfinite(pixels).all(axis=0))
+        if valid.any():
+            counts += counted(scorer(pixels[None], valid[None])[0, 0][valid])
+    return counts
 
 
 def on(scene: Scene, network: Network, rule: str, band_map: str = "auto") -> Transferred:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import cuts
+from aftermap.adapt import decide
 from aftermap.metrics import Counts, Ranking
 from aftermap.stats import holm, signed_rank_over_images
 from aftermap.unseen import FACTS, RANKS, Counted
@@ -97,7 +98,24 @@ def gather(folder: Path) -> list[Runs]:
         if "classical" in said:
             classical[target] = Counted.read(facts.parent / said["classical"])
     runs = [Runs(*key, tuple(o[0] for o in own), tuple(o[1] for o in own), max(o[2] for o in own)) for key, own in found.items()]
+    of = {(r.recipe, r.target, r.variant): r for r in runs}
+    adapted = f"bn-ema-{decide.SHOTS}"
+    runs += [_auto(r, of[r.recipe, r.target, adapted]) for r in runs if r.variant == "source"
+             and (r.recipe, r.target, adapted) in of and of[r.recipe, r.target, adapted].seeds == r.seeds]  # fmt: skip
     return [*runs, *(Runs("without training", target, "classical", (0,), (one,)) for target, one in classical.items())]
+
+
+def _auto(source: Runs, adapted: Runs) -> Runs:
+    """What --adapt auto makes of a target, seed by seed: adapted where its own scores, without labels, say so."""
+    pairs = zip(source.each, adapted.each, strict=True)
+    each = [(b, True) if decide.parts_better(_unlabelled(a), _unlabelled(b))[0] else (a, False) for a, b in pairs]
+    crops = adapted.crops if any(taken for _, taken in each) else 0
+    return Runs(source.recipe, source.target, "auto", source.seeds, tuple(one for one, _ in each), crops)
+
+
+def _unlabelled(one: Counted) -> I64:
+    found: I64 = one.odds.sum(axis=(0, 1))
+    return found
 
 
 def lines(runs: Sequence[Runs]) -> list[Line]:

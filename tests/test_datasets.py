@@ -119,6 +119,10 @@ def test_xbd_labels_before_the_event_have_no_grade(tmp_path: Path) -> None:
     truth = open_dataset(made.folder, truth="building").read(made.chip).truth
     assert truth is not None
     assert truth.sum() == 24
+    alone = open_dataset(made.folder, truth="building", image="before")
+    assert alone.bands == ("red", "green", "blue")
+    both = open_dataset(made.folder, truth="building").read(made.chip)
+    np.testing.assert_array_equal(alone.read(made.chip).pixels, both.pixels[:3])
     after = made.folder / "train/labels/palu-tsunami_00000001_post_disaster.json"
     after.write_text(after.read_text().replace('"destroyed"', '"gone"'))
     with pytest.raises(InputRefusedError, match="gone"):

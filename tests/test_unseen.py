@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import aftermap as am
 from aftermap import bandmaps, cuts, experiment, unseen_table
 from aftermap.adapt.crops import Picture, crops
+from aftermap.adapt.decide import parts_better
 from aftermap.adapt.norm import Norms
 from aftermap.card import Card
 from aftermap.cli import main
@@ -71,6 +72,19 @@ def test_even_does_not_depend_on_how_rare_the_hazard_is(share: float, apart: flo
     assert found == pytest.approx(-1, abs=0.1)
 
 
+def test_adaptation_is_kept_where_it_parts_the_scores() -> None:
+    """Two modes further apart than before, and nothing less."""
+    at = cuts.centres()
+
+    def bells(apart: float) -> cuts.I64:
+        both = np.stack([np.exp(-((at - m) ** 2) / 2) for m in (-apart / 2, apart / 2)])
+        return np.asarray(np.rint(1e4 * both.sum(axis=0)), np.int64)
+
+    assert parts_better(bells(3), bells(6))[0]
+    assert not parts_better(bells(6), bells(3))[0]
+    assert not parts_better(bells(0.2), bells(0.5))[0], "further apart, but one mode"
+
+
 def test_cuts_where_there_is_nothing_to_cut() -> None:
     one = np.zeros(cuts.BINS, np.int64)
     one[4000] = 1000
@@ -117,12 +131,12 @@ def test_a_map_of_a_hazard_that_the_model_never_saw(tmp_path: Path) -> None:
     assert "ema over 1 crops" in ran["adapted"]
     assert found.made_by["methods"]["lead"] != "n"
     assert found.made_by["parameters"]["cut"] == ["even", "auto"]
-    own = am.map(
-        image,
-        out=tmp_path / "own",
-        hazard="fracture",
-        options=am.Options(model=model, cut="percentile", baseline=False, min_area_m2=0),
-    )
+    auto = am.map(image, out=tmp_path / "auto", hazard="flood", options=am.Options(model=model, cut="even", adapt="auto"))
+    assert "Ashman's D of the scores" in auto.made_by["methods"]["ran"]["n"]["adapted"]
+    with pytest.raises(UsageError, match="a number of crops, or auto"):
+        am.Options(adapt="always")
+    options = am.Options(model=model, cut="percentile", baseline=False, min_area_m2=0)
+    own = am.map(image, out=tmp_path / "own", hazard="fracture", options=options)
     extent = own.extent(Window(0, 0, 96, 96))
     assert 0.03 < (extent == 1).mean() < 0.07
     assert own.made_by["calibration"] == "uncalibrated"

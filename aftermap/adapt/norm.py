@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from aftermap import engine
 from aftermap.adapt.crops import SIDE_PX, Crop, Picture, crops, picture_of
+from aftermap.adapt.decide import parts_better
 from aftermap.batchnorm import MEANS, VARIANCES, Statistics, named, statistics_of
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
@@ -24,7 +25,7 @@ from aftermap.journal import digest
 from aftermap.scene import Scene
 from aftermap.scorer import Scorer
 from aftermap.since import Since
-from aftermap.transfer import Transferred
+from aftermap.transfer import Transferred, counts_of
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -129,6 +130,8 @@ class AtHand:
 
     network: Network | Since | Transferred
     how: Adaptation
+    auto: bool = False
+    """Adapted only where that parts the scores better (decide.py)."""
 
     @property
     def name(self) -> str:
@@ -141,12 +144,20 @@ class AtHand:
 
     def prepare(self, scene: Scene) -> Scorer:
         """The network, adapted. Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing")."""
-        given = self.network
+        given = self.network.levelled(scene) if isinstance(self.network, Transferred) else self.network.prepare(scene)
+        found: Any = self._adapted(given, scene)
+        if self.auto:
+            better, words = parts_better(counts_of(scene, given), counts_of(scene, found))
+            found = replace(found, adapted=f"{found.adapted}; {words}") if better else replace(given, adapted=words)  # type: ignore[type-var]
+        prepared: Scorer = found.with_cut(scene) if isinstance(found, Transferred) else found
+        return prepared
+
+    def _adapted(self, given: Scorer, scene: Scene) -> Network | Since | Transferred:
+        """What was prepared, with statistics of the scene."""
         if isinstance(given, Transferred):
-            given = given.levelled(scene)
             network, _ = adapted(given.network, [picture_of(scene, given.inputs, given.as_read)], self.how)
-            return replace(given, network=network, adapted=network.adapted).with_cut(scene)
-        inner = (given.network if isinstance(given, Since) else given).prepare(scene)
+            return replace(given, network=network, adapted=network.adapted)
+        inner = given.network if isinstance(given, Since) else given
         assert isinstance(inner, Network)
         network, _ = adapted(inner, [picture_of(scene, inner.inputs, lambda pixels: pixels)], self.how)
         return replace(given, network=network, adapted=network.adapted) if isinstance(given, Since) else network

@@ -44,13 +44,15 @@ RGB = ("red", "green", "blue")
 _BANDS = (*(f"before.{b}" for b in RGB), *RGB)
 
 
-def _open(folder: Path, *, truth: str = "damage", unclassified: str = "unknown") -> Dataset:
-    """`truth` is "damage" (polygons after the event) or "building" (before); `unclassified` a key of UNCLASSIFIED."""
-    if truth not in ("damage", "building") or unclassified not in UNCLASSIFIED:
+def _open(folder: Path, *, truth: str = "damage", unclassified: str = "unknown", image: str = "both") -> Dataset:
+    """`truth` is "damage" (polygons after the event) or "building" (before); `unclassified` a key of UNCLASSIFIED; `image` "both"
+    or "before", whose bands then stand for those of after."""
+    if truth not in ("damage", "building") or unclassified not in UNCLASSIFIED or image not in ("both", "before"):
         raise UsageError(
-            f"truth is {truth!r}, unclassified {unclassified!r}",
-            repair=f"truth: damage or building; unclassified: {', '.join(UNCLASSIFIED)}",
+            f"truth is {truth!r}, unclassified {unclassified!r}, image {image!r}",
+            repair=f"truth: damage or building; unclassified: {', '.join(UNCLASSIFIED)}; image: both or before",
         )
+    dates, bands = (("before", "after"), _BANDS) if image == "both" else (("before",), _BANDS[len(_BANDS) // 2 :])
     members, absent = {}, []
     for split in (s for s in SPLITS if (folder / s / "images").is_dir() and (folder / s / "labels").is_dir()):
         for after in sorted((folder / split / "images").glob("*_post_disaster.*")):
@@ -67,12 +69,12 @@ def _open(folder: Path, *, truth: str = "damage", unclassified: str = "unknown")
         raise not_laid_out(folder, FACTS.title, "it holds train/images, train/labels and the like")
 
     def load(member: Member) -> Chip:
-        found = np.concatenate([pixels.image(member.files[k], (1, 2, 3)) for k in ("before", "after")])
+        found = np.concatenate([pixels.image(member.files[k], (1, 2, 3)) for k in dates])
         burnt = _burn(member.files["labels"], found.shape[1:], truth, UNCLASSIFIED[unclassified])
-        return pixels.chip(member, found, burnt, bands=_BANDS, unit="digital_number", domain="maxar-rgb")
+        return pixels.chip(member, found, burnt, bands=bands, unit="digital_number", domain="maxar-rgb")
 
     classes = ("background", *GRADES) if truth == "damage" else ("background", "building")
-    return Dataset("xbd", folder, FACTS, _BANDS, "digital_number", classes, members, load, tuple(absent))
+    return Dataset("xbd", folder, FACTS, bands, "digital_number", classes, members, load, tuple(absent))
 
 
 def _burn(path: Path, shape: Any, truth: str, unclassified: int) -> U8:

@@ -40,6 +40,8 @@ class Runs:
     each: tuple[Counted, ...] = field(repr=False)
     crops: int = 0
     """That it was adapted to, which may be fewer than it asked for."""
+    taken: tuple[frozenset[str], ...] = ()
+    """For each seed the images that those crops are of."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Line:
     gain_ap_low: float | None
     gain_ap_high: float | None
     """95 % over images."""
+    gain_ap_rest: float | None
+    """On the images that it was not adapted to."""
     gain_ba: float | None
     p: float | None
     """That it is no better than the worse of noise and the untrained network, over images."""
@@ -86,18 +90,22 @@ class Line:
 
 def gather(folder: Path) -> list[Runs]:
     """Every variant below a folder of aftermap run, seeds together; empty where nothing was tried on a target."""
-    found: dict[tuple[str, str, str], list[tuple[int, Counted, int]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[int, Counted, int, frozenset[str]]]] = {}
     classical: dict[str, Counted] = {}
     for facts in sorted(folder.rglob(f"*/unseen/*/{FACTS}")):
         said = json.loads(facts.read_text(encoding="utf-8"))
         recipe, _, rest = facts.parents[2].name.rpartition("-seed")
         target, seed = facts.parent.name, int(rest.partition("-")[0])
         for variant, about in said["variants"].items():
-            one = (seed, Counted.read(facts.parent / f"{variant}.npz"), int(about["crops"]))
+            counted = Counted.read(facts.parent / f"{variant}.npz")
+            one = (seed, counted, int(about["crops"]), frozenset(about["pictures"]))
             found.setdefault((recipe, target, variant), []).append(one)
         if "classical" in said:
             classical[target] = Counted.read(facts.parent / said["classical"])
-    runs = [Runs(*key, tuple(o[0] for o in own), tuple(o[1] for o in own), max(o[2] for o in own)) for key, own in found.items()]
+    runs = [
+        Runs(*key, tuple(o[0] for o in own), tuple(o[1] for o in own), max(o[2] for o in own), tuple(o[3] for o in own))
+        for key, own in found.items()
+    ]
     of = {(r.recipe, r.target, r.variant): r for r in runs}
     adapted = f"bn-ema-{decide.SHOTS}"
     runs += [_auto(r, of[r.recipe, r.target, adapted]) for r in runs if r.variant == "source"
@@ -133,7 +141,9 @@ def _line(run: Runs, source: Runs | None, untrained: Runs | None) -> dict[str, A
     counted = run.each[0]
     positive = counted.odds.sum(axis=2)  # (image, 2)
     found: dict[str, Any] = {k: _mean([one[k] for one in every]) for k in every[0]}
-    gains = _gain(run, source) if source is not None and run.variant not in LIKE_NETWORK else (None, None, None)
+    gains: tuple[float | None, ...] = (None, None, None, None)
+    if source is not None and run.variant not in LIKE_NETWORK:
+        gains = (*_gain(run, source), _gain_of_the_rest(run, source))
     p = None if untrained is None or run.variant == "untrained" else _p(run, untrained)
     before = _mean([_scores(one)["ba"] for one in source.each]) if source is not None else None
     return {
@@ -141,6 +151,7 @@ def _line(run: Runs, source: Runs | None, untrained: Runs | None) -> dict[str, A
         "crops": run.crops, "prevalence": float(positive[:, 1].sum() / positive.sum()), **found,
         "ba_std": _std([one["ba"] for one in every]), "ap_std": _std([one["ap"] for one in every]),
         "ceiling": ceiling(counted), "gain_ap": gains[0], "gain_ap_low": gains[1], "gain_ap_high": gains[2],
+        "gain_ap_rest": gains[3],
         "gain_ba": None if gains[0] is None or before is None or found["ba"] is None else found["ba"] - before,
         "p": p, "p_holm": None, "starred": p is not None and p <= 0.01,
     }  # fmt: skip
@@ -217,6 +228,17 @@ def _gain(run: Runs, source: Runs) -> tuple[float | None, float | None, float | 
     return value, float(low), float(high)
 
 
+def _gain_of_the_rest(run: Runs, source: Runs) -> float | None:
+    """The same on images that gave no crop; None where all did, or where nothing is known of them."""
+    gains = []
+    for seed, counted, taken in zip(run.seeds, run.each, run.taken, strict=False):
+        rest, before = [name not in taken for name in counted.names], source.each[source.seeds.index(seed)]
+        now, was = ap(counted.odds[rest].sum(axis=0)), ap(before.odds[rest].sum(axis=0))
+        if now is not None and was is not None:
+            gains.append(now - was)
+    return float(np.mean(gains)) if gains else None
+
+
 def ap(pixels: I64) -> float | None:
     """Average precision of pixels (2, bin)."""
     return Ranking(pixels).average_precision
@@ -246,7 +268,7 @@ def _std(values: Sequence[float | None]) -> float | None:
 COLUMNS: Mapping[str, str] = {
     "variant": "", "seeds": "seeds", "crops": "crops", "ba": "BA at 95 %", "ceiling": "ceiling", "ba_best": "best percentile",
     "ba_even": "BA even", "ba_otsu": "BA Otsu", "ba_half": "BA at 0.5", "f1_even": "F1 even", "auc": "AUC", "ap": "AP",
-    "gain_ap": "gain of AP (95 % over images)", "p_holm": "p (Holm)",
+    "gain_ap": "gain of AP (95 % over images)", "gain_ap_rest": "of other images", "p_holm": "p (Holm)",
 }  # fmt: skip
 
 
@@ -283,5 +305,7 @@ def _cell(one: Line, name: str) -> str:
         return f"{value:+.3f} ({one.gain_ap_low:+.3f} to {one.gain_ap_high:+.3f})"
     if name == "p_holm":
         return f"{value:.2g}{' *' if one.starred else ''}"
+    if name == "gain_ap_rest":
+        return f"{value:+.3f}"
     spread = {"ba": one.ba_std, "ap": one.ap_std}.get(name)
     return f"{value:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")

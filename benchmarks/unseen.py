@@ -45,6 +45,7 @@ HEAD = """# Networks on hazards that they never saw
   thresholding costs.
 - **BA even**, **BA Otsu**: thresholds without labels, one for all images of a target (`aftermap map --cut`).
 - **gain of AP**: over the same network as it was trained, mean over seeds, 95 % when other images are drawn.
+  *Of other images*: the same on images that gave no crop.
 - **p (Holm)**: that the balanced accuracy per image is no better than noise or than the network before training, the
   larger of both, corrected over all lines; a star where it is at most 0.01 uncorrected, as in the paper.
 - *without training*: what `aftermap map` takes without a network. *untrained*: first weights, batch norm as it begins.

@@ -84,6 +84,8 @@ class Images:
     band_map: BandMap | None
     """None: as they are."""
     hazard: str
+    settings: Mapping[str, Any]
+    """How the data set was opened."""
 
     @classmethod
     def of(cls, target: Target, folder: Path, card: Card) -> Images:
@@ -96,12 +98,13 @@ class Images:
             what = f"the model {card.name} reads {card.reads}, and the target has {', '.join(dataset.bands)} in {dataset.unit}"
             raise InputRefusedError(what, repair="take a model of pictures of three bands", code="model-input")
         band_map = None if fits else bandmaps.of_bands(dataset.bands, str(dataset.unit), target.band_map)
-        return cls(dataset, tuple(_some(dataset, target.most)), band_map, target.hazard)
+        return cls(dataset, tuple(_some(dataset, target.most)), band_map, target.hazard, target.data.settings)
 
     @property
     def sha256(self) -> str:
         """Of what is scored, but for pixels."""
-        return digest([self.dataset.name, self.names, self.band_map.name if self.band_map else ""])
+        how = self.band_map.name if self.band_map else ""
+        return digest([self.dataset.name, dict(self.settings), self.hazard, self.names, how])
 
     def pixels(self, chip: Chip, bands: Sequence[str]) -> F32:
         """(band, y, x) as a network of those bands reads them, NaN where not valid."""
@@ -189,9 +192,8 @@ def _levelled(network: Network, pixels: F32) -> F32:
     bands = tuple(_bands(network))
     unit = tuple(one.unit for one in network.inputs for _ in one.bands)
     own = fit([Chip(pixels, valid, None, bands, unit, "")])
-    return Normaliser(bands, unit, network.card.mean, network.card.std).invert(own.apply(pixels)) + np.where(
-        valid, np.float32(0), np.float32(np.nan)
-    )
+    reference = Normaliser(bands, unit, network.card.mean, network.card.std)
+    return np.where(valid, reference.invert(own.apply(pixels)), np.float32(np.nan))
 
 
 def _scores(network: Network, pixels: F32) -> F32:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from aftermap import cuts
 from aftermap.adapt import decide
+from aftermap.experiment import ROW
 from aftermap.metrics import Counts, Ranking
 from aftermap.stats import holm, signed_rank_over_images
 from aftermap.unseen import FACTS, RANKS, Counted
@@ -94,8 +95,8 @@ def gather(folder: Path) -> list[Runs]:
     classical: dict[str, Counted] = {}
     for facts in sorted(folder.rglob(f"*/unseen/*/{FACTS}")):
         said = json.loads(facts.read_text(encoding="utf-8"))
-        recipe, _, rest = facts.parents[2].name.rpartition("-seed")
-        target, seed = facts.parent.name, int(rest.partition("-")[0])
+        recipe, seed = _recipe(facts.parents[2])
+        target = facts.parent.name
         for variant, about in said["variants"].items():
             counted = Counted.read(facts.parent / f"{variant}.npz")
             one = (seed, counted, int(about["crops"]), frozenset(about["pictures"]))
@@ -111,6 +112,15 @@ def gather(folder: Path) -> list[Runs]:
     runs += [_auto(r, of[r.recipe, r.target, adapted]) for r in runs if r.variant == "source"
              and (r.recipe, r.target, adapted) in of and of[r.recipe, r.target, adapted].seeds == r.seeds]  # fmt: skip
     return [*runs, *(Runs("without training", target, "classical", (0,), (one,)) for target, one in classical.items())]
+
+
+def _recipe(folder: Path) -> tuple[str, int]:
+    """The recipe of a run's folder, NAME-seedN-HASH, and its seed; with what was said in place of the page."""
+    name, _, rest = folder.name.rpartition("-seed")
+    row = folder / ROW
+    said = json.loads(row.read_text(encoding="utf-8"))["made_by"] if row.is_file() else ""
+    own = [part.split()[0] for part in said.split("--set ")[1:]]
+    return " ".join([name, *own]), int(rest.partition("-")[0])
 
 
 def _auto(source: Runs, adapted: Runs) -> Runs:

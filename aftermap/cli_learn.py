@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from aftermap.errors import UsageError
+from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS
 from aftermap.progress import Progress
 
@@ -168,7 +169,7 @@ def export(model: str, kind: str) -> None:
     click.echo(f"graph  {folder}, as {kind}; its card has the checksum")
 
 
-@click.command()
+@click.command(cls=ManyFiles)
 @click.argument("model")
 @click.option("--to", multiple=True, type=_FILES, required=True, help="Unlabelled images, or folders of data sets.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the adapted model.")

@@ -86,6 +86,8 @@ def even(counts: I64) -> Found:
 
     They are fitted by expectation maximisation from Otsu's threshold. Scores of one mode are parted one deviation above it.
     """
+    if not counts.any():
+        return Found(None, "no threshold found: nothing was observed")
     counts, at = _narrowed(counts)
     modes = _modes(counts, at)
     if modes is None:
@@ -95,12 +97,14 @@ def even(counts: I64) -> Found:
     share = counts / counts.sum()
     mean = float(share @ at)
     deviation = float(np.sqrt(share @ (at - mean) ** 2))
-    return Found(mean + SPREAD * deviation, f"one mode of the scores, parted {SPREAD:g} deviation above its mean")
+    return Found(
+        mean + SPREAD * deviation, f"no threshold found: the scores have one mode, parted {SPREAD:g} deviation above its mean"
+    )
 
 
 def ashman_d(counts: I64) -> float:
     """How far apart the two modes of scores are, as `even` fits them: two above APART; 0 where there is one score only."""
-    modes = _modes(*_narrowed(counts))
+    modes = _modes(*_narrowed(counts)) if counts.any() else None
     return 0.0 if modes is None else float(modes.ashman_d)
 
 

@@ -103,6 +103,8 @@ class Options:
             raise UnknownNameError("operating point", self.favour, FAVOURED)
         if self.favour is not None and self.threshold is not None:
             raise UsageError("--favour and --threshold both set the level", repair="give one of them")
+        if self.band_map != "auto" and not self.cut:
+            raise UsageError("--band-map goes with --cut", repair="give --cut too, or leave it out")
         if isinstance(self.adapt, str) and self.adapt != "auto":
             raise UsageError(f"--adapt is {self.adapt!r}", repair="give a number of crops, or auto")
         if not 0 < self.level < 1:
@@ -262,7 +264,7 @@ class _Job:
             found = self.scene.hazard
         cautions = [
             f"{name}: {w}" for name in made.combined for k, w in _numbers(scorers[name]).items()
-            if k.endswith("source") and "no threshold found" in str(w)
+            if (k.endswith("source") and "no threshold found" in str(w)) or (k == "adapted" and str(w).startswith("not adapted"))
         ]  # fmt: skip
         repair = "look at likelihood.tif before trusting the extent, or map with another method"
         assumed = [check.Finding("threshold-assumed", "warn", c, self.scene.name, repair).facts() for c in cautions]

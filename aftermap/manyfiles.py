@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth"}
+_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth", "--to"}
 
 
 class ManyFiles(click.Command):

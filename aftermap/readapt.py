@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from aftermap import transfer
 from aftermap.adapt.crops import Picture, picture_of
-from aftermap.adapt.keep import card_of, keep, refuse_taken
+from aftermap.adapt.keep import card_of, fresh, keep
 from aftermap.adapt.norm import Adaptation, adapted
 from aftermap.card import Card, find
 from aftermap.datasets.dataset import open_dataset
 from aftermap.engine import Network
+from aftermap.experiment import refuse_without_extra
 from aftermap.layer import Declared
 from aftermap.recipe import Data, Target
 from aftermap.samples import survey
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
 REPLAYED = {"dice": 1.0, "focal": 10.0}
 """Losses on the source."""
+IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 RULE = "even"
 """No threshold is looked for here; a network on a scene has to have some rule."""
 
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """What a model is adapted to: images, each a file, and data sets, each a folder, whose labels are not read for anything."""
+    """What a model is adapted to: images, folders of images, and data sets, whose labels are not read for anything."""
 
     to: Sequence[Path]
     band_map: str = "auto"
@@ -45,6 +47,9 @@ class Unlabelled:
         return [one for path in self.to for one in self._of(path, network)]
 
     def _of(self, path: Path, network: Network) -> list[Picture]:
+        images = sorted(p for p in path.glob("*") if p.suffix.lower() in IMAGES) if path.is_dir() else []
+        if images and not self.data.kind:
+            return [one for image in images for one in self._of(image, network)]
         if path.is_dir():
             target = Target(network.card.hazard, self.data, self.band_map)
             return Images.of(target, path, network.card).pictures(network)
@@ -58,10 +63,10 @@ def readapt(model: str, unlabelled: Unlabelled, out: Path, how: Adaptation, *, m
 
     Raises UsageError ("other-run", "no-chips"), InputRefusedError ("no-batch-norm", "band-missing").
     """
-    refuse_taken(out)
     network = Network.open(find(model), engine="openvino")
-    found, _ = adapted(network, unlabelled.pictures(network), how)
-    return keep(found, out, made_by)
+    with fresh(out):
+        found, _ = adapted(network, unlabelled.pictures(network), how)
+        return keep(found, out, made_by)
 
 
 def reteach(
@@ -69,16 +74,19 @@ def reteach(
     seed: int = 0, made_by: str = "aftermap adapt",
 ) -> Card:  # fmt: skip
     """Bidirectional adaptation of a model, which needs torch and its weights; `source` is the labelled data set that it was
-    trained on, without which nothing is replayed. Raises also the errors of adapt.teach."""
+    trained on, without which nothing is replayed. Raises also UsageError ("extra-missing") and the errors of
+    adapt.teach."""
+    refuse_without_extra()
     from aftermap.adapt.teach import teach
     from aftermap.model import save
 
-    refuse_taken(out)
     network = Network.open(find(model), engine="openvino")
-    found, taken = teach(network.folder, unlabelled.pictures(network), shots, settings, _source(source, network.card), seed=seed)
-    stopped = f", stopped early: {found.stopped}" if found.stopped else ""
-    words = f"bidirectional, {found.iterations} iterations over {len(taken)} crops{stopped}"
-    return save(out, found.model, card_of(network.card, out.resolve().name, words, made_by))
+    with fresh(out):
+        pictures = unlabelled.pictures(network)
+        found, taken = teach(network.folder, pictures, shots, settings, _source(source, network.card), seed=seed)
+        stopped = f", stopped early: {found.stopped}" if found.stopped else ""
+        words = f"bidirectional, {found.iterations} iterations over {len(taken)} crops{stopped}"
+        return save(out, found.model, card_of(network.card, out.resolve().name, words, made_by))
 
 
 def _source(folder: Path | None, card: Card) -> Source | None:

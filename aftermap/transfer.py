@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from aftermap.calibration import Calibration
     from aftermap.scene import Scene
 
-WHY = "it was not made for this: its bands are mapped and its threshold is set without labels"
+SHOWS = {"flood": "water", "landslide": "bare soil"}
+"""What one image shows of a hazard at best."""
 SEEN_PX, MOST_SEEN = 512, 64
 """Squares that the threshold is taken from, evenly spread where a scene has more."""
 
@@ -59,7 +60,10 @@ class Transferred:
     @property
     def card(self) -> Card:
         """The network's, without leave to lead."""
-        return replace(self.network.card, leads=False, why=WHY)
+        mapped = f"its bands are mapped by {self.band_map}, " if self.maps else ""
+        other = f"it was made for {self.made_for}, not {self.hazard}, " if self.made_for != self.hazard else ""
+        why = f"{other}{mapped}it sees the image after the event alone, and its threshold is set without labels"
+        return replace(self.network.card, leads=False, why=why)
 
     @property
     def inputs(self) -> tuple[LayerBands, ...]:
@@ -68,8 +72,8 @@ class Transferred:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The hazard that is looked for."""
-        return (self.hazard,)
+        """What one image shows of the hazard that is looked for."""
+        return (SHOWS.get(self.hazard, self.hazard),)
 
     @property
     def halo_px(self) -> int:

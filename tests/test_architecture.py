@@ -32,7 +32,7 @@ FLOORS = (
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "recipe", "classed", "learn", "unseen", "readapt", "experiment", "results", "unseen_table", "cli_data", "cli_learn",
+        "recipe", "classed", "learn", "unseen", "experiment", "readapt", "results", "unseen_table", "cli_data", "cli_learn",
         "cli", "__main__",
     ),
 )  # fmt: skip

@@ -122,6 +122,8 @@ def test_a_map_of_a_hazard_that_the_model_never_saw(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--cut even") as caught:
         am.map(image, out=tmp_path / "no", hazard="fracture", options=am.Options(model=model, baseline=False))
     assert caught.value.code == "model-hazard"
+    with pytest.raises(UsageError, match="goes with --cut"):
+        am.Options(band_map="s1")
     with pytest.raises(UsageError, match="give --model"):
         am.map(image, out=tmp_path / "no", hazard="flood", options=am.Options(cut="even"))
     found = am.map(image, out=tmp_path / "map", hazard="flood", options=am.Options(model=model, cut="even", adapt=1))
@@ -130,6 +132,12 @@ def test_a_map_of_a_hazard_that_the_model_never_saw(tmp_path: Path) -> None:
     assert "no threshold found" not in ran["threshold_source"]
     assert "ema over 1 crops" in ran["adapted"]
     assert found.made_by["methods"]["lead"] != "n"
+    blank = write(tmp_path / "b.tif", np.full_like(after, np.nan), grid((96, 96)), ("VV", "VH"), unit="dB", nodata=float("nan"))
+    nothing = am.map(
+        blank, out=tmp_path / "blank", hazard="flood", options=am.Options(model=model, cut="even", adapt=5, baseline=False)
+    )
+    assert nothing.answer == "not analysed"
+    assert "no crop of 256 px is half observed" in str(nothing.made_by["warnings"])
     assert found.made_by["parameters"]["cut"] == ["even", "auto"]
     auto = am.map(image, out=tmp_path / "auto", hazard="flood", options=am.Options(model=model, cut="even", adapt="auto"))
     assert "Ashman's D of the scores" in auto.made_by["methods"]["ran"]["n"]["adapted"]

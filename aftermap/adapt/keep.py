@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,15 +23,14 @@ def card_of(source: Card, name: str, words: str, made_by: str) -> Card:
     """The card of a network after adaptation: what was fitted to the source, or measured of it, does not hold any more."""
     return replace(
         source, name=name, training_data=f"{source.training_data}; adapted without labels: {words}", made_by=made_by, sha256={},
+        licence=f"of the model: {source.licence}; of the images that it was adapted to: theirs, not recorded",
         calibration=None, scores=(), leads=False, why=WHY,
     )  # fmt: skip
 
 
 def keep(network: Network, out: Path, made_by: str) -> Card:
-    """Writes a network whose batch norm was estimated anew, the card last. Raises UsageError ("other-run")."""
+    """Writes a network whose batch norm was estimated anew into a folder, the card last."""
     assert network.statistics is not None
-    refuse_taken(out)
-    out.mkdir(parents=True, exist_ok=True)
     library = engine.openvino()
     graph = library.Core().read_model(engine.graph_of(network.folder, "openvino"))
     restate(library, graph, network.statistics)
@@ -42,10 +43,22 @@ def keep(network: Network, out: Path, made_by: str) -> Card:
     return card
 
 
-def refuse_taken(out: Path) -> None:
-    """Raises UsageError where a folder holds a model."""
-    if (out / FILE).exists():
-        raise UsageError(f"{out} already holds a model", repair="choose another -o", code="other-run")
+@contextmanager
+def fresh(out: Path) -> Iterator[None]:
+    """A folder for a model, which goes again where nothing comes of it. Raises UsageError ("other-run", "unwritable")."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = next(out.iterdir(), None)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error}", repair="choose another -o", code="unwritable") from error
+    if held is not None:
+        what = "a model" if (out / FILE).exists() else held.name
+        raise UsageError(f"{out} already holds {what}", repair="choose another -o", code="other-run")
+    try:
+        yield
+    finally:
+        if next(out.iterdir(), None) is None:
+            out.rmdir()
 
 
 def _weights(source: Path, statistics: Statistics, out: Path) -> Path:

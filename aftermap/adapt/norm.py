@@ -33,6 +33,10 @@ F64 = npt.NDArray[np.float64]
 MODES = ("ema", "reset", "prior", "batch")
 
 
+NOT_ADAPTED = "not adapted"
+"""Begins what is said of a network that a scene has no crop for, which is a warning of the map."""
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """How statistics are estimated anew."""
@@ -108,7 +112,11 @@ def estimate(norms: Norms, crops: Iterable[F32], how: Adaptation) -> Statistics:
     source, count = norms.statistics, 0
     means, variances = source.means.astype(np.float64), source.variances.astype(np.float64)
     if how.mode == "batch":
-        crops = [np.stack(every)] if (every := list(crops)) else []
+        every = list(crops)
+        if len({one.shape for one in every}) > 1:
+            what = "the crops of one batch differ in size, for some images are smaller than a crop"
+            raise InputRefusedError(what, repair="take another mode, or images of one size", code="chip-sizes")
+        crops = [np.stack(every)] if every else []
     for crop in crops:
         count, one = count + 1, norms.of_batch(crop.reshape(-1, *crop.shape[-3:]))
         if how.mode == "batch":
@@ -145,8 +153,13 @@ class AtHand:
     def prepare(self, scene: Scene) -> Scorer:
         """The network, adapted. Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing")."""
         given = self.network.levelled(scene) if isinstance(self.network, Transferred) else self.network.prepare(scene)
-        found: Any = self._adapted(given, scene)
-        if self.auto:
+        try:
+            found: Any = self._adapted(given, scene)
+        except UsageError as error:
+            if error.code != "no-chips":
+                raise
+            found = replace(given, adapted=f"{NOT_ADAPTED}: no crop of {SIDE_PX} px is half observed")  # type: ignore[type-var]
+        if self.auto and NOT_ADAPTED not in found.adapted:
             better, words = parts_better(counts_of(scene, given), counts_of(scene, found))
             found = replace(found, adapted=f"{found.adapted}; {words}") if better else replace(given, adapted=words)  # type: ignore[type-var]
         prepared: Scorer = found.with_cut(scene) if isinstance(found, Transferred) else found

@@ -85,7 +85,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
     "--adapt",
     default="0",
     callback=lambda *given: int(given[-1]) if given[-1].isdigit() else given[-1],
-    help="Crops of the scene to estimate a model's batch norm anew from; or auto: where that parts its scores better.",
+    help="Crops of the scene to estimate a model's batch norm anew from; or auto.",
 )
 @click.option("--adapt-mode", default="ema", show_default=True, help="Of --adapt: ema, reset, prior or batch.")
 @click.option("--cut", help="Map a hazard that --model never saw: percentile, otsu, kittler-illingworth or even.")

@@ -102,12 +102,6 @@ def even(counts: I64) -> Found:
     )
 
 
-def ashman_d(counts: I64) -> float:
-    """How far apart the two modes of scores are, as `even` fits them: two above APART; 0 where there is one score only."""
-    modes = _modes(*_narrowed(counts)) if counts.any() else None
-    return 0.0 if modes is None else float(modes.ashman_d)
-
-
 def _modes(counts: I64, at: F64) -> Modes | None:
     start = otsu(counts.astype(np.float64), at) if len(counts) > 1 else np.asarray(np.nan)
     return None if np.isnan(start) else two_gaussians(counts.astype(np.float64), at, start, rounds=ROUNDS)

@@ -82,7 +82,7 @@ class Options:
     """Of networks: "openvino", "onnxruntime", or the first that is installed and has a graph to run."""
     adapt: int | str = 0
     """Unlabelled crops of the scene that batch norm of networks is estimated anew from; 0: it stays as it was trained; "auto":
-    it is tried, and kept where it parts the scores better (adapt/decide.py)."""
+    ten, where the scene is of another kind of sensor (adapt/decide.py)."""
     adapt_mode: str = "ema"
     """Of adapt.norm.MODES."""
     cut: str | None = None

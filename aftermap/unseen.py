@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import bandmaps, cuts
-from aftermap.adapt.crops import Crop, Picture
+from aftermap.adapt.crops import Crop, Picture, crops
+from aftermap.adapt.decide import SHOTS, depends
 from aftermap.adapt.norm import Adaptation, adapted
 from aftermap.ahead import ahead
 from aftermap.bandmaps import BandMap
@@ -252,6 +253,7 @@ def run(
     if not (beside / CLASSICAL).is_file():
         beside.mkdir(parents=True, exist_ok=True)
         without_training(images).write(beside / CLASSICAL)
+    known.facts["auto"] = depends([c.pixels for c in crops(images.pictures(network), SHOTS, seed)])[0]
     return known.rows(beside)
 
 

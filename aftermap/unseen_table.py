@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import cuts
-from aftermap.adapt import decide
+from aftermap.adapt.decide import SHOTS
 from aftermap.experiment import ROW
 from aftermap.metrics import Counts, Ranking
 from aftermap.stats import holm, signed_rank_over_images
@@ -93,6 +93,7 @@ def gather(folder: Path) -> list[Runs]:
     """Every variant below a folder of aftermap run, seeds together; empty where nothing was tried on a target."""
     found: dict[tuple[str, str, str], list[tuple[int, Counted, int, frozenset[str]]]] = {}
     classical: dict[str, Counted] = {}
+    auto: dict[tuple[str, str], bool] = {}
     for facts in sorted(folder.rglob(f"*/unseen/*/{FACTS}")):
         said = json.loads(facts.read_text(encoding="utf-8"))
         recipe, seed = _recipe(facts.parents[2])
@@ -101,6 +102,8 @@ def gather(folder: Path) -> list[Runs]:
             counted = Counted.read(facts.parent / f"{variant}.npz")
             one = (seed, counted, int(about["crops"]), frozenset(about["pictures"]))
             found.setdefault((recipe, target, variant), []).append(one)
+        if "auto" in said:
+            auto[recipe, target] = said["auto"]
         if "classical" in said:
             classical[target] = Counted.read(facts.parent / said["classical"])
     runs = [
@@ -108,9 +111,9 @@ def gather(folder: Path) -> list[Runs]:
         for key, own in found.items()
     ]
     of = {(r.recipe, r.target, r.variant): r for r in runs}
-    adapted = f"bn-ema-{decide.SHOTS}"
-    runs += [_auto(r, of[r.recipe, r.target, adapted]) for r in runs if r.variant == "source"
-             and (r.recipe, r.target, adapted) in of and of[r.recipe, r.target, adapted].seeds == r.seeds]  # fmt: skip
+    for recipe, target in auto:
+        chosen = of.get((recipe, target, f"bn-ema-{SHOTS}" if auto[recipe, target] else "source"))
+        runs += [replace(chosen, variant="auto")] if chosen else []
     return [*runs, *(Runs("without training", target, "classical", (0,), (one,)) for target, one in classical.items())]
 
 
@@ -121,19 +124,6 @@ def _recipe(folder: Path) -> tuple[str, int]:
     said = json.loads(row.read_text(encoding="utf-8"))["made_by"] if row.is_file() else ""
     own = [part.split()[0] for part in said.split("--set ")[1:]]
     return " ".join([name, *own]), int(rest.partition("-")[0])
-
-
-def _auto(source: Runs, adapted: Runs) -> Runs:
-    """What --adapt auto makes of a target, seed by seed: adapted where its own scores, without labels, say so."""
-    pairs = zip(source.each, adapted.each, strict=True)
-    each = [(b, True) if decide.parts_better(_unlabelled(a), _unlabelled(b))[0] else (a, False) for a, b in pairs]
-    crops = adapted.crops if any(taken for _, taken in each) else 0
-    return Runs(source.recipe, source.target, "auto", source.seeds, tuple(one for one, _ in each), crops)
-
-
-def _unlabelled(one: Counted) -> I64:
-    found: I64 = one.odds.sum(axis=(0, 1))
-    return found
 
 
 def lines(runs: Sequence[Runs]) -> list[Line]:

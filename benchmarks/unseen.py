@@ -31,6 +31,7 @@ TARGETS = {
     "floods-s11": "flood_sen1floods11", "floods-ombria-s1": "flood_ombria", "floods-ombria-s2": "flood_ombria",
     "fractures": "glacier_fracture_antarctica", "fractures-unsaturated": "glacier_fracture_antarctica",
     "landslides-l4s": "landslide_l4s_rgb", "landslides-bijie": "landslide_bijie",
+    "landslides-tianshui": "landslide_tianshui",
 }  # fmt: skip
 STUDIES = {"building-pretask-small": "building", "mixed-hazards": "mixed", "bidirectional": "mixed"}
 """Recipe -> the chips that it learns from."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import aftermap as am
 from aftermap import bandmaps, cuts, experiment, unseen_table
 from aftermap.adapt.crops import Picture, crops
-from aftermap.adapt.decide import parts_better
+from aftermap.adapt.decide import depends
 from aftermap.adapt.norm import Norms
 from aftermap.card import Card
 from aftermap.cli import main
@@ -72,17 +72,17 @@ def test_even_does_not_depend_on_how_rare_the_hazard_is(share: float, apart: flo
     assert found == pytest.approx(-1, abs=0.1)
 
 
-def test_adaptation_is_kept_where_it_parts_the_scores() -> None:
-    """Two modes further apart than before, and nothing less."""
-    at = cuts.centres()
-
-    def bells(apart: float) -> cuts.I64:
-        both = np.stack([np.exp(-((at - m) ** 2) / 2) for m in (-apart / 2, apart / 2)])
-        return np.asarray(np.rint(1e4 * both.sum(axis=0)), np.int64)
-
-    assert parts_better(bells(3), bells(6))[0]
-    assert not parts_better(bells(6), bells(3))[0]
-    assert not parts_better(bells(0.2), bells(0.5))[0], "further apart, but one mode"
+def test_adaptation_is_for_other_sensors() -> None:
+    """Radar and grey made into pictures fill fewer dimensions than pictures do; one band alone is no picture."""
+    rng = np.random.default_rng(0)
+    radar = bandmaps.MAPS["s1"](rng.normal(-12, 4, (1, 2, 64, 64)).astype(F32))[0]
+    grey = bandmaps.MAPS["modis-grey"](rng.uniform(0, 65535, (1, 1, 64, 64)).astype(F32))[0]
+    colour = (grey + rng.normal(0, 12, (3, 64, 64))).astype(F32)
+    colour[:, :10] = np.nan
+    assert depends([radar, radar])[0]
+    assert depends([grey])[0]
+    assert not depends([colour])[0]
+    assert not depends([grey[:1]])[0]
 
 
 def test_cuts_where_there_is_nothing_to_cut() -> None:
@@ -140,7 +140,7 @@ def test_a_map_of_a_hazard_that_the_model_never_saw(tmp_path: Path) -> None:
     assert "no crop of 256 px is half observed" in str(nothing.made_by["warnings"])
     assert found.made_by["parameters"]["cut"] == ["even", "auto"]
     auto = am.map(image, out=tmp_path / "auto", hazard="flood", options=am.Options(model=model, cut="even", adapt="auto"))
-    assert "Ashman's D of the scores" in auto.made_by["methods"]["ran"]["n"]["adapted"]
+    assert "adapted: its bands are fewer" in auto.made_by["methods"]["ran"]["n"]["adapted"]
     with pytest.raises(UsageError, match="a number of crops, or auto"):
         am.Options(adapt="always")
     options = am.Options(model=model, cut="percentile", baseline=False, min_area_m2=0)
@@ -200,7 +200,7 @@ def test_a_recipe_on_targets_that_it_never_saw(tmp_path: Path) -> None:
     experiment.run(page, data, tmp_path / "out", targets={"water": data})
     assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.npz")}
     runs = unseen_table.gather(tmp_path / "out")
-    assert {r.variant for r in runs} == {"source", "untrained", "bn-ema-1", "bn-ema-5", "classical"}
+    assert {r.variant for r in runs} == {"source", "untrained", "bn-ema-1", "bn-ema-5", "auto", "classical"}
     assert next(r for r in runs if r.variant == "bn-ema-5").crops == 1, "there are not five"
     ice = antarctic_fractures(tmp_path / "ice").folder
     with pytest.raises(InputRefusedError, match="reads after VV"):

@@ -1,20 +1,30 @@
-"""Whether to adapt, without labels: where other statistics part the scores of the target better, and not otherwise.
+"""Whether to adapt, without labels: to another kind of sensor, and not to other ground.
 
-Our own rule. Batch norm of the target helps a network that the target has confused, and harms one that it has not: its
-scores then lose the two modes that they had. benchmarks/results/unseen.md says what the rule came to.
+Our own rule. Radar or one grey band, made into a picture of three, fills fewer dimensions of colour than the pictures that a
+network was trained on: its first features are then off everywhere, which statistics can mend. Pictures of as many colours differ
+by what is on the ground, and to take that out takes out what was to be found. benchmarks/results/unseen.md says what it came to.
 """
 
 from __future__ import annotations
 
-from aftermap.cuts import APART, I64, ashman_d
+from collections.abc import Iterable
+
+import numpy as np
+
+from aftermap.normalise import F32
 
 SHOTS = 10
-"""Crops that it tries."""
+"""Crops that it looks at, and adapts to."""
+LEAST = 1e-6
+"""Share of the largest eigenvalue of the bands' covariance below which the smallest is nothing; pictures in colour have 0.004."""
 
 
-def parts_better(before: I64, after: I64) -> tuple[bool, str]:
-    """Whether scores counted by log odds (bin,) have two modes after adaptation, further apart than before; and both in words."""
-    was, is_now = ashman_d(before), ashman_d(after)
-    found = is_now > max(was, APART)
-    words = f"Ashman's D of the scores {was:.2f} before and {is_now:.2f} after"
-    return found, f"{words}; {'adapted' if found else 'left as it was'}"
+def depends(crops: Iterable[F32]) -> tuple[bool, str]:
+    """Whether the bands of crops (band, y, x), NaN where not observed, depend on one another linearly; and why, in words."""
+    seen = np.concatenate([crop[:, np.isfinite(crop).all(axis=0)] for crop in crops], axis=1)  # (band, pixel)
+    if len(seen) < 2:
+        return False, "left as it was: one band"
+    values = np.linalg.eigvalsh(np.cov(seen.astype(np.float64)))
+    found = bool(values[0] < LEAST * values[-1])
+    words = "its bands are fewer than the network's, made into as many" if found else "its bands are as many as the network's"
+    return found, f"{'adapted' if found else 'left as it was'}: {words}"

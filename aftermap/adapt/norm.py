@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from aftermap import engine
 from aftermap.adapt.crops import SIDE_PX, Crop, Picture, crops, picture_of
-from aftermap.adapt.decide import parts_better
+from aftermap.adapt.decide import depends
 from aftermap.batchnorm import MEANS, VARIANCES, Statistics, named, statistics_of
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
@@ -25,7 +25,7 @@ from aftermap.journal import digest
 from aftermap.scene import Scene
 from aftermap.scorer import Scorer
 from aftermap.since import Since
-from aftermap.transfer import Transferred, counts_of
+from aftermap.transfer import Transferred
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -139,7 +139,7 @@ class AtHand:
     network: Network | Since | Transferred
     how: Adaptation
     auto: bool = False
-    """Adapted only where that parts the scores better (decide.py)."""
+    """Adapted only to another kind of sensor (decide.py)."""
 
     @property
     def name(self) -> str:
@@ -154,26 +154,36 @@ class AtHand:
         """The network, adapted. Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing")."""
         given = self.network.levelled(scene) if isinstance(self.network, Transferred) else self.network.prepare(scene)
         try:
-            found: Any = self._adapted(given, scene)
+            found = self._adapted(given, scene)
         except UsageError as error:
             if error.code != "no-chips":
                 raise
             found = replace(given, adapted=f"{NOT_ADAPTED}: no crop of {SIDE_PX} px is half observed")  # type: ignore[type-var]
-        if self.auto and NOT_ADAPTED not in found.adapted:
-            better, words = parts_better(counts_of(scene, given), counts_of(scene, found))
-            found = replace(found, adapted=f"{found.adapted}; {words}") if better else replace(given, adapted=words)  # type: ignore[type-var]
         prepared: Scorer = found.with_cut(scene) if isinstance(found, Transferred) else found
         return prepared
 
-    def _adapted(self, given: Scorer, scene: Scene) -> Network | Since | Transferred:
-        """What was prepared, with statistics of the scene."""
-        if isinstance(given, Transferred):
-            network, _ = adapted(given.network, [picture_of(scene, given.inputs, given.as_read)], self.how)
-            return replace(given, network=network, adapted=network.adapted)
-        inner = given.network if isinstance(given, Since) else given
-        assert isinstance(inner, Network)
-        network, _ = adapted(inner, [picture_of(scene, inner.inputs, lambda pixels: pixels)], self.how)
-        return replace(given, network=network, adapted=network.adapted) if isinstance(given, Since) else network
+    def _adapted(self, given: Any, scene: Scene) -> Any:
+        """What was prepared, with statistics of the scene where there is a reason."""
+        mapped, inner = isinstance(given, Transferred), given if isinstance(given, Network) else given.network
+        picture = picture_of(scene, given.inputs if mapped else inner.inputs, given.as_read if mapped else lambda pixels: pixels)
+        why = ""
+        if self.auto:
+            taken = crops([picture], self.how.shots, self.how.seed, multiple_of=inner.multiple_of)
+            wanted, why = depends(_some(crop.pixels for crop in taken))
+            if not wanted:
+                return replace(given, adapted=why)
+        network, _ = adapted(inner, [picture], self.how)
+        words = "; ".join([network.adapted, why]) if why else network.adapted
+        if isinstance(given, Network):
+            return replace(network, adapted=words)
+        return replace(given, network=network, adapted=words)
+
+
+def _some(found: Iterable[F32]) -> list[F32]:
+    """Raises UsageError ("no-chips") where there is none."""
+    if kept := list(found):
+        return kept
+    raise UsageError("there is no crop to adapt to", repair="give scenes with observed ground", code="no-chips")
 
 
 def adapted(network: Network, pictures: Sequence[Picture], how: Adaptation) -> tuple[Network, list[Crop]]:

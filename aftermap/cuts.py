@@ -1,7 +1,7 @@
 """Where a score begins to mean hazard, without labels: thresholds from the scores of the target alone.
 
 Scores are counted by their log odds. A rule by percentile marks a fixed share of every image, whatever the image shows; what
-that costs can be said beforehand (`ceiling`). `even` is our own: it looks for the score at which both kinds of ground are
+that costs can be said beforehand (unseen_table.ceiling). `even` is our own: it looks for the score at which both kinds of ground are
 equally likely, however rare one of them is, which is what balanced accuracy rewards.
 """
 
@@ -51,16 +51,6 @@ def first_above(odds: float, bins: int) -> int:
 def counted(scores: F32) -> I64:
     """Scores (n,) by bin (bin,)."""
     return np.bincount(levels(scores), minlength=BINS)
-
-
-def ceiling(prevalence: float, share: float = 1 - PERCENTILE / 100) -> float | None:
-    """The best balanced accuracy of marking that share of an image in which so much is hazard (methods.md A.5).
-
-    None where it is undefined: nothing, or everything, is hazard.
-    """
-    if not 0 < prevalence < 1:
-        return None
-    return 0.5 * (min(1.0, share / prevalence) + 1 - max(0.0, share - prevalence) / (1 - prevalence))
 
 
 def percentile(counts: I64) -> Found:

@@ -1,8 +1,8 @@
 """Where a score begins to mean hazard, without labels: thresholds from the scores of the target alone.
 
-Scores are counted by their log odds. A rule by percentile marks a fixed share of every image, whatever the image shows; what
-that costs can be said beforehand (unseen_table.ceiling). `even` is our own: it looks for the score at which both kinds of ground are
-equally likely, however rare one of them is, which is what balanced accuracy rewards.
+Scores are counted by their log odds. A rule by percentile marks a fixed share of every image, whatever it shows; what that costs
+can be said beforehand (unseen_table.ceiling). `even` is our own: it looks for the score at which both kinds of ground are equally
+likely, however rare one of them is, which is what balanced accuracy rewards.
 """
 
 from __future__ import annotations

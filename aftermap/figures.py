@@ -83,44 +83,50 @@ def draw_results(path: Path, lines: Sequence[Any]) -> None:
 
 def draw_unseen(path: Path, lines: Sequence[Any]) -> None:
     """Networks on targets that they never saw (unseen_table.Line): balanced accuracy and AP by how many crops they were adapted
-    to, beside their first weights, the methods without training and, dotted, what the rule can reach; a PNG."""
+    to, beside their first weights, the methods without training and, dotted, what the rule can reach; a PNG or JPEG."""
     from matplotlib.figure import Figure
 
     targets = list(dict.fromkeys(one.target for one in lines))
+    recipes = list(dict.fromkeys(one.recipe for one in lines if one.variant != "classical"))
+    places = {shots: k for k, shots in enumerate(sorted({_shots(one) for one in lines}))}
     figure = Figure(figsize=(2.6 * len(targets) + 1, 6), layout="constrained")
     axes = figure.subplots(2, len(targets), squeeze=False, sharex=True)
     for column, target in enumerate(targets):
         own = [one for one in lines if one.target == target]
         axes[0, column].set_title(f"{target}\n{100 * own[0].prevalence:.1f} % hazard", fontsize=9)
         for row, metric in enumerate(("ba", "ap")):
-            _by_shots(axes[row, column], own, metric)
+            for number, recipe in enumerate(recipes):
+                _by_shots(axes[row, column], [one for one in own if one.recipe == recipe], metric, places, f"C{number}")
+            for one in (one for one in own if one.variant == "classical"):
+                axes[row, column].axhline(getattr(one, metric), color="black", ls="--", lw=1, label="without training")
         axes[1, column].set(ylim=(0, None), xlabel="crops")
+        axes[1, column].set_xticks([*places.values()], [*map(str, places)])
         if own[0].ceiling is not None:
             axes[0, column].axhline(own[0].ceiling, color="grey", ls=":")
         axes[0, column].axhline(0.5, color="grey", lw=0.5)
-    axes[0, 0].set_ylabel("balanced accuracy, top 5 % of each image")
+    axes[0, 0].set_ylabel("balanced accuracy, top 5 %")
     axes[1, 0].set_ylabel("average precision")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
-def _by_shots(axes: Any, lines: Sequence[Any], metric: str) -> None:
-    """One line of dots for each recipe and way of adapting, its first dot the network as trained; filled where it is starred."""
-    for one in lines:
-        if one.variant == "classical":
-            axes.axhline(getattr(one, metric), color="tab:orange", ls="--", label="without training")
-    for colour, recipe in enumerate(dict.fromkeys(one.recipe for one in lines if one.variant != "classical")):
-        own = {one.variant: one for one in lines if one.recipe == recipe}
-        ways = dict.fromkeys(v.rpartition("-")[0] for v in own if v.rpartition("-")[2].isdigit())
-        for way, marker in zip([*ways] or [""], "osv^Dx*", strict=False):
-            dots = [own[v] for v in own if v == "source" or v.rpartition("-")[0] == way]
-            dots.sort(key=lambda one: 0 if one.variant == "source" else int(one.variant.rpartition("-")[2]))
-            values = [getattr(one, metric) for one in dots]
-            axes.plot(range(len(dots)), values, "-", color=f"C{colour}", marker=marker, fillstyle="none", label=f"{recipe} {way}")
-            starred = [k for k, one in enumerate(dots) if one.starred]
-            axes.plot(starred, [values[k] for k in starred], marker, color=f"C{colour}", ls="")
-            names = [str(0 if one.variant == "source" else one.variant.rpartition("-")[2]) for one in dots]
-            axes.set_xticks(range(len(dots)), names)
-        if "untrained" in own:
-            axes.axhline(getattr(own["untrained"], metric), color=f"C{colour}", ls="-.", lw=0.7, label=f"{recipe} untrained")
+def _shots(line: Any) -> int:
+    last = line.variant.rpartition("-")[2]
+    return int(last) if last.isdigit() else 0
+
+
+def _by_shots(axes: Any, lines: Sequence[Any], metric: str, places: Mapping[int, int], colour: str) -> None:
+    """A recipe: one line of dots for each way of adapting, its first dot the network as trained; filled where it is starred."""
+    ways = list(dict.fromkeys(one.variant.rpartition("-")[0] for one in lines if _shots(one))) or [""]
+    for way, marker in zip(ways, "osv^Dx*", strict=False):
+        dots = [one for one in lines if one.variant == "source" or (_shots(one) and one.variant.rpartition("-")[0] == way)]
+        dots.sort(key=_shots)
+        at, values = [places[_shots(one)] for one in dots], [getattr(one, metric) for one in dots]
+        axes.plot(
+            at, values, "-", color=colour, marker=marker, fillstyle="none", label=f"{lines[0].recipe if lines else ''} {way}"
+        )
+        starred = [k for k, one in enumerate(dots) if one.starred]
+        axes.plot([at[k] for k in starred], [values[k] for k in starred], marker, color=colour, ls="")
+    for one in (one for one in lines if one.variant == "untrained"):
+        axes.axhline(getattr(one, metric), color=colour, ls="-.", lw=0.7, label=f"{one.recipe} untrained")

@@ -26,7 +26,7 @@ from aftermap.sensors import UNITS
 if TYPE_CHECKING:
     from aftermap.scene import Scene
 
-FILE = "model.toml"
+FILE, WEIGHTS = "model.toml", "model.safetensors"
 GIVES = ("map", "class", "classes", "number")
 BUNDLED = Path(__file__).parent / "models"
 BYTE = 255

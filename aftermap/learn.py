@@ -20,7 +20,7 @@ import numpy.typing as npt
 from aftermap import calibration, classed, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
-from aftermap.card import Card, Fit
+from aftermap.card import WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
 from aftermap.encoders import Weights, hub
 from aftermap.engine import Network
@@ -205,7 +205,7 @@ def row(
         "events": {k: list(v) for k, v in samples.events.items()},
         "samples": {k: len(samples.ids(k)) for k in samples.events}, "validation_dealt": samples.dealt, "unseen": samples.unseen,
         "untouched": bool(samples.ids("test")) and recipe.normalise in ("all", "chip"),
-        "weights_sha256": card.sha256["model.safetensors"],
+        "weights_sha256": card.sha256[WEIGHTS],
         "precision": [_precision(step.train) for step in recipe.steps if step.train],
         "versions": {"aftermap": version("aftermap"), **card.versions}, "made_by": card.made_by,
         "classes": list(samples.classes),

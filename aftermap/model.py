@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from aftermap.activation import Activation
-from aftermap.card import Card
+from aftermap.card import WEIGHTS, Card
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
@@ -26,7 +26,6 @@ from aftermap.journal import sha256
 from aftermap.torchdoor import Tensor, functional, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
 
-WEIGHTS = "model.safetensors"
 FUSIONS = ("single", "early", "siamese")
 DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "deeplabv3", "pool", "activation")
 DILATED = 8

@@ -17,6 +17,7 @@ from aftermap.scorer import LayerBands
 from aftermap.tiles import spread
 
 if TYPE_CHECKING:
+    from aftermap.card import Card
     from aftermap.chips import Chip
     from aftermap.scene import Scene
 
@@ -123,6 +124,12 @@ class Fitting:
                 repair="look at them with aftermap data stats", code="no-pixels",
             )  # fmt: skip
         return Separated(self.by, {name: moments.normaliser() for name, moments in self._found.items()})
+
+
+def of_card(card: Card) -> Normaliser:
+    """What a network divides by, as its card has it."""
+    bands = tuple(band for one in card.inputs for band in one.bands)
+    return Normaliser(bands, tuple(one.unit for one in card.inputs for _ in one.bands), card.mean, card.std)
 
 
 def of_scene(scene: Scene, inputs: Sequence[LayerBands]) -> Normaliser:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftermap import transfer
-from aftermap.adapt.crops import Picture, picture_of
+from aftermap.adapt.crops import Picture, crops, picture_of
 from aftermap.adapt.keep import card_of, fresh, keep
 from aftermap.adapt.norm import Adaptation, adapted
 from aftermap.card import Card, find
@@ -65,7 +65,8 @@ def readapt(model: str, unlabelled: Unlabelled, out: Path, how: Adaptation, *, m
     """
     network = Network.open(find(model), engine="openvino")
     with fresh(out):
-        found, _ = adapted(network, unlabelled.pictures(network), how)
+        own = crops(unlabelled.pictures(network), how.shots, how.seed, multiple_of=network.multiple_of)
+        found, _ = adapted(network, own, how)
         return keep(found, out, made_by)
 
 

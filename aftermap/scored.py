@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,21 +71,30 @@ class Scored:
 
     def write(self, path: Path) -> None:
         """As npz; plain arrays, which are read without unpickling."""
-        partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(
-            partial, names=np.asarray(self.names), events=np.asarray(self.events), counts=self.counts, levels=self.levels
-        )
-        partial.replace(path)
+        write_arrays(path, names=np.asarray(self.names), events=np.asarray(self.events), counts=self.counts, levels=self.levels)
 
     @classmethod
     def read(cls, path: Path) -> Scored:
         """Raises InputRefusedError ("scores-broken")."""
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                return cls(tuple(held["names"].tolist()), tuple(held["events"].tolist()), held["counts"], held["levels"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            what = f"{path} does not hold the scores of samples: {error}"
-            raise InputRefusedError(what, repair="delete it and run again", code="scores-broken") from error
+        names, events, counts, levels = read_arrays(path, "names", "events", "counts", "levels")
+        return cls(tuple(names.tolist()), tuple(events.tolist()), counts, levels)
+
+
+def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """An npz, whole or not at all."""
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+    partial.replace(path)
+
+
+def read_arrays(path: Path, *names: str) -> list[npt.NDArray[Any]]:
+    """Plain arrays of an npz, without unpickling. Raises InputRefusedError ("scores-broken")."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return [held[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        what = f"{path} does not hold the scores of samples: {error}"
+        raise InputRefusedError(what, repair="delete it and run again", code="scores-broken") from error
 
 
 def score(

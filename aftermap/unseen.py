@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import bandmaps, cuts
-from aftermap.adapt.crops import Crop, Picture, crops
+from aftermap.adapt.crops import Picture, Place, crops
 from aftermap.adapt.decide import SHOTS, depends
 from aftermap.adapt.norm import Adaptation, adapted
 from aftermap.ahead import ahead
@@ -32,8 +32,9 @@ from aftermap.datasets.dataset import Dataset, open_dataset
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.journal import digest, write_json
-from aftermap.normalise import Normaliser, fit
+from aftermap.normalise import fit, of_card
 from aftermap.recipe import Adapt, Target
+from aftermap.scored import read_arrays, write_arrays
 from aftermap.tiles import Window
 from aftermap.transfer import reads_pictures
 from aftermap.untrained import Untrained
@@ -61,19 +62,13 @@ class Counted:
 
     def write(self, path: Path) -> None:
         """As npz; plain arrays, which are read without unpickling."""
-        partial_path = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial_path, names=self.names, events=self.events, odds=self.odds, ranks=self.ranks)
-        partial_path.replace(path)
+        write_arrays(path, names=np.asarray(self.names), events=np.asarray(self.events), odds=self.odds, ranks=self.ranks)
 
     @classmethod
     def read(cls, path: Path) -> Counted:
         """Raises InputRefusedError ("scores-broken")."""
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                return cls(tuple(held["names"].tolist()), tuple(held["events"].tolist()), held["odds"], held["ranks"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            what = f"{path} does not hold the scores of images: {error}"
-            raise InputRefusedError(what, repair="delete it and run again", code="scores-broken") from error
+        names, events, odds, ranks = read_arrays(path, "names", "events", "odds", "ranks")
+        return cls(tuple(names.tolist()), tuple(events.tolist()), odds, ranks)
 
 
 @dataclass(frozen=True)
@@ -115,15 +110,18 @@ class Images:
 
     def pictures(self, network: Network) -> list[Picture]:
         """The same without truth, on the network's level, for adaptation."""
-        bands, found = _bands(network), []
+        bands = _bands(network)
 
         def read(name: str, window: Window) -> F32:
             pixels = _levelled(network, self.pixels(self.dataset.read(name), bands))
             return np.asarray(pixels[:, *window.slices])
 
-        for name in self.names:
-            found.append(Picture(name, self.dataset.read(name).shape, partial(read, name)))
-        return found
+        return [Picture(name, shape, partial(read, name)) for name, shape in self._shapes.items()]
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        """From one pass, for every adaptation."""
+        return {name: self.dataset.read(name).shape for name in self.names}
 
 
 def _some(dataset: Dataset, most: int) -> Iterator[str]:
@@ -190,10 +188,8 @@ def _levelled(network: Network, pixels: F32) -> F32:
     valid = np.asarray(np.isfinite(pixels).all(axis=0))
     if not valid.any():
         return pixels
-    bands = tuple(_bands(network))
-    unit = tuple(one.unit for one in network.inputs for _ in one.bands)
-    own = fit([Chip(pixels, valid, None, bands, unit, "")])
-    reference = Normaliser(bands, unit, network.card.mean, network.card.std)
+    reference = of_card(network.card)
+    own = fit([Chip(pixels, valid, None, reference.bands, reference.unit, "")])
     return np.where(valid, reference.invert(own.apply(pixels)), np.float32(np.nan))
 
 
@@ -253,13 +249,15 @@ def run(
     if not (beside / CLASSICAL).is_file():
         beside.mkdir(parents=True, exist_ok=True)
         without_training(images).write(beside / CLASSICAL)
-    known.facts["auto"] = depends([c.pixels for c in crops(images.pictures(network), SHOTS, seed)])[0]
+    if "auto" not in known.facts:
+        known.facts["auto"] = depends([c.pixels for c in crops(images.pictures(network), SHOTS, seed)])[0]
     return known.rows(beside)
 
 
 def _estimated(network: Network, images: Images, adapt: Adapt, shots: int, seed: int) -> Made:
     """Batch norm estimated anew, through the engine."""
-    found, taken = adapted(network, images.pictures(network), Adaptation(shots, adapt.mode, adapt.momentum, seed=seed))
+    own = crops(images.pictures(network), shots, seed, multiple_of=network.multiple_of)
+    found, taken = adapted(network, own, Adaptation(shots, adapt.mode, adapt.momentum, seed=seed))
     return nullcontext((found, Variant(adapt.label, shots, len(taken), found.adapted, _names(taken))))
 
 
@@ -282,8 +280,8 @@ def _taught(
         )
 
 
-def _names(taken: Sequence[Crop]) -> tuple[str, ...]:
-    return tuple(sorted({crop.picture for crop in taken}))
+def _names(taken: Sequence[Place]) -> tuple[str, ...]:
+    return tuple(sorted({place.picture for place in taken}))
 
 
 @dataclass

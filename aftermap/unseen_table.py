@@ -130,6 +130,11 @@ def lines(runs: Sequence[Runs]) -> list[Line]:
     """One for each; tests are corrected over all networks and targets (Holm)."""
     of = {(r.recipe, r.target, r.variant): r for r in runs}
     made = [_line(r, of.get((r.recipe, r.target, "source")), of.get((r.recipe, r.target, "untrained"))) for r in runs]
+    before = {(one["recipe"], one["target"]): one["ba"] for one in made if one["variant"] == "source"}
+    for one in made:
+        was = before.get((one["recipe"], one["target"]))
+        if one["gain_ap"] is not None and one["ba"] is not None and was is not None:
+            one["gain_ba"] = one["ba"] - was
     tested = [k for k, one in enumerate(made) if one["p"] is not None]
     for k, p in zip(tested, holm([made[k]["p"] for k in tested]), strict=True):
         made[k]["p_holm"] = p
@@ -145,15 +150,13 @@ def _line(run: Runs, source: Runs | None, untrained: Runs | None) -> dict[str, A
     if source is not None and run.variant not in LIKE_NETWORK:
         gains = (*_gain(run, source), _gain_of_the_rest(run, source))
     p = None if untrained is None or run.variant == "untrained" else _p(run, untrained)
-    before = _mean([_scores(one)["ba"] for one in source.each]) if source is not None else None
     return {
         "recipe": run.recipe, "target": run.target, "variant": run.variant, "seeds": len(run.each), "images": len(counted.names),
         "crops": run.crops, "prevalence": float(positive[:, 1].sum() / positive.sum()), **found,
         "ba_std": _std([one["ba"] for one in every]), "ap_std": _std([one["ap"] for one in every]),
         "ceiling": ceiling(counted), "gain_ap": gains[0], "gain_ap_low": gains[1], "gain_ap_high": gains[2],
         "gain_ap_rest": gains[3],
-        "gain_ba": None if gains[0] is None or before is None or found["ba"] is None else found["ba"] - before,
-        "p": p, "p_holm": None, "starred": p is not None and p <= 0.01,
+        "gain_ba": None, "p": p, "p_holm": None, "starred": p is not None and p <= 0.01,
     }  # fmt: skip
 
 
@@ -200,32 +203,26 @@ def per_image(one: Counted) -> F64:
     return np.asarray([np.nan if v is None else v for v in found])
 
 
-def noise(one: Counted) -> Counted:
-    """Uniform scores on the same pixels, in expectation: every percentile holds its share of either class."""
-    totals = one.ranks.sum(axis=2, keepdims=True)
-    return Counted(one.names, one.events, one.odds, np.asarray(np.broadcast_to(totals / RANKS, one.ranks.shape), np.float64))
-
-
 def _p(run: Runs, untrained: Runs) -> float:
     """The larger p of two: against noise, whose balanced accuracy is one half, and against the untrained network."""
     model, first = (np.stack([per_image(one) for one in r.each]) for r in (run, untrained))
-    return max(signed_rank_over_images(model, np.where(np.isnan(b), np.nan, b)).p for b in (first, np.full_like(model, 0.5)))
+    return max(signed_rank_over_images(model, b).p for b in (first, np.full_like(model, 0.5)))
 
 
 def _gain(run: Runs, source: Runs) -> tuple[float | None, float | None, float | None]:
     """Mean over seeds of AP less that of the source, and its interval when other images are drawn."""
     pairs = [(a, b) for s, a in zip(run.seeds, run.each, strict=True)
              for t, b in zip(source.seeds, source.each, strict=True) if s == t]  # fmt: skip
-    whole = [_mean([ap(a.odds.sum(axis=0)), ap(b.odds.sum(axis=0))]) for a, b in pairs]
-    if None in whole:
+    whole = [(ap(a.odds.sum(axis=0)), ap(b.odds.sum(axis=0))) for a, b in pairs]
+    known = [now - was for now, was in whole if now is not None and was is not None]
+    if len(known) < len(pairs):
         return None, None, None
     count = len(pairs[0][0].names)
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)  # (resample, image)
     gains = np.mean([_aps(drawn, a) - _aps(drawn, b) for a, b in pairs], axis=0)
-    value = float(np.mean([(ap(a.odds.sum(axis=0)) or 0) - (ap(b.odds.sum(axis=0)) or 0) for a, b in pairs]))
     low, high = np.nanpercentile(gains, (2.5, 97.5))
-    return value, float(low), float(high)
+    return float(np.mean(known)), float(low), float(high)
 
 
 def _gain_of_the_rest(run: Runs, source: Runs) -> float | None:

@@ -3,7 +3,7 @@
 Run:     aftermap simulate building --vary 0-89 -o sim-building
          python -m benchmarks.pretask sim-building --ggaba ../shared/data/building_fair_ggaba -o pretask-building
          python -m benchmarks.pretask sim-flood sim-fracture sim-building sim-landslide -o pretask-mixed
-Then:    aftermap run building-pretask-small --on pretask-building -o runs, or mixed-pretask
+Then:    aftermap run building-pretask-small --on pretask-building -o runs, or mixed-hazards --on pretask-mixed
 """
 
 from __future__ import annotations

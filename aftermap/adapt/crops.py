@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +36,18 @@ def picture_of(scene: Scene, inputs: Sequence[LayerBands], as_read: Callable[[F3
     )
 
 
+class Place(NamedTuple):
+    """Where a crop is."""
+
+    picture: str
+    window: Window
+
+
 @dataclass(frozen=True)
 class Crop:
     """One of them."""
 
-    picture: str
-    window: Window
+    place: Place
     pixels: F32
     """(band, y, x); beyond a small picture NaN."""
 
@@ -59,7 +66,7 @@ def crops(pictures: Sequence[Picture], shots: int, seed: int, *, side: int = SID
         pixels[:, : window.height, : window.width] = part
         if np.isfinite(part).all(axis=0).mean() >= LEAST_VALID:
             found += 1
-            yield Crop(pictures[number].name, window, pixels)
+            yield Crop(Place(pictures[number].name, window), pixels)
 
 
 def _windows(shape: tuple[int, int], side: int) -> list[Window]:

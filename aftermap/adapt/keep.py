@@ -10,12 +10,11 @@ from pathlib import Path
 
 from aftermap import engine
 from aftermap.batchnorm import Statistics, restate
-from aftermap.card import FILE, Card
+from aftermap.card import FILE, WEIGHTS, Card
 from aftermap.engine import Network
 from aftermap.errors import UsageError
 from aftermap.journal import sha256
 
-WEIGHTS = "model.safetensors"
 WHY = "it was adapted without labels, and nothing was measured since"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import engine
-from aftermap.adapt.crops import SIDE_PX, Crop, Picture, crops, picture_of
+from aftermap.adapt.crops import SIDE_PX, Crop, Place, crops, picture_of
 from aftermap.adapt.decide import depends
 from aftermap.batchnorm import MEANS, VARIANCES, Statistics, named, statistics_of
 from aftermap.engine import Network
@@ -166,38 +166,31 @@ class AtHand:
         """What was prepared, with statistics of the scene where there is a reason."""
         mapped, inner = isinstance(given, Transferred), given if isinstance(given, Network) else given.network
         picture = picture_of(scene, given.inputs if mapped else inner.inputs, given.as_read if mapped else lambda pixels: pixels)
+        found: Iterable[Crop] = crops([picture], self.how.shots, self.how.seed, multiple_of=inner.multiple_of)
         why = ""
-        if self.auto:
-            taken = crops([picture], self.how.shots, self.how.seed, multiple_of=inner.multiple_of)
-            wanted, why = depends(_some(crop.pixels for crop in taken))
+        if self.auto and (found := list(found)):
+            wanted, why = depends(crop.pixels for crop in found)
             if not wanted:
                 return replace(given, adapted=why)
-        network, _ = adapted(inner, [picture], self.how)
+        network, _ = adapted(inner, found, self.how)
         words = "; ".join([network.adapted, why]) if why else network.adapted
         if isinstance(given, Network):
             return replace(network, adapted=words)
         return replace(given, network=network, adapted=words)
 
 
-def _some(found: Iterable[F32]) -> list[F32]:
-    """Raises UsageError ("no-chips") where there is none."""
-    if kept := list(found):
-        return kept
-    raise UsageError("there is no crop to adapt to", repair="give scenes with observed ground", code="no-chips")
-
-
-def adapted(network: Network, pictures: Sequence[Picture], how: Adaptation) -> tuple[Network, list[Crop]]:
-    """The network with statistics of pictures that are on its own level or brought there by itself, and the crops it took.
+def adapted(network: Network, found: Iterable[Crop], how: Adaptation) -> tuple[Network, list[Place]]:
+    """The network with statistics of crops that are on its own level or brought there by itself, and where those are.
 
     Raises InputRefusedError ("no-batch-norm"), UsageError ("no-chips", "engine-missing").
     """
     if network.engine != "openvino":
         raise UsageError(f"{network.engine} cannot adapt a network", repair="map with --engine openvino", code="engine-missing")
-    taken: list[Crop] = []
+    taken: list[Place] = []
 
     def levelled() -> Iterator[F32]:
-        for crop in crops(pictures, how.shots, how.seed, multiple_of=network.multiple_of):
-            taken.append(crop)
+        for crop in found:
+            taken.append(crop.place)
             yield network.levelled(crop.pixels[None])[0]
 
     statistics = estimate(Norms.open(network.folder), levelled(), how)
@@ -206,9 +199,9 @@ def adapted(network: Network, pictures: Sequence[Picture], how: Adaptation) -> t
     return replace(network, statistics=statistics, adapted=words), taken
 
 
-def _places(taken: Sequence[Crop]) -> str:
+def _places(taken: Sequence[Place]) -> str:
     """Of one picture (row, column), of many how many."""
-    names = dict.fromkeys(crop.picture for crop in taken)
+    names = dict.fromkeys(place.picture for place in taken)
     if len(names) > 1:
         return f"places in {len(names)} pictures"
     return "(row, column) " + ", ".join(f"({c.window.row}, {c.window.col})" for c in taken)

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from aftermap.adapt.bidirectional import Adapted, Bidirectional, adapt
-from aftermap.adapt.crops import Crop, Picture, crops
+from aftermap.adapt.crops import Picture, Place, crops
 from aftermap.batches import Batches
-from aftermap.card import Card
 from aftermap.errors import UsageError
 from aftermap.losses import Sum
 from aftermap.model import load
-from aftermap.normalise import Normaliser, Separated
+from aftermap.normalise import Normaliser, Separated, of_card
 from aftermap.samples import Samples
 from aftermap.train import fast_precision
 
@@ -42,15 +41,13 @@ LOOKED_AT = 64
 
 def teach(
     folder: Path, pictures: Sequence[Picture], shots: int, settings: Mapping[str, Any], source: Source | None, *, seed: int
-) -> tuple[Adapted, list[Crop]]:
+) -> tuple[Adapted, list[Place]]:
     """The network of a folder, adapted to crops of pictures that are on its level; `settings` as of Bidirectional.
 
     Without a source nothing is replayed. Raises the errors of `adapt`, UsageError ("no-chips", "usage").
     """
     model, card = load(folder)
     taken = list(crops(pictures, shots, seed, side=SIDE_PX))
-    if not taken:
-        raise UsageError("there is no crop to adapt to", repair="give scenes with observed ground", code="no-chips")
     known = {"precision": fast_precision(), "seed": seed, **({} if source else {"replay": 0.0}), **settings}
     if "arms" in known:
         known["arms"] = tuple(known["arms"])
@@ -58,16 +55,11 @@ def teach(
         how = Bidirectional(**known)
     except TypeError as error:
         raise UsageError(f"the settings of the adaptation are {dict(settings)}: {error}", repair="see docs/adapt.md") from error
-    own = _normaliser(card)
+    own = of_card(card)
     target = [(own.apply(crop.pixels), np.asarray(np.isfinite(crop.pixels).all(axis=0))) for crop in taken]
     batches = validation = None
     if source is not None:
         normaliser = source.samples.normaliser
         batches, validation = (source.batches(side, normaliser, how.batch, seed) for side in ("train", "validation"))
     loss = Sum(source.losses) if source else None
-    return adapt(model, target, batches, loss, how, source_validation=validation), taken
-
-
-def _normaliser(card: Card) -> Normaliser:
-    bands = tuple(band for one in card.inputs for band in one.bands)
-    return Normaliser(bands, tuple(one.unit for one in card.inputs for _ in one.bands), card.mean, card.std)
+    return adapt(model, target, batches, loss, how, source_validation=validation), [crop.place for crop in taken]

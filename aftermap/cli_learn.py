@@ -54,7 +54,8 @@ _TRIVIAL = {
 def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bool, quiet: bool, **given: Any) -> None:
     """Train a model on your own images and masks; `aftermap map --model` then maps with it."""
     from aftermap import experiment
-    from aftermap.recipe import Chips, Data, Network, Recipe, Step, Train, setting
+    from aftermap.recipe import Chips, Data, Network, Recipe, Step, Train
+    from aftermap.strict import setting
 
     inputs = tuple(name.strip() for name in given["inputs"].split(",")) if given["inputs"] else ()
     classes = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
@@ -197,7 +198,8 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap import readapt
     from aftermap.adapt.norm import Adaptation
     from aftermap.layer import Declared
-    from aftermap.recipe import Data, setting
+    from aftermap.recipe import Data
+    from aftermap.strict import setting
 
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
     said = {f"--{k}": given[k] for k in ("method", "shots", "mode", "seed")}

@@ -19,7 +19,7 @@ from aftermap.layer import Declared
 from aftermap.recipe import Data, Target
 from aftermap.samples import survey
 from aftermap.scene import open_scene
-from aftermap.unseen import Images
+from aftermap.targets import Images
 
 if TYPE_CHECKING:
     from aftermap.adapt.teach import Source
@@ -97,5 +97,5 @@ def _source(folder: Path | None, card: Card) -> Source | None:
     from aftermap.adapt.teach import Source
 
     inputs = [f"{one.layer}.{band}" for one in card.inputs for band in one.bands]
-    normalise = "all" if card.normalise == "all" else "chip"
+    normalise = "chip" if card.normalise == "scene" else card.normalise
     return Source(survey(open_dataset(folder), inputs, normalise=normalise), REPLAYED)

@@ -175,7 +175,7 @@ def _drifted(rows: Sequence[Mapping[str, Any]], most: float) -> str:
     """Why the last round is not to be trusted, in words; empty where it is."""
     now, first = rows[-1]["prevalence"], rows[0]["prevalence"]
     if not rows[-1]["labelled"] or (len(rows) > 1 and not first / most <= now <= first * most):
-        return f"hazard is {now:.3g} of the labels, and was {first:.3g}"
+        return f"stopped before it: hazard would be {now:.1%} of the labels, and was {first:.1%}"
     return ""
 
 

@@ -21,12 +21,12 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "enlarging", "normalise",
         "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "choice", "splits", "chips", "chipfolder",
         "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
     ),
     (
-        "torchdoor", "batches", "encoders", "unet", "activation", "surgery", "export", "model", "losses", "objectives",
+        "torchdoor", "batches", "encoders", "unet", "ocr", "activation", "surgery", "export", "model", "losses", "objectives",
         "checkpoint", "schedules",
     ),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),

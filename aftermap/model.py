@@ -125,8 +125,9 @@ def _reduced(enlarged: Tensor, times: float) -> Tensor:
     up, down = ratio(times).as_integer_ratio()
     if down == 1:
         return functional.avg_pool2d(enlarged, up)
-    edges, starts = torch.arange(up)[:, None] * down, torch.arange(down) * up  # both in parts of a pixel: every `up` become `down`
-    covered = torch.minimum(edges + down, starts + up) - torch.maximum(edges, starts)
+    # Every `up` pixels become `down`; both counted in parts that divide both.
+    small, large = torch.arange(up)[:, None] * down, torch.arange(down) * up
+    covered = torch.minimum(small + down, large + up) - torch.maximum(small, large)
     shares = (covered.clamp(min=0) / up).to(enlarged)  # (enlarged, reduced)
     for _ in range(2):  # along x, then along y
         enlarged = (torch.unflatten(enlarged, 3, (-1, up)) @ shares).flatten(3).transpose(2, 3)

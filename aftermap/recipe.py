@@ -62,7 +62,8 @@ class Chips:
         if not (multiple := multiple_of(self.upsample)):
             raise _refuse(f"chips.upsample is {self.upsample:g}", ALLOWED)
         if multiple > DEEPEST and (not self.size or self.size % multiple):
-            raise _refuse(f"chips.upsample is {self.upsample:g} and chips.size {self.size}", f"give a size: a multiple of {multiple}")
+            what = f"chips.upsample is {self.upsample:g} and chips.size {self.size}"
+            raise _refuse(what, f"give a size: a multiple of {multiple}")
         if self.upsample == int(self.upsample):  # as TOML has it, so that a recipe keeps its hash
             object.__setattr__(self, "upsample", int(self.upsample))
 

@@ -21,9 +21,9 @@ FLOORS = (
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "enlarging", "normalise",
+        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
         "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "choice", "splits", "chips", "chipfolder",
-        "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
+        "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "encoders", "unet", "ocr", "activation", "surgery", "export", "model", "losses", "objectives",

@@ -200,9 +200,11 @@ class Pooled(nn.Module):
         return features[-1].mean(dim=(2, 3))
 
 
-def save_weights(folder: Path, model: Model) -> Path:
-    """Writes the weights alone, with what the network is made of."""
+def save_weights(folder: Path, model: Model, *, half: bool = False) -> Path:
+    """Writes the weights alone, with what the network is made of; numbers with fractions in half precision where asked for."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"spec": json.dumps(asdict(model.spec))})
     return folder / WEIGHTS
 

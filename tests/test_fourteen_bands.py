@@ -18,8 +18,8 @@ from aftermap.recipe import Data, Target
 from aftermap.samples import survey
 from aftermap.scene import open_scene
 from aftermap.scorer import LayerBands
+from aftermap.targets import Images
 from aftermap.tiles import Window
-from aftermap.unseen import Images
 from tests import dataset_layouts
 from tests.conftest import grid, write
 

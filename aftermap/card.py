@@ -150,7 +150,8 @@ class Card:
         for layer in scene.seen([wanted]).values():
             if layer.unit != "digital_number":
                 return f"the {layer.name} image is in {layer.unit}, not in digital numbers"
-            most = layer.sampled[np.isfinite(layer.sampled)].max(initial=0)
+            asked = layer.sampled[[i for band in wanted.bands if (i := layer.index(band)) is not None]]
+            most = asked[np.isfinite(asked)].max(initial=0)
             if most > 0 and (deep if most <= BYTE else shallow):
                 bits = "8 bits, and those it reads have more" if deep else "more than 8 bits, and those it reads have 8"
                 return f"the numbers of the {layer.name} image have {bits}"

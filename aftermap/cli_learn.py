@@ -40,7 +40,7 @@ _TRIVIAL = {
 @click.option("--classes", default="", help="Classes of the labels to tell apart, by name.  [default: the hazard from all else]")
 @click.option("--inputs", default="", help="Layers or bands, for example after,before or after.VV.  [default: all layers]")
 @click.option("--encoder", default="resnet18", show_default=True, help="Any encoder of timm, or mit_b0 to mit_b5.")
-@click.option("--decoder", default="unet", show_default=True, help="unet, unet_plain, fpn, segformer or upernet.")
+@click.option("--decoder", default="unet", show_default=True, help="unet, unet_plain, fpn, segformer, upernet, deeplabv3 or ocr.")
 @click.option("--weights", default="none", show_default=True, help="hub: those of the encoder's publisher, fetched once.")
 @click.option("--epochs", default=30.0, show_default=True, help="Passes over the chips.")
 @click.option("--batch", default=16, show_default=True, help="Chips per step.")

@@ -13,6 +13,7 @@ from typing import Any
 
 from aftermap.augment import Augment
 from aftermap.bandmaps import MAPS
+from aftermap.enlarging import ALLOWED, DEEPEST, multiple_of
 from aftermap.errors import UnknownNameError
 from aftermap.journal import digest
 from aftermap.normalise import BY
@@ -24,7 +25,6 @@ OBJECTIVES = ("segment", "classify", "regress")
 SURGERIES = ("freeze_encoder", "domain_norm")
 WEIGHTS = ("none", "hub")
 ADAPTATIONS = ("bn", "bidirectional", "self-train")
-MOST_UPSAMPLE = 8
 PRECISIONS = ("auto", "bf16", "fp32")
 TOLD = ("start", "balanced", "source_free", "separate")
 """Settings of self-training by which its results are told apart."""
@@ -51,14 +51,19 @@ class Chips:
 
     size: int = 0
     """Side in px, a multiple of 32; larger chips are cut, smaller ones padded. 0: the first chip's, at most 256."""
-    upsample: int = 1
+    upsample: float = 1
     """The network looks at images enlarged so many times, bilinearly, here and in maps; its classes come back by area."""
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.size % 32:
             raise refuse(f"chips.size is {self.size}", "give a multiple of 32")
-        if not 1 <= self.upsample <= MOST_UPSAMPLE:
-            raise refuse(f"chips.upsample is {self.upsample}", f"give 1 to {MOST_UPSAMPLE}")
+        if not (multiple := multiple_of(self.upsample)):
+            raise refuse(f"chips.upsample is {self.upsample:g}", ALLOWED)
+        if multiple > DEEPEST and (not self.size or self.size % multiple):
+            what = f"chips.upsample is {self.upsample:g} and chips.size {self.size}"
+            raise refuse(what, f"give a size: a multiple of {multiple}")
+        if self.upsample == int(self.upsample):  # as TOML has it, so that a recipe keeps its hash
+            object.__setattr__(self, "upsample", int(self.upsample))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Images:
         """Those with known truth that a network can read. Raises InputRefusedError ("band-missing")."""
         dataset = open_dataset(folder, target.data.kind, **target.data.settings)
         own = [(one.layer, one.unit, band) for one in card.inputs for band in one.bands]
-        has = {("after", dataset.unit, band) for band in dataset.bands}
+        has = {("after", unit, band) for unit, band in zip(dataset.units, dataset.bands, strict=True)}
         fits = target.band_map == "auto" and set(own) <= has
         if not fits and not reads_pictures(card):
             what = f"the model {card.name} reads {card.reads}, and the target has {', '.join(dataset.bands)} in {dataset.unit}"

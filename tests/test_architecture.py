@@ -23,10 +23,10 @@ FLOORS = (
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
         "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "choice", "splits", "chips", "chipfolder",
-        "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
+        "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
-        "torchdoor", "batches", "encoders", "unet", "activation", "surgery", "domainnorm", "export", "model", "losses",
+        "torchdoor", "batches", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export", "model", "losses",
         "objectives", "checkpoint", "schedules",
     ),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),

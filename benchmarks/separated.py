@@ -5,8 +5,9 @@ to its level by the statistics of region a, as if nothing had changed; by those 
 
 Run:     python -m benchmarks.domains -o domains
          python -m benchmarks.domains -o domains-known --offset 0
+         python -m benchmarks.domains -o domains-snow --offset 0 --snow
          python -m benchmarks.domains -o domains-stretched --stretch
-         python -m benchmarks.separated . --runs runs        # the folder of these three
+         python -m benchmarks.separated . --runs runs        # the folder of these four
 Writes:  benchmarks/results/domains.csv (a row per seed, way and event) and domains.md; RUNS holds what is not made again.
 """
 
@@ -40,9 +41,10 @@ PAGE = (
 DATA = {
     "domains": ("physical units, offset left in b", "domains"),
     "domains-known": ("physical units, offset taken off", "domains"),
+    "domains-snow": ("the same, snow and clouds in b", "domains"),
     "domains-stretched": ("each chip stretched", "domains-stretched"),
 }
-"""Folder -> what it is, and the folder whose region a trained its networks: that of the first two is the same."""
+"""Folder -> what it is, and the folder whose region a trained its networks: that of all in physical units is the same."""
 COMMON = {"B02": "blue", "B03": "green", "B04": "red", "B08": "nir"}
 """Bands that the methods without training know by name, whatever else a chip has."""
 Level = Callable[[Chip], Normaliser]
@@ -58,11 +60,12 @@ class Way:
     seed: int
 
 
-def ways(samples: Samples) -> Iterator[tuple[str, str, Level]]:
-    """Split, words for the statistics, and the normaliser of a chip."""
+def ways(samples: Samples, *, at_home: bool) -> Iterator[tuple[str, str, Level]]:
+    """Split, words for the statistics, and the normaliser of a chip; region a only `at_home`, where it trained."""
     halves = [fit(_half(samples, k)) for k in (0, 1)]
     whole, home = fit(_half(samples, 0, 1)), samples.reference
-    yield "validation", "a", lambda _: home
+    if at_home:
+        yield "validation", "a", lambda _: home
     yield "test", "a", lambda _: home
     yield "test", "b", lambda _: whole
     yield "test", "other half of b", lambda chip: halves[1 - _part(chip)]
@@ -83,7 +86,7 @@ def network_scores(folder: Path, runs: Path, *, seeds: Sequence[int], steps: int
     found: dict[Way, Scored] = {}
     for data, (_, trained_on) in DATA.items():
         samples = survey(open_dataset(folder / data, "folder"), page.inputs, size=page.chips.size)
-        levels = list(ways(samples))
+        levels = list(ways(samples, at_home=data == trained_on))
         for seed in seeds:
             model = runs / f"{trained_on}-{seed}"
             if not (model / "done").is_file():
@@ -174,16 +177,16 @@ def _all(one: Scored) -> str:
 
 def shift(folder: Path) -> Iterator[str]:
     """Mean and standard deviation of each band in both regions, and how many deviations of a lie between the means."""
-    yield from ("| band | a | b | apart | b, offset taken off | b, stretched: apart |", "|" + " --- |" * 6)
+    yield from ("| band | a | b | b, offset taken off | the same, snow | apart | stretched: apart |", "|" + " --- |" * 7)
     of = {}
     for data in DATA:
         dataset = open_dataset(folder / data, "folder")
         of[data] = {r: fit(dataset.read(n) for n in dataset.ids() if n.startswith(r)) for r in "ab"}
-    plain, known, flat = (of[data] for data in DATA)
+    plain, known, snow, flat = (of[data] for data in DATA)
     for k, band in enumerate(plain["a"].bands):
-        cells = [f"{n.mean[k]:.3f} ± {n.std[k]:.3f}" for n in (plain["a"], plain["b"], known["b"])]
+        cells = [f"{n.mean[k]:.3f} ± {n.std[k]:.3f}" for n in (plain["a"], plain["b"], known["b"], snow["b"])]
         apart = [f"{(n['b'].mean[k] - n['a'].mean[k]) / n['a'].std[k]:+.2f}" for n in (plain, flat)]
-        yield f"| {band} | {cells[0]} | {cells[1]} | {apart[0]} | {cells[2]} | {apart[1]} |"
+        yield f"| {' | '.join([band, *cells, *apart])} |"
 
 
 def shares(folder: Path) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _open(folder: Path, *, image: str = "both") -> Dataset:
     def load(member: Member) -> Chip:
         found = np.concatenate([_image(member, kind, when) for kind in wanted for when in ("before", "after")])
         truth = pixels.mask(member.files[f"{wanted[0]}_mask"], {0: 0, 255: 1})
-        return pixels.chip(member, found, truth, bands=bands, unit="digital_number", domain=f"ombria-{image}")
+        return pixels.chip(member, found, truth, bands=bands, unit="digital_number", domain=f"ombria-{image}/{member.event}")
 
     classes = ("no flood", "flood")
     return Dataset("ombria", folder, FACTS, bands, "digital_number", classes, members, load, tuple(absent))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Member = Network | Since | Transferred
 
+MEMBER_MB = 25
+"""What the engine takes for each further network beside its weights and values: measured 12 to 20 (OpenVINO 2026.4.1)."""
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
 """Axes that the image is turned along: as it is, up-down, left-right, both."""
 
@@ -90,8 +92,8 @@ class Ensemble:
         """Of all members, whose graphs keep their values while another is at work, and of the mean and the deviations."""
         height, width = (-(-side // self.multiple_of) * self.multiple_of for side in tile)
         planes = 4 * (len(self.classes) + 1) + sum(len(one.bands) for one in self.inputs)
-        own = sum(one.memory_mb(tile, threads) - ENGINE_MB for one in self.members)
-        return ENGINE_MB + own + 4e-6 * threads * planes * height * width
+        own = sum(one.memory_mb(tile, threads) - ENGINE_MB + MEMBER_MB for one in self.members)
+        return ENGINE_MB - MEMBER_MB + own + 4e-6 * threads * planes * height * width
 
     def release(self) -> None:
         """Of all members."""
@@ -140,11 +142,11 @@ def _centred(scores: F32, threshold: float) -> F32:
 def of(name: str, members: Sequence[Member], *, flips: bool) -> Ensemble:
     """Raises UsageError ("ensemble-unlike") where two members read or find different things."""
     first = members[0]
-    for one in members[1:]:
+    for n, one in enumerate(members[1:], start=2):
         for what, mine, other in (("reads", _reads(first), _reads(one)), ("finds", _finds(first), _finds(one))):
             if mine != other:
                 raise UsageError(
-                    f"{first.name} {what} {mine}, and {one.name} {what} {other}",
+                    f"model 1, {first.name}, {what} {mine}, and model {n}, {one.name}, {what} {other}",
                     repair="give models of the same bands, units and classes, or map with one after the other",
                     code="ensemble-unlike",
                 )

@@ -224,16 +224,16 @@ def _map_cell(
     filled = np.where(analysed, lead, np.float32(0))
     likely = filled if calibrated is None else calibrated(filled)
     votes = sum(((s > plan.threshold).astype(np.uint8) for s in scores.values()), start=np.zeros(lead.shape, np.uint8))
-    planes = [np.rint(likely * 100).astype(np.uint8), filled > plan.threshold, exclusion, votes]
-    for plane in (planes[0], planes[1], planes[3]):
+    apart_by = [_percent(every[plan.spread_of][-1])] if plan.spread_of else []
+    planes = np.stack([_percent(likely), filled > plan.threshold, exclusion, votes, *apart_by], dtype=np.uint8)
+    for plane in (planes[0], planes[1], *planes[3:]):
         plane[~analysed] = NOT_ANALYSED
-    if plan.spread_of:
-        spread = every[plan.spread_of][-1]
-        seen = analysed & ~np.isnan(spread)
-        planes.append(np.where(seen, np.rint(np.where(seen, spread, 0) * 100).astype(np.uint8), np.uint8(NOT_ANALYSED)))
-    return _Mapped(
-        np.stack(planes, dtype=np.uint8), np.where(analysed, lead, np.float32(np.nan)), np.where(analysed, levels, np.uint8(0))
-    )
+    return _Mapped(planes, np.where(analysed, lead, np.float32(np.nan)), np.where(analysed, levels, np.uint8(0)))
+
+
+def _percent(shares: F32) -> U8:
+    """Whole percents (y, x) of shares in [0, 1]; NOT_ANALYSED where NaN."""
+    return np.nan_to_num(np.rint(shares * 100), nan=NOT_ANALYSED).astype(np.uint8)
 
 
 def _smoothed(plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor | None) -> F32:

@@ -57,7 +57,8 @@ class Constant:
 
 
 def constants(*values: float, threshold: float = 0.5, flips: bool = False) -> Ensemble:
-    return Ensemble("ensemble", flips, threshold, "", tuple(Constant(v) for v in values))  # type: ignore[arg-type]
+    members: Any = tuple(Constant(v) for v in values)
+    return Ensemble("ensemble", flips, threshold, "", members)
 
 
 def networks(folder: Path, *cards: dict[str, Any], flips: bool = False) -> Ensemble:
@@ -74,7 +75,8 @@ def observed(pixels: F32) -> npt.NDArray[np.bool_]:
 def probabilities(network: Network, pixels: F32) -> F32:
     """Of the hazard as the graph gives it (y, x)."""
     raw = replace(network, card=replace(network.card, threshold=0.5))
-    return raw(pixels[None], observed(pixels)[None])[0, 0]
+    found: F32 = raw(pixels[None], observed(pixels)[None])[0, 0]
+    return found
 
 
 def image(shape: tuple[int, int]) -> F32:
@@ -94,8 +96,8 @@ def test_constant_members_give_their_mean_and_deviation_everywhere(values: list[
     assert whole.shape == (3, 61, 83)
     seen = observed(pixels)
     assert np.isnan(whole[:, ~seen]).all()
-    mean = np.mean(np.float64(values))
-    expected = (np.interp(mean, [0, threshold, 1], [0, 0.5, 1]), 0.25, np.std(np.float64(values)))
+    mean = np.mean(values, dtype=np.float64)
+    expected = (np.interp(mean, [0, threshold, 1], [0, 0.5, 1]), 0.25, np.std(values, dtype=np.float64))
     np.testing.assert_allclose(whole[:, seen], np.broadcast_to(np.array(expected)[:, None], (3, seen.sum())), atol=5e-6)
     if len(set(values)) == 1:
         assert (whole[2, seen] == 0).all()

@@ -129,7 +129,7 @@ def test_flips_are_turned_back(tmp_path: Path) -> None:
 
 
 def test_tiled_equals_whole(tmp_path: Path) -> None:
-    found, pixels = networks(tmp_path, {}, {"sharp": 3.0}, flips=True), image((700, 1100))
+    found, pixels = networks(tmp_path, {}, {"sharp": 3.0}, flips=True), image((380, 700))
     seen = observed(pixels)
     whole = np.where(seen, found(pixels[None], seen[None])[0], np.float32(np.nan))
     shape = pixels.shape[1:]
@@ -187,6 +187,10 @@ def test_two_bundled_models_of_pictures_end_to_end(tmp_path: Path) -> None:
     assert "2 scores of ensemble for landslide" in raster.facts(found.folder / "spread.tif").descriptions[0]
     assert "o-spread" in (found.folder / "report.html").read_text()
     assert journal.verify(found.folder) == []
+    options = am.Options(model=(str(one), str(other)), flips=True, adapt=1, only=("spread",), precision="f32")
+    how: dict[str, Any] = {"hazard": "landslide", "declared": {"after": am.Declared(sensor="vhr-rgb")}, "options": options}
+    ran = am.map(file, out=tmp_path / "adapted", **how).made_by["methods"]["ran"]["ensemble"]
+    assert all(ran[f"member {n} adapted"].startswith("ema over 1 crops") for n in (1, 2)), "each by itself"
 
 
 def test_equal_members_are_the_model_itself_and_apart_by_nothing(pair: Pair, tmp_path: Path) -> None:

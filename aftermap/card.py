@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FILE, WEIGHTS = "model.toml", "model.safetensors"
 GIVES = ("map", "class", "classes", "number")
+NORMALISED = ("all", "scene", "per_domain")
 BUNDLED = Path(__file__).parent / "models"
 BYTE = 255
 """Largest number of 8 bits."""
@@ -84,7 +85,8 @@ class Card:
     sha256: Mapping[str, str]
     """File name -> SHA-256: graph and weights."""
     normalise: str = "all"
-    """scene: pixels are first brought from the scene's own mean and std to those of the card; its level does not matter."""
+    """Of NORMALISED. scene, per_domain: pixels are first brought from the own mean and std of the scene, or of all images of its
+    sensor and place, to those of the card; their level does not matter. A map is of one scene."""
     hazard_classes: tuple[str, ...] = ()
     """Those of several classes that are the hazard together: their probabilities add up. Empty for the one called as it."""
     gives: str = "map"
@@ -113,8 +115,8 @@ class Card:
         several = len(self.classes) > 1 and self.gives == "map"
         if not self.classes or (several and not self.hazard_classes and self.hazard not in self.classes):
             raise _refuse(f"of the classes {', '.join(self.classes)} of {self.name} none is its hazard, {self.hazard}")
-        if self.normalise not in ("all", "scene"):
-            raise _refuse(f"normalise of {self.name} is {self.normalise!r}, and has to be all or scene")
+        if self.normalise not in NORMALISED:
+            raise _refuse(f"normalise of {self.name} is {self.normalise!r}, and has to be one of {', '.join(NORMALISED)}")
         if strange := [c for c in self.hazard_classes if c not in self.classes]:
             raise _refuse(f"{strange[0]} of the hazard_classes of {self.name} is none of its classes, {', '.join(self.classes)}")
         if self.gives not in GIVES:
@@ -148,7 +150,8 @@ class Card:
         for layer in scene.seen([wanted]).values():
             if layer.unit != "digital_number":
                 return f"the {layer.name} image is in {layer.unit}, not in digital numbers"
-            most = layer.sampled[np.isfinite(layer.sampled)].max(initial=0)
+            asked = layer.sampled[[i for band in wanted.bands if (i := layer.index(band)) is not None]]
+            most = asked[np.isfinite(asked)].max(initial=0)
             if most > 0 and (deep if most <= BYTE else shallow):
                 bits = "8 bits, and those it reads have more" if deep else "more than 8 bits, and those it reads have 8"
                 return f"the numbers of the {layer.name} image have {bits}"

@@ -15,10 +15,10 @@ from aftermap.errors import InputRefusedError
 from aftermap.torchdoor import Tensor, nn, torch
 
 
-def write(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, facts: Mapping[str, Any]) -> None:
+def write(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None, facts: Mapping[str, Any]) -> None:
     """Writes by atomic rename. `facts` are plain values."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
+    for number, state in (optimiser.state_dict()["state"] if optimiser else {}).items():
         tensors |= {f"optimiser.{number}.{k}": v for k, v in state.items()}
     flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     partial = path.with_name(f"{path.name}.partial")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +172,10 @@ class Cutter:
     event: str = ""
 
     def inputs(self) -> tuple[LayerBands, ...]:
-        """The bands of each layer, in the unit that the layer has."""
+        """The bands of each layer, in the units that they have there."""
         layers = [*self.scene.images("after"), *self.scene.images("before")]
-        return tuple(LayerBands(k.name, tuple(b for i, b in enumerate(k.bands) if not k.is_class(i)), k.unit) for k in layers)
+        held = ((k, [b for i, b in enumerate(k.bands) if not k.is_class(i)]) for k in layers)
+        return tuple(LayerBands(k.name, tuple(run), unit) for k, own in held for unit, run in groupby(own, k.unit_of))
 
     def chip(self, window: Window) -> Chip:
         """The chip of one window."""

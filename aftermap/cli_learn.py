@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ _TRIVIAL = {
 @click.option("--classes", default="", help="Classes of the labels to tell apart, by name.  [default: the hazard from all else]")
 @click.option("--inputs", default="", help="Layers or bands, for example after,before or after.VV.  [default: all layers]")
 @click.option("--encoder", default="resnet18", show_default=True, help="Any encoder of timm, or mit_b0 to mit_b5.")
-@click.option("--decoder", default="unet", show_default=True, help="unet, unet_plain, fpn, segformer or upernet.")
+@click.option("--decoder", default="unet", show_default=True, help="unet, unet_plain, fpn, segformer, upernet, deeplabv3 or ocr.")
 @click.option("--weights", default="none", show_default=True, help="hub: those of the encoder's publisher, fetched once.")
 @click.option("--epochs", default=30.0, show_default=True, help="Passes over the chips.")
 @click.option("--batch", default=16, show_default=True, help="Chips per step.")
@@ -54,7 +54,8 @@ _TRIVIAL = {
 def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bool, quiet: bool, **given: Any) -> None:
     """Train a model on your own images and masks; `aftermap map --model` then maps with it."""
     from aftermap import experiment
-    from aftermap.recipe import Chips, Data, Network, Recipe, Step, Train, setting
+    from aftermap.recipe import Chips, Data, Network, Recipe, Step, Train
+    from aftermap.strict import setting
 
     inputs = tuple(name.strip() for name in given["inputs"].split(",")) if given["inputs"] else ()
     classes = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
@@ -174,14 +175,22 @@ def export(model: str, kind: str) -> None:
 @click.option("--to", multiple=True, type=_FILES, required=True, help="Unlabelled images, or folders of data sets.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the adapted model.")
 @click.option(
-    "--method", type=click.Choice(["bn", "bidirectional"]), default="bn", show_default=True, help="As docs/adapt.md has it."
+    "--method",
+    type=click.Choice(["bn", "self-train", "bidirectional"]),
+    default="bn",
+    show_default=True,
+    help="As docs/adapt.md has it.",
 )
-@click.option("--shots", default=50, show_default=True, help="Crops of 256 px to take, fewer where there are not so many.")
+@click.option("--shots", default=50, show_default=True, help="Crops to take, fewer where there are not so many.")
 @click.option("--mode", default="ema", show_default=True, help="ema, reset, prior or batch.")
-@click.option("--source", type=_FILES, help="Of bidirectional: the labelled data set that the model was trained on.")
+@click.option("--source", type=_FILES, help="Of self-train, bidirectional: the labelled data set that the model was trained on.")
 @click.option(
     "--arms", default="forward", show_default=True, help="Of bidirectional: forward,backward,bdi; the last two need --source."
 )
+@click.option("--with", "beside", multiple=True, help="Of self-train: a further model that labels and learns too; repeatable.")
+@click.option("--rounds", default=3, show_default=True, help="Of self-train: how often labels are made anew.")
+@click.option("--keep", default=0.7, show_default=True, help="Of self-train: least probability of a label.")
+@click.option("--steps", default=200, show_default=True, help="Of self-train: of each round.")
 @click.option("--iterations", default=1000, show_default=True, help="Of bidirectional.")
 @click.option("--momentum", default=0.1, show_default=True, help="Of ema: how far each crop moves the statistics.")
 @click.option("--prior", default=16.0, show_default=True, help="Of prior: how many crops the training counts as.")
@@ -197,7 +206,8 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap import readapt
     from aftermap.adapt.norm import Adaptation
     from aftermap.layer import Declared
-    from aftermap.recipe import Data, setting
+    from aftermap.recipe import Data
+    from aftermap.strict import setting
 
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
     said = {f"--{k}": given[k] for k in ("method", "shots", "mode", "seed")}
@@ -208,9 +218,22 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     if given["method"] == "bn":
         how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
         card = readapt.readapt(model, unlabelled, out, how, made_by=made_by)
+    elif given["method"] == "self-train":
+        refined = {name: given[name] for name in ("rounds", "keep", "steps")}
+        made = readapt.refine(
+            [model, *given["beside"]], unlabelled, out, given["shots"], refined, source=given["source"], seed=given["seed"],
+            made_by=made_by, said=_say_round,
+        )  # fmt: skip
+        card = made[0]
     else:
         own = {"arms": [name.strip() for name in given["arms"].split(",")], "iterations": given["iterations"]}
         card = readapt.reteach(
             model, unlabelled, out, given["shots"], own, source=given["source"], seed=given["seed"], made_by=made_by
         )
     click.echo(f"model  {out}; {card.training_data.rpartition('; adapted without labels: ')[2]}")
+
+
+def _say_round(row: Mapping[str, Any]) -> None:
+    scores = [f"{name.replace('_', ' ')} {one[name]:.3f}" for one in row.get("networks", []) for name in one if name != "loss"]
+    found = f"{row['labelled']:.1%} of pixels labelled, {row['prevalence']:.1%} of them hazard"
+    click.echo(f"round {row['round']}  {found}; {', '.join(scores)}{row.get('stopped', '')}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def run(
         samples = _samples(fold, data, progress)
         about = {"page_sha256": page.sha256, "fold": number if len(folds) > 1 else None}
         for seed in seeds:
-            found.append(_one(fold.source, samples, out, seed, made_by, about, progress))
+            found += [_one(one, samples, out, seed, made_by, about, progress) for one in fold.members]
             if targets:
                 _on_targets(fold, samples, out, seed, targets, progress)
     return found
@@ -61,18 +62,21 @@ def _on_targets(recipe: Recipe, samples: Samples, out: Path, seed: int, targets:
     """The trained network on what it never saw."""
     from aftermap import learn, unseen
 
-    folder = out / _name(recipe.source, samples, seed)
+    members = recipe.members
+    models = [out / _name(one, samples, seed) / "model" for one in members]
+    together = models[0].parent if len(members) == 1 else out / _name(replace(recipe, targets={}), samples, seed)
 
     def source() -> Source:
         from aftermap.adapt.teach import Source
 
         return Source(samples, next(step.train.losses for step in recipe.steps if step.train))
 
-    with learn.first_weights(recipe.source, samples, Card.read(folder / "model")) as first:
+    with ExitStack() as stack:
+        first = [learn.first_weights(one, samples, Card.read(model)) for one, model in zip(members, models, strict=True)]
+        firsts = [stack.enter_context(one) for one in first]
         for done, (name, data) in enumerate(targets.items(), 1):
-            own = folder / UNSEEN / name
-            model, target = folder / "model", recipe.targets[name]
-            unseen.run(model, first, target, data, recipe.adapts, own, out / UNSEEN, seed=seed, source=source)
+            target, own = recipe.targets[name], together / UNSEEN / name
+            unseen.run(models, firsts, target, data, recipe.adapts, own, out / UNSEEN, seed=seed, source=source)
             progress(f"seed {seed} on targets", done, len(targets))
 
 

@@ -9,17 +9,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from math import lcm
 from pathlib import Path
 
 from aftermap import engine
 from aftermap.batchnorm import MEANS, VARIANCES
 from aftermap.card import Card
+from aftermap.enlarging import DEEPEST
 from aftermap.errors import UsageError
 from aftermap.surgery import Stated
 from aftermap.torchdoor import Tensor, functional, nn, torch
 
-MULTIPLE_OF = 32
-"""Of heights and widths: the deepest stride."""
 FREE = {0: "n", 2: "y", 3: "x"}
 """Axes of the graph that may have any length."""
 
@@ -95,7 +95,7 @@ EXPORTS: dict[str, Callable[[nn.Module, Path, Card], Path]] = {"openvino": expor
 def _traceable(model: nn.Module, card: Card) -> Iterator[tuple[Graph, Tensor]]:
     """The graph in the mode it maps in, and pixels to trace it with; afterwards `model` is in the mode it was in."""
     training = model.training
-    side = 2 * MULTIPLE_OF
+    side = 2 * lcm(DEEPEST, card.multiple_of)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # both libraries trace; torch would rather be exported

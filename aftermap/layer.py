@@ -92,6 +92,11 @@ class Layer:
         band = self.sensor.band(self.bands[index])
         return self.unit == "class" or (band is not None and band.unit == "class")
 
+    def unit_of(self, band: str) -> str:
+        """The unit of one band, by its own or its common name: that of the layer, unless it is ground stacked on light."""
+        found = self.sensor.band(band)
+        return found.unit if found is not None and found.unit == "relative" else self.unit
+
     def index(self, band: str) -> int | None:
         """Position of a band by its own or its common name; None when the layer has no such band."""
         keys = [canonical(b) for b in self.bands]
@@ -312,8 +317,8 @@ def _refuse_impossible(unit: str, values: npt.NDArray[np.float32], layer: Layer)
 
 
 def _with_optical_unit(layer: Layer, files: Sequence[raster.Facts], declared: Declared) -> Layer:
-    native = {b.unit for n in layer.bands if (b := layer.sensor.band(n)) and b.unit != "class"}
-    if native != {"reflectance"}:
+    native = sorted({b.unit for n in layer.bands if (b := layer.sensor.band(n)) and b.unit != "class"}, key=UNITS.index)
+    if native != ["reflectance"]:
         return replace(layer, unit=declared.unit or next(iter(native), "class"), reasons={**layer.reasons, "unit": "sensor"})
     values = layer.sampled[[n not in _class_bands(layer) for n in layer.bands]]
     values = values[np.isfinite(values)]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from aftermap import calibration, classed, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
-from aftermap.card import WEIGHTS, Card, Fit
+from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
 from aftermap.encoders import Weights, hub
 from aftermap.engine import Network
@@ -104,8 +104,8 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
     return Card(
         name=name, hazard=recipe.hazard, classes=samples.classes if several else (recipe.hazard,), hazard_classes=hazard_classes,
         gives=gives, inputs=samples.inputs, mean=samples.reference.mean, std=samples.reference.std,
-        normalise="all" if recipe.normalise == "all" else "scene", halo_px=HALO_PX, multiple_of=32, training_data=data,
-        licence=licence, made_by=made_by,
+        normalise=recipe.normalise if recipe.normalise in NORMALISED else "scene", halo_px=HALO_PX, multiple_of=32,
+        training_data=data, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def _gives(recipe: Recipe, samples: Samples) -> str:
 
 
 def _objective(step: Train, samples: Samples) -> Segment | Classify | Regress:
-    loss = Sum(step.losses, step.class_weights or None)
+    loss = Sum(step.losses, step.class_weights or None, step.hard_pixels)
     if step.objective == "regress":
         return Regress(loss)
     return (Classify if step.objective == "classify" else Segment)(loss, len(samples.classes) or 2)

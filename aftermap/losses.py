@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aftermap.errors import UnknownNameError
+from aftermap.errors import UnknownNameError, UsageError
 from aftermap.torchdoor import Tensor, functional, smp, torch
 
 UNKNOWN = 255
@@ -58,6 +58,20 @@ def hard_pixels(logits: Tensor, truth: Tensor, *, keep: float = 0.5, smoothing: 
         return _nothing(logits)
     each = functional.cross_entropy(flat, code, weight=_per_class(weights, flat), label_smoothing=smoothing, reduction="none")
     return each.topk(max(1, round(keep * len(each)))).values.mean()
+
+
+@torch.no_grad()
+def hardest(logits: Tensor, truth: Tensor, keep: float) -> Tensor:
+    """The truth with all but the share `keep` of known pixels of the largest cross entropy, at least one, unknown."""
+    flat, code = known(logits, truth)
+    if not len(code):
+        return truth
+    each = functional.cross_entropy(flat, code, reduction="none")
+    unknown = torch.ones_like(code, dtype=torch.bool)
+    unknown[each.topk(max(1, round(keep * len(each)))).indices] = False
+    left = truth.reshape(-1).clone()
+    left[torch.nonzero(left != UNKNOWN)[:, 0][unknown]] = UNKNOWN
+    return left.reshape(truth.shape)
 
 
 def dice(logits: Tensor, truth: Tensor, *, weights: Weights = None) -> Tensor:
@@ -146,14 +160,20 @@ class Sum:
 
     shares: Mapping[str, float]
     class_weights: tuple[float, ...] | None = None
+    hard_pixels: float = 1.0
+    """Share of the known pixels that every loss sees: those of the largest cross entropy (OHEM; methods.md C.5)."""
 
     def __post_init__(self) -> None:
         for name in self.shares:
             if name not in LOSSES:
                 raise UnknownNameError("loss", name, LOSSES)
+        if not 0 < self.hard_pixels <= 1:
+            raise UsageError(f"hard_pixels is {self.hard_pixels}", repair="give a share above 0, at most 1")
 
     def __call__(self, logits: Tensor, truth: Tensor) -> Tensor:
         """A scalar."""
+        if self.hard_pixels < 1:
+            truth = hardest(logits, truth, self.hard_pixels)
         total = _nothing(logits)
         for name, share in self.shares.items():
             options: dict[str, Any] = {} if name in _UNWEIGHTED else {"weights": self.class_weights}

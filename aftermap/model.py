@@ -20,14 +20,16 @@ from aftermap.activation import Activation
 from aftermap.card import WEIGHTS, Card
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
+from aftermap.enlarging import ALLOWED, multiple_of, ratio
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
-from aftermap.export import EXPORTS, MULTIPLE_OF, export
+from aftermap.export import EXPORTS, export
 from aftermap.journal import sha256
+from aftermap.ocr import Gathered, ObjectContext
 from aftermap.torchdoor import Tensor, functional, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
 
 FUSIONS = ("single", "early", "siamese")
-DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "deeplabv3", "pool", "activation")
+DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "pool", "activation")
 DILATED = 8
 """Stride of the deepest features that DeepLabV3 sees (Chen et al. 2017)."""
 _LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "openvino")
@@ -48,8 +50,9 @@ class Spec:
     """early: all dates at once. siamese: the same encoder on each date, features side by side."""
     widths: tuple[int, ...] = ()
     """Channels of the decoder d1 to d5, shallow to deep; empty for the decoder's own."""
-    upsample: int = 1
-    """The encoder sees images enlarged so many times; logits come back to the image's own grid as means (methods.md C)."""
+    upsample: float = 1
+    """The encoder sees images enlarged so many times, 1 to 8; logits come back to the image's own grid as means by area
+    (methods.md C.2). What is not whole asks for sides of `multiple_of`."""
     gives: str = "map"
     """As the card's: what the outputs are, for the graph that gives them in [0, 1] or, of a number, as they are."""
 
@@ -63,6 +66,13 @@ class Spec:
             )
         if self.fusion == "siamese" and (len(self.bands) < 2 or len(set(self.bands)) > 1):
             raise UsageError(f"siamese wants the same bands on each date, not {self.bands}", repair='choose the fusion "early"')
+        if not self.multiple_of:
+            raise UsageError(f"upsample is {self.upsample}", repair=ALLOWED)
+
+    @property
+    def multiple_of(self) -> int:
+        """Of heights and widths of what it is given."""
+        return multiple_of(self.upsample)
 
 
 class Model(nn.Module):
@@ -76,7 +86,7 @@ class Model(nn.Module):
         self.spec = spec
         winner = WINNERS.get(spec.encoder) if spec.decoder == "unet_plain" else None
         dates = len(spec.bands) if spec.fusion == "siamese" else 1
-        make = _dilated if spec.decoder == "deeplabv3" else encoder_of
+        make = {"deeplabv3": _dilated, "ocr": _branched}.get(spec.decoder, encoder_of)
         self.encoder = make(winner.encoder if winner else spec.encoder, sum(spec.bands) // dates, weights)
         channels = [dates * c for c in self.encoder.out_channels]  # type: ignore[union-attr]
         self.decoder, self.head = _decoder(spec, channels, int(self.encoder.output_stride))  # type: ignore[arg-type]
@@ -100,7 +110,7 @@ class Model(nn.Module):
     def logits(self, features: list[Tensor]) -> Tensor:
         """As the class says, from `features`."""
         found: Tensor = self.head(self.decoder(features))
-        return functional.avg_pool2d(found, self.spec.upsample) if self.spec.upsample > 1 and found.ndim == 4 else found
+        return _reduced(found, self.spec.upsample) if self.spec.upsample > 1 and found.ndim == 4 else found
 
 
 def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model:
@@ -108,6 +118,25 @@ def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Model(spec, weights)
+
+
+def _reduced(enlarged: Tensor, times: float) -> Tensor:
+    """Means (n, output, y, x) over the area that each pixel has in what was enlarged so many times."""
+    up, down = ratio(times).as_integer_ratio()
+    if down == 1:
+        return functional.avg_pool2d(enlarged, up)
+    # Every `up` pixels become `down`; both counted in parts that divide both.
+    small, large = torch.arange(up)[:, None] * down, torch.arange(down) * up
+    covered = torch.minimum(small + down, large + up) - torch.maximum(small, large)
+    shares = (covered.clamp(min=0) / up).to(enlarged)  # (enlarged, reduced)
+    for _ in range(2):  # along x, then along y
+        enlarged = (torch.unflatten(enlarged, 3, (-1, up)) @ shares).flatten(3).transpose(2, 3)
+    return enlarged
+
+
+def _branched(name: str, bands: int, weights: Weights | None) -> nn.Module:
+    """An encoder; of an HRNet its branches as they are, without the layers by which it classifies (Yuan et al. 2020)."""
+    return encoder_of(name, bands, weights, **({"feature_location": ""} if name.startswith("hrnet") else {}))
 
 
 def _dilated(name: str, bands: int, weights: Weights | None) -> nn.Module:
@@ -141,6 +170,9 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
         nn.init.kaiming_normal_(last.weight)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         return plain, last
+    if spec.decoder == "ocr":
+        width = spec.widths[0] if spec.widths else 512
+        return Gathered(channels, width), ObjectContext(width, spec.outputs)
     if spec.decoder == "unet":
         widths = spec.widths or (16, 32, 64, 128, 256)
         unet = smp.decoders.unet.decoder.UnetDecoder(channels, widths[::-1], n_blocks=5)
@@ -168,9 +200,11 @@ class Pooled(nn.Module):
         return features[-1].mean(dim=(2, 3))
 
 
-def save_weights(folder: Path, model: Model) -> Path:
-    """Writes the weights alone, with what the network is made of."""
+def save_weights(folder: Path, model: Model, *, half: bool = False) -> Path:
+    """Writes the weights alone, with what the network is made of; numbers with fractions in half precision where asked for."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"spec": json.dumps(asdict(model.spec))})
     return folder / WEIGHTS
 
@@ -178,10 +212,11 @@ def save_weights(folder: Path, model: Model) -> Path:
 def save(folder: Path, model: Model, card: Card) -> Card:
     """Writes weights, graph and card; gives the card with checksums, versions, encoder and decoder filled in."""
     folder.mkdir(parents=True, exist_ok=True)
+    card = replace(card, multiple_of=model.spec.multiple_of)
     weights, graph = save_weights(folder, model), export(model, folder, card)
     files = (weights, graph, graph.with_suffix(".bin"))
     facts = replace(
-        card, encoder=model.spec.encoder, decoder=f"{model.spec.decoder}, {model.spec.fusion}", multiple_of=MULTIPLE_OF,
+        card, encoder=model.spec.encoder, decoder=f"{model.spec.decoder}, {model.spec.fusion}",
         sha256={file.name: sha256(file) for file in files}, versions={name: version(name) for name in _LIBRARIES},
     )  # fmt: skip
     facts.write(folder)

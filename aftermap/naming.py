@@ -11,6 +11,8 @@ from aftermap.raster import Facts
 from aftermap.sensors import POLARISATIONS, Sensor, canonical, sensor, sensors_with
 
 _COMMON = {"BLUE", "GREEN", "RED", "NIR", "SWIR1", "SWIR2"}
+_DESCRIBED = ("ELEVATION", "SLOPE", "GREY", "GRAY", "COASTAL")
+"""Words that name a band in a description, and in a file's name nothing."""
 _SENSOR_PATTERNS = (
     (r"^S1[A-D]_", "sentinel-1"),
     (r"^S2[A-D]_MSIL1C", "sentinel-2-l1c"),
@@ -35,7 +37,7 @@ def _is_band(token: str) -> bool:
 def _from_text(text: str) -> str:
     """The one band a description names, or "". "Band 1" names none: software writes it for want of a name."""
     words = tokens(text)
-    found = [w for w in words if _is_band(w)] or [w for w in words if w in (*_COMMON, "ELEVATION", "GREY", "GRAY", "COASTAL")]
+    found = [w for w in words if _is_band(w)] or [w for w in words if w in (*_COMMON, *_DESCRIBED)]
     return canonical(found[0]) if len(set(found)) == 1 else ""
 
 

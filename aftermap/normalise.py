@@ -25,7 +25,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 BY: dict[str, Callable[[Chip], str]] = {
     "all": lambda _: "all",
-    "domain": lambda chip: chip.domain,
+    "per_domain": lambda chip: chip.domain,
     "scene": lambda chip: chip.event or chip.name,
     "chip": lambda chip: chip.name,
 }
@@ -91,7 +91,7 @@ def fit(chips: Iterable[Chip]) -> Normaliser:
     return fit_each(chips, by="all").each["all"]
 
 
-def fit_each(chips: Iterable[Chip], *, by: str = "domain") -> Separated:
+def fit_each(chips: Iterable[Chip], *, by: str = "per_domain") -> Separated:
     """Statistics of each domain or scene in one pass over all chips; memory does not grow with them. Raises as `fit`."""
     fitting = Fitting(by)
     for chip in chips:

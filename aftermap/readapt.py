@@ -1,8 +1,11 @@
-"""The verb `adapt`: a model and unlabelled images in, a model adapted to them out."""
+"""The verb `adapt`: a model, or several, and unlabelled images in, models adapted to them out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +14,16 @@ from aftermap import transfer
 from aftermap.adapt.crops import Picture, crops, picture_of
 from aftermap.adapt.keep import card_of, fresh, keep
 from aftermap.adapt.norm import Adaptation, adapted
-from aftermap.card import Card, find
+from aftermap.card import FILE, Card, find
 from aftermap.datasets.dataset import open_dataset
 from aftermap.engine import Network
+from aftermap.errors import UsageError
 from aftermap.experiment import refuse_without_extra
 from aftermap.layer import Declared
 from aftermap.recipe import Data, Target
 from aftermap.samples import survey
 from aftermap.scene import open_scene
-from aftermap.unseen import Images
+from aftermap.targets import Images
 
 if TYPE_CHECKING:
     from aftermap.adapt.teach import Source
@@ -90,6 +94,46 @@ def reteach(
         return save(out, found.model, card_of(network.card, out.resolve().name, words, made_by))
 
 
+def refine(
+    models: Sequence[str], unlabelled: Unlabelled, out: Path, shots: int, settings: Mapping[str, Any],
+    *, source: Path | None = None, seed: int = 0, made_by: str = "aftermap adapt", said: Callable[[Mapping[str, Any]], None],
+) -> list[Card]:  # fmt: skip
+    """Self-training of models that label together, which needs torch and their weights; a run that was cut short goes on.
+
+    One model is written to `out`, several to folders of their names in it; rounds.json there has what every round came to, and
+    `said` is told as each ends. Raises UsageError ("other-run", "extra-missing"), the errors of adapt.teach.
+    """
+    refuse_without_extra()
+    from aftermap.adapt import teach
+    from aftermap.adapt.selftrain import ROUNDS
+    from aftermap.model import save
+
+    networks = [Network.open(find(model), engine="openvino") for model in models]
+    names = [one.name for one in networks]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two models are called {max(names, key=names.count)}", repair="give each once, or a name of its own")
+    if (out / ROUNDS).exists() or ((out / FILE).exists() and not (out / "rounds").is_dir()):
+        raise UsageError(f"{out} already holds a model", repair="choose another -o", code="other-run")
+    pictures, work = unlabelled.pictures(networks[0]), out / "rounds"
+    last = None
+    folders = [one.folder for one in networks]
+    for last, taken in teach.refine(folders, pictures, shots, settings, _source(source, networks[0].card), work, seed=seed):  # noqa: B007
+        if last.number:
+            said(last.row)
+    assert last is not None
+    ended = json.loads((work / ROUNDS).read_text(encoding="utf-8"))["rounds"][-1]
+    if "stopped" in ended:
+        said(ended)
+    words = f"self-training, {last.number} rounds over {len(taken)} crops, {'with' if source else 'without'} its source"
+    cards = []
+    for network, model in zip(networks, last.models, strict=True):
+        own = out if len(networks) == 1 else out / network.name
+        cards.append(save(own, model, card_of(network.card, own.resolve().name, words, made_by)))
+    os.replace(work / ROUNDS, out / ROUNDS)
+    shutil.rmtree(work)
+    return cards
+
+
 def _source(folder: Path | None, card: Card) -> Source | None:
     """Chips of the source, read as the network reads them."""
     if folder is None:
@@ -97,5 +141,5 @@ def _source(folder: Path | None, card: Card) -> Source | None:
     from aftermap.adapt.teach import Source
 
     inputs = [f"{one.layer}.{band}" for one in card.inputs for band in one.bands]
-    normalise = "all" if card.normalise == "all" else "chip"
+    normalise = "chip" if card.normalise == "scene" else card.normalise
     return Source(survey(open_dataset(folder), inputs, normalise=normalise), REPLAYED)

@@ -86,9 +86,13 @@ class Scene:
         if absent:
             held = ", ".join(b for layer in images for b in layer.bands)
             return f"the {wanted.layer} image has no band {', '.join(absent)} (it has {held})"
-        for layer in self.seen([wanted]).values():
-            if wanted.unit not in ("digital_number", layer.unit) and not {wanted.unit, layer.unit} <= set(SAR_UNITS):
-                return f"the {layer.name} image is in {layer.unit.replace('_', ' ')}, not in {wanted.unit}"
+        for band in wanted.bands:
+            if (layer := self._holder(wanted.layer, band)) is None or band in units:
+                continue
+            given = layer.unit_of(band)
+            if wanted.unit not in ("digital_number", given) and not {wanted.unit, given} <= set(SAR_UNITS):
+                whose = "" if given == layer.unit else f"{band} of "
+                return f"{whose}the {layer.name} image is in {given.replace('_', ' ')}, not in {wanted.unit}"
         return ""
 
     def _holder(self, name: str, band: str) -> Layer | None:
@@ -142,13 +146,13 @@ class Scene:
     ) -> npt.NDArray[np.float32]:
         names = [layer.bands[i] for b in wanted.bands if (i := layer.index(b)) is not None]
         if not layer.beneath:
-            return convert(self._gather_image(layer, names, shape, read), layer.unit, wanted.unit)
+            return convert(self._gather_image(layer, names, shape, read), layer.unit_of(wanted.bands[0]), wanted.unit)
         pixels = np.full((len(names), *shape), np.nan, np.float32)
         for image in layer.images:
             if (unseen := np.isnan(pixels)).any():
                 found = self._gather_image(image, names, shape, read)
                 np.copyto(pixels, found if image.unit == layer.unit else convert(found, image.unit, layer.unit), where=unseen)
-        return convert(pixels, layer.unit, wanted.unit)
+        return convert(pixels, layer.unit_of(wanted.bands[0]), wanted.unit)
 
     def _gather_image(
         self, image: Layer, names: Sequence[str], shape: tuple[int, int], read: Callable[[Reader], npt.NDArray[np.float32]]

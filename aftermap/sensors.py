@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from aftermap.errors import BandError, UnknownNameError
 
-UNITS = ("dB", "power", "amplitude", "reflectance", "digital_number", "metres", "degrees", "class")
-"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; slopes; class codes."""
+UNITS = ("dB", "power", "amplitude", "reflectance", "digital_number", "metres", "degrees", "relative", "class")
+"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; slopes; heights and
+slopes on a scale of their author's; class codes."""
 SAR_UNITS = ("dB", "power", "amplitude")
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 POWER_FLOOR = 1e-10
@@ -86,6 +87,10 @@ _S2 = (
     *_optical(60, B01=443), *_optical(10, B02=492, B03=560, B04=665), *_optical(20, B05=704, B06=741, B07=783),
     *_optical(10, B08=833), *_optical(20, B8A=865), *_optical(60, B09=945, B10=1374), *_optical(20, B11=1610, B12=2190),
 )  # fmt: skip
+_L4S = (
+    *(replace(b, unit="digital_number") for b in _S2 if b.name != "B8A"), Band("slope", "relative", 10),
+    Band("elevation", "relative", 10),
+)  # fmt: skip
 _LANDSAT = (
     *_optical(30, B1=443, B2=482, B3=561, B4=655, B5=865, B6=1609, B7=2201), *_optical(15, B8=590), *_optical(30, B9=1373),
 )  # fmt: skip
@@ -106,9 +111,11 @@ SENSORS: dict[str, Sensor] = {
         Sensor("modis-grey", (Band("grey", "digital_number", 125, 645),)),
         Sensor("copernicus-dem", (Band("elevation", "metres", 30),)),
         Sensor("mask", (Band("mask", "class", 0),)),
+        Sensor("landslide4sense", _L4S),
     )
 }
-"""The known sensors. "optical" is any multispectral sensor whose bands are declared by common names, "mask" a class layer."""
+"""The known sensors. "optical" is any multispectral sensor whose bands are declared by common names, "mask" a class layer,
+"landslide4sense" Sentinel-2 and the ground as that data set stacks and rescales them."""
 S2_OFFSET = -0.1
 """Added to Sentinel-2 reflectance from processing baseline 04.00 (25 January 2022) on: stored numbers carry +1000."""
 

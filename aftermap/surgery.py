@@ -39,7 +39,7 @@ def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
 
 
-def _norms(network: nn.Module) -> list[tuple[nn.Module, str, nn.BatchNorm2d]]:
+def norms(network: nn.Module) -> list[tuple[nn.Module, str, nn.BatchNorm2d]]:
     """Every batch norm with what holds it and under which name, in the order of `Stated`."""
     return [
         (part, name, child) for part in network.modules() for name, child in part.named_children()
@@ -51,7 +51,7 @@ def restate(network: nn.Module, means: F32, variances: F32) -> nn.Module:
     """Gives batch norm other statistics (channel,), all layers one after the other in the order of `Stated`."""
     first = 0
     with torch.no_grad():
-        for _, _, norm in _norms(network):
+        for _, _, norm in norms(network):
             own = slice(first, first + norm.num_features)
             for buffer, values in ((norm.running_mean, means), (norm.running_var, variances)):
                 assert buffer is not None
@@ -107,7 +107,7 @@ class Stated(nn.Module):
         self._given = _Given()
         self.network = deepcopy(network).eval()
         found: list[nn.BatchNorm2d] = []
-        for part, name, child in _norms(self.network):
+        for part, name, child in norms(self.network):
             setattr(part, name, _Stated(child, sum(one.num_features for one in found), self._given))
             found.append(child)
         empty = [torch.zeros(0)]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,23 +20,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import bandmaps, cuts
-from aftermap.adapt.crops import Picture, Place, crops
+from aftermap import cuts
+from aftermap.adapt.crops import Place, crops
 from aftermap.adapt.decide import SHOTS, depends
 from aftermap.adapt.norm import Adaptation, adapted
 from aftermap.ahead import ahead
-from aftermap.bandmaps import BandMap
 from aftermap.card import Card
 from aftermap.chips import F32, Chip
-from aftermap.datasets.dataset import Dataset, open_dataset
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.journal import digest, write_json
-from aftermap.normalise import fit, of_card
 from aftermap.recipe import Adapt, Target
 from aftermap.scored import read_arrays, write_arrays
-from aftermap.tiles import Window
-from aftermap.transfer import reads_pictures
+from aftermap.targets import Images
 from aftermap.untrained import Untrained
 
 if TYPE_CHECKING:
@@ -71,79 +67,20 @@ class Counted:
         return cls(tuple(names.tolist()), tuple(events.tolist()), odds, ranks)
 
 
-@dataclass(frozen=True)
-class Images:
-    """The images of a target, mapped onto the bands of a network, with their truth for scoring alone."""
+def score(networks: Sequence[Network], images: Images) -> list[Counted]:
+    """Every image that has a pixel with known truth, by the mean of the networks; then, of several, by each."""
+    found: list[list[tuple[Any, ...]]] = [[] for _ in range(len(networks) + 1 if len(networks) > 1 else 1)]
 
-    dataset: Dataset
-    names: tuple[str, ...]
-    band_map: BandMap | None
-    """None: as they are."""
-    hazard: str
-    settings: Mapping[str, Any]
-    """How the data set was opened."""
-
-    @classmethod
-    def of(cls, target: Target, folder: Path, card: Card) -> Images:
-        """Those with known truth that a network can read. Raises InputRefusedError ("band-missing")."""
-        dataset = open_dataset(folder, target.data.kind, **target.data.settings)
-        own = [(one.layer, one.unit, band) for one in card.inputs for band in one.bands]
-        has = {("after", dataset.unit, band) for band in dataset.bands}
-        fits = target.band_map == "auto" and set(own) <= has
-        if not fits and not reads_pictures(card):
-            what = f"the model {card.name} reads {card.reads}, and the target has {', '.join(dataset.bands)} in {dataset.unit}"
-            raise InputRefusedError(what, repair="take a model of pictures of three bands", code="model-input")
-        band_map = None if fits else bandmaps.of_bands(dataset.bands, str(dataset.unit), target.band_map)
-        return cls(dataset, tuple(_some(dataset, target.most)), band_map, target.hazard, target.data.settings)
-
-    @property
-    def sha256(self) -> str:
-        """Of what is scored, but for pixels."""
-        how = self.band_map.name if self.band_map else ""
-        return digest([self.dataset.name, dict(self.settings), self.hazard, self.names, how])
-
-    def pixels(self, chip: Chip, bands: Sequence[str]) -> F32:
-        """(band, y, x) as a network of those bands reads them, NaN where not valid."""
-        wanted = self.band_map.reads.bands if self.band_map else bands
-        own = np.where(chip.valid, chip.pixels, np.float32(np.nan))[[chip.bands.index(band) for band in wanted]]
-        return self.band_map(own[None])[0] if self.band_map else own
-
-    def pictures(self, network: Network) -> list[Picture]:
-        """The same without truth, on the network's level, for adaptation."""
-        bands = _bands(network)
-
-        def read(name: str, window: Window) -> F32:
-            pixels = _levelled(network, self.pixels(self.dataset.read(name), bands))
-            return np.asarray(pixels[:, *window.slices])
-
-        return [Picture(name, shape, partial(read, name)) for name, shape in self._shapes.items()]
-
-    @cached_property
-    def _shapes(self) -> dict[str, tuple[int, int]]:
-        """From one pass, for every adaptation."""
-        return {name: self.dataset.read(name).shape for name in self.names}
-
-
-def _some(dataset: Dataset, most: int) -> Iterator[str]:
-    """All, or of each event at most so many, evenly spread."""
-    for event in dataset.events:
-        names = dataset.ids(events=[event])
-        places = np.linspace(0, len(names) - 1, min(most or len(names), len(names)))
-        yield from (names[k] for k in np.unique(places.round().astype(int)))
-
-
-def score(network: Network, images: Images) -> Counted:
-    """Every image that has a pixel with known truth."""
-    bands, found = _bands(network), []
-
-    def one(name: str) -> tuple[Chip, F32]:
+    def one(name: str) -> tuple[Chip, list[F32]]:
         chip = images.dataset.read(name)
-        return chip, _scores(network, _levelled(network, images.pixels(chip, bands)))
+        return chip, [_scores(network, images.levelled(network, chip)) for network in networks]
 
     for chip, scores in ahead(one, list(images.names), workers=2):
-        if (counts := _count(chip, scores)) is not None:
-            found.append((chip.name, chip.event, *counts))
-    return _joined(found)
+        each = [np.asarray(np.mean(scores, axis=0, dtype=np.float32)), *scores]
+        for rows, mine in zip(found, each, strict=False):
+            if (counts := _count(chip, mine)) is not None:
+                rows.append((chip.name, chip.event, *counts))
+    return [_joined(rows) for rows in found]
 
 
 def without_training(images: Images) -> Counted:
@@ -175,22 +112,6 @@ def _count(chip: Chip, scores: F32) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     odds = [np.bincount(level[truth == actual], minlength=cuts.COARSE) for actual in (False, True)]
     ranks = [np.bincount(rank[truth == actual], minlength=RANKS) for actual in (False, True)]
     return np.stack(odds), np.stack(ranks)
-
-
-def _bands(network: Network) -> list[str]:
-    return [band for one in network.inputs for band in one.bands]
-
-
-def _levelled(network: Network, pixels: F32) -> F32:
-    """Each image on the card's level, where it asks for that."""
-    if network.card.normalise == "all":
-        return pixels
-    valid = np.asarray(np.isfinite(pixels).all(axis=0))
-    if not valid.any():
-        return pixels
-    reference = of_card(network.card)
-    own = fit([Chip(pixels, valid, None, reference.bands, reference.unit, "")])
-    return np.where(valid, reference.invert(own.apply(pixels)), np.float32(np.nan))
 
 
 def _scores(network: Network, pixels: F32) -> F32:
@@ -225,59 +146,123 @@ class Variant:
         return f"{self.method}-{self.shots}" if self.shots else self.method
 
 
-Made = AbstractContextManager[tuple[Network, Variant]]
+Made = AbstractContextManager[tuple[Sequence[Network], Variant]]
 
 
 def run(
-    model: Path, first: Path, target: Target, data: Path, adapts: Sequence[Adapt], out: Path, shared: Path, *, seed: int,
-    source: Callable[[], Source] | None = None,
+    models: Sequence[Path], firsts: Sequence[Path], target: Target, data: Path, adapts: Sequence[Adapt], out: Path, shared: Path,
+    *, seed: int, source: Callable[[], Source] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Scores the model of a folder, its first weights and its adaptations on a target; what is there is not scored again.
+    """Scores the models of some folders together, their first weights and their adaptations on a target; what is there is not
+    scored again.
 
-    `first` is the folder of the network before training, `source` what it was trained on; `shared` holds what no seed changes.
+    `firsts` are the folders of the networks before training, `source` what they were trained on; `shared` holds what no seed
+    changes.
     """
-    network = Network.open(model)
-    images = Images.of(target, data, network.card)
-    known = Known(out, digest([Card.read(model).sha256, images.sha256, seed]))
-    known.once("source", lambda: nullcontext((network, Variant("source"))), images)
-    known.once("untrained", lambda: nullcontext((Network.open(first), Variant("untrained"))), images)
+    networks = [Network.open(model) for model in models]
+    images = Images.of(target, data, networks[0].card)
+    known = Known(out, digest([*(Card.read(m).sha256 for m in models), images.sha256, seed]), _told_apart(networks))
+    known.once("source", lambda: nullcontext((networks, Variant("source"))), images)
+    if networks[0].card.normalise == "per_domain":
+        known.once("unseparated", lambda: nullcontext((list(map(_unseparated, networks)), Variant("unseparated"))), images)
+    known.once("untrained", lambda: nullcontext(([Network.open(f) for f in firsts], Variant("untrained"))), images)
     for adapt in adapts:
+        if adapt.method == "self-train":
+            _refined(networks, source, images, adapt, seed, known)
+            continue
         for shots in adapt.shots:
-            how = partial(_estimated, network) if adapt.method == "bn" else partial(_taught, network, source)
+            how = partial(_estimated, networks) if adapt.method == "bn" else partial(_taught, networks, source)
             known.once(f"{adapt.label}-{shots}", partial(how, images, adapt, shots, seed), images)
     beside = shared / images.sha256[:12]
     if not (beside / CLASSICAL).is_file():
         beside.mkdir(parents=True, exist_ok=True)
         without_training(images).write(beside / CLASSICAL)
     if "auto" not in known.facts:
-        known.facts["auto"] = depends([c.pixels for c in crops(images.pictures(network), SHOTS, seed)])[0]
+        known.facts["auto"] = depends([c.pixels for c in crops(images.pictures(networks[0]), SHOTS, seed)])[0]
     return known.rows(beside)
 
 
-def _estimated(network: Network, images: Images, adapt: Adapt, shots: int, seed: int) -> Made:
+def _told_apart(networks: Sequence[Network]) -> tuple[str, ...]:
+    """A name for each of several."""
+    return tuple(f"{k}-{one.card.encoder}" for k, one in enumerate(networks)) if len(networks) > 1 else ()
+
+
+def _unseparated(network: Network) -> Network:
+    """Without separated normalisation: on the level of the source."""
+    return replace(network, card=replace(network.card, normalise="all"))
+
+
+def _estimated(networks: Sequence[Network], images: Images, adapt: Adapt, shots: int, seed: int) -> Made:
     """Batch norm estimated anew, through the engine."""
-    own = crops(images.pictures(network), shots, seed, multiple_of=network.multiple_of)
-    found, taken = adapted(network, own, Adaptation(shots, adapt.mode, adapt.momentum, seed=seed))
-    return nullcontext((found, Variant(adapt.label, shots, len(taken), found.adapted, _names(taken))))
+    found: list[Network] = []
+    taken: list[Place] = []
+    for network in networks:
+        own = crops(images.pictures(network), shots, seed, multiple_of=network.multiple_of)
+        one, taken = adapted(network, own, Adaptation(shots, adapt.mode, adapt.momentum, seed=seed))
+        found.append(one)
+    return nullcontext((found, Variant(adapt.label, shots, len(taken), found[0].adapted, _names(taken))))
 
 
 @contextmanager
 def _taught(
-    network: Network, source: Callable[[], Source] | None, images: Images, adapt: Adapt, shots: int, seed: int
-) -> Iterator[tuple[Network, Variant]]:
-    """Bidirectional, in torch; exported as the source was."""
+    networks: Sequence[Network], source: Callable[[], Source] | None, images: Images, adapt: Adapt, shots: int, seed: int
+) -> Iterator[tuple[Sequence[Network], Variant]]:
+    """Bidirectional, in torch."""
     from aftermap.adapt.teach import teach
+
+    words, models = [], []
+    for network in networks:
+        found, taken = teach(
+            network.folder, images.pictures(network), shots, adapt.settings, source() if source else None, seed=seed
+        )
+        last = found.history[-1] if found.history else {}
+        words.append(f"{found.iterations} iterations{f', stopped: {found.stopped}' if found.stopped else ''}; {last}")
+        models.append(found.model)
+    with _exported(networks, models) as opened:
+        yield opened, Variant(adapt.label, shots, len(taken), "; ".join(words), _names(taken))
+
+
+def _refined(
+    networks: Sequence[Network], source: Callable[[], Source] | None, images: Images, adapt: Adapt, seed: int, known: Known
+) -> None:
+    """Self-training, each round a variant; in torch, gone on with where it was cut short."""
+    from aftermap.adapt.teach import refine
+
+    for shots in adapt.shots or (0,):
+        label = f"{adapt.label}-{shots}" if shots else adapt.label
+        if label in known.facts.setdefault("ended", {}):
+            continue
+        settings, last = {"rounds": adapt.rounds, "keep": adapt.keep, **adapt.settings}, 0
+        rounds = refine(
+            [network.folder for network in networks], images.pictures(networks[0]), shots, settings, source() if source else None,
+            known.folder / label, seed=seed,
+        )  # fmt: skip
+        for found, taken in rounds:
+            about = Variant(f"{label}-round-{found.number}", 0, len(taken), json.dumps(dict(found.row)), _names(taken))
+            known.once(about.name, partial(_as_round, networks, found.models, about), images)
+            last = found.number
+        known.facts["ended"][label] = last
+        write_json(known.folder / FACTS, known.facts)
+
+
+@contextmanager
+def _as_round(networks: Sequence[Network], models: Sequence[Any], about: Variant) -> Iterator[tuple[Sequence[Network], Variant]]:
+    with _exported(networks, models) as opened:
+        yield opened, about
+
+
+@contextmanager
+def _exported(networks: Sequence[Network], models: Sequence[Any]) -> Iterator[list[Network]]:
+    """Models of torch in place of networks, for a while, in the precision of those."""
     from aftermap.model import save
 
-    found, taken = teach(network.folder, images.pictures(network), shots, adapt.settings, source() if source else None, seed=seed)
-    last = found.history[-1] if found.history else {}
-    words = f"{found.iterations} iterations{f', stopped: {found.stopped}' if found.stopped else ''}; {last}"
     with TemporaryDirectory(prefix="aftermap-adapted-") as folder:
-        save(Path(folder), found.model, replace(network.card, calibration=None, scores=(), sha256={}))
-        yield (
-            Network.open(Path(folder), precision=network.precision),
-            Variant(adapt.label, shots, len(taken), words, _names(taken)),
-        )
+        opened = []
+        for place, (network, model) in enumerate(zip(networks, models, strict=True)):
+            own = Path(folder) / str(place)
+            save(own, model, replace(network.card, calibration=None, scores=(), sha256={}))
+            opened.append(Network.open(own, precision=network.precision))
+        yield opened
 
 
 def _names(taken: Sequence[Place]) -> tuple[str, ...]:
@@ -291,6 +276,8 @@ class Known:
     folder: Path
     key: str
     """Of what determines them, but for how they are adapted, which is in their names."""
+    members: tuple[str, ...] = ()
+    """Names of several networks, each of which is also scored by itself."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -304,12 +291,15 @@ class Known:
         if name in self.facts["variants"]:
             return
         began = time.perf_counter()
-        with make() as (network, variant):
+        with make() as (networks, variant):
             made = time.perf_counter()
-            score(network, images).write(self.folder / f"{name}.npz")
-            network.release()
+            for scored, of in zip(score(networks, images), ("", *self.members), strict=True):
+                scored.write(self.folder / f"{_of(name, of)}.npz")
+            for network in networks:
+                network.release()
         seconds = {"adapting_s": round(made - began, 1), "scoring_s": round(time.perf_counter() - made, 1)}
-        self.facts["variants"][name] = asdict(variant) | seconds
+        for of in ("", *self.members):
+            self.facts["variants"][_of(name, of)] = asdict(variant) | seconds
         write_json(self.folder / FACTS, self.facts)
 
     def rows(self, beside: Path) -> list[dict[str, Any]]:
@@ -317,3 +307,7 @@ class Known:
         self.facts["classical"] = os.path.relpath(beside / CLASSICAL, self.folder)
         write_json(self.folder / FACTS, self.facts)
         return [{"variant": name, **facts} for name, facts in self.facts["variants"].items()]
+
+
+def _of(variant: str, member: str) -> str:
+    return f"{variant}.{member}" if member else variant

@@ -1,9 +1,9 @@
-"""A trained network into the package: its graph in half precision, calibrated on data that training did not see, its scores on
+"""A trained network into the package: its graph and weights in half precision, calibrated on data that training did not see, its scores on
 real chips beside every method without training, and whether it may lead, all in its card.
 
 Run:     python -m benchmarks.bundle flood-s1 --from RUN/model [--unseen SIM-FOLDER] [--data ../shared/data]
          or `make models`, which trains first
-Writes:  aftermap/models/NAME/ (model.toml, graph.xml, graph.bin), benchmarks/results/models.csv (a row per model, method and
+Writes:  aftermap/models/NAME/ (model.toml, graph.xml, graph.bin, model.safetensors), benchmarks/results/models.csv (a row per model, method and
          image) and models.md (the tables)
 """
 
@@ -29,7 +29,7 @@ from aftermap.export import export
 from aftermap.journal import sha256
 from aftermap.layer import Declared
 from aftermap.metrics import Counts, Ranking
-from aftermap.model import load
+from aftermap.model import load, save_weights
 from aftermap.samples import Samples, survey
 from aftermap.scene import Scene, open_scene
 from aftermap.tiles import Window
@@ -152,7 +152,8 @@ def bundled(run: Path, name: str) -> Card:
     folder = BUNDLED / name
     shutil.rmtree(folder, ignore_errors=True)
     graph = export(model, folder, card)
-    files = {f.name: sha256(f) for f in (graph, graph.with_suffix(".bin"))}
+    weights = save_weights(folder, model, half=True)
+    files = {f.name: sha256(f) for f in (graph, graph.with_suffix(".bin"), weights)}
     card = replace(card, name=name, classes=(CLASSES.get(name, card.hazard),), sha256=files, scores=(), leads=False, why="")
     card.write(folder)
     return card

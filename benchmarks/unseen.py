@@ -24,7 +24,8 @@ from aftermap.figures import draw_unseen
 from aftermap.journal import digest
 from aftermap.model import Spec, build, save
 from aftermap.scorer import LayerBands
-from aftermap.unseen import Images, Known, Variant
+from aftermap.targets import Images
+from aftermap.unseen import Known, Variant
 from aftermap.unseen_table import Line
 
 RESULTS = Path(__file__).parent / "results"
@@ -112,7 +113,7 @@ def natural(runs: Path, data: Path, seeds: Sequence[int]) -> None:
             for name, place in TARGETS.items():
                 images = Images.of(page.targets[name], data / place, network.card)
                 known = Known(out / experiment.UNSEEN / name, digest([seed, images.sha256]))
-                known.once("source", lambda: nullcontext((network, Variant("source"))), images)  # noqa: B023
+                known.once("source", lambda: nullcontext(([network], Variant("source"))), images)  # noqa: B023
 
 
 @click.command(help=__doc__)

@@ -23,17 +23,18 @@ FLOORS = (
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
         "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "choice", "splits", "chips",
-        "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "samples",
+        "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging",
+        "samples",
     ),
     (
-        "torchdoor", "batches", "encoders", "unet", "activation", "surgery", "export", "model", "losses", "objectives",
-        "checkpoint", "schedules",
+        "torchdoor", "batches", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export", "model", "losses",
+        "objectives", "checkpoint", "schedules",
     ),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "recipe", "classed", "learn", "unseen", "experiment", "readapt", "results", "unseen_table", "cli_data", "cli_learn",
-        "cli", "__main__",
+        "strict", "recipe", "classed", "learn", "targets", "unseen", "experiment", "readapt", "results", "unseen_table",
+        "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

@@ -51,7 +51,7 @@ def test_statistics_in_one_pass_and_back() -> None:
     normal = found.of(chips[3])
     assert not normal[:, ~chips[3].valid].any()
     np.testing.assert_allclose(found.invert(normal)[:, chips[3].valid], chips[3].pixels[:, chips[3].valid], rtol=1e-5)
-    separate = fit_each(chips, by="domain")
+    separate = fit_each(chips, by="per_domain")
     assert separate.each["d1"] == fit([chips[1], chips[3]])
     both = np.concatenate([separate.of(c)[:, c.valid] for c in (chips[1], chips[3])], axis=1)
     np.testing.assert_allclose([both.mean(), both.std()], [0, 1], atol=1e-3)

@@ -274,7 +274,7 @@ def pictures(path: Path) -> Path:
         ("steps.3.train.lr=1", "recipe-invalid", "there are 1 steps"),
         ("surgery=['freeze']", "unknown-surgery", "did you mean freeze_encoder"),
         ("steps.0.train.objective='regres'", "unknown-objective", "did you mean regress"),
-        ("normalise='domian'", "unknown-normalise", "did you mean domain"),
+        ("normalise='per_domian'", "unknown-normalise", "did you mean per_domain"),
         ("chips.size=100", "recipe-invalid", "multiple of 32"),
         ("steps.0.train.epochs=3", "recipe-invalid", "give steps or epochs"),
         ("hazard='flod'", "unknown-hazard", "did you mean flood"),

@@ -22,7 +22,6 @@ from aftermap.adapt.student import Networks, follow, networks, norms, observe
 from aftermap.adapt.views import Crop
 from aftermap.batches import Batch, Batches
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
-from aftermap.export import MULTIPLE_OF
 from aftermap.losses import UNKNOWN, Sum
 from aftermap.model import Model
 from aftermap.objectives import bidirectional as terms
@@ -188,9 +187,9 @@ def _refuse(
     if not target:
         raise UsageError("there is no crop to adapt to", repair="give scenes with observed ground", code="no-chips")
     shapes = {tuple(valid.shape) for _, valid in target}
-    if len(shapes) > 1 or any(side % MULTIPLE_OF for side in next(iter(shapes))):
+    if len(shapes) > 1 or any(side % model.spec.multiple_of for side in next(iter(shapes))):
         what = f"crops of the target are {', '.join(map(str, sorted(shapes)))} px"
-        raise InputRefusedError(what, repair=f"give crops of one size, multiples of {MULTIPLE_OF}", code="chip-sizes")
+        raise InputRefusedError(what, repair=f"give crops of one size, multiples of {model.spec.multiple_of}", code="chip-sizes")
     if how.needs_source and source is None:
         what = f"{how.needs_source} cannot do without images of the source"
         raise UsageError(what, repair="give the data that the network was trained on, or set replay = 0 and leave out those arms")

@@ -1,8 +1,8 @@
-"""Bidirectional adaptation of a model folder to unlabelled pictures, crops and source brought to where it was trained."""
+"""Model folders taught by unlabelled pictures: their crops and their source brought to where the networks were trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ import numpy as np
 
 from aftermap.adapt.bidirectional import Adapted, Bidirectional, adapt
 from aftermap.adapt.crops import Picture, Place, crops
+from aftermap.adapt.selftrain import Labelled, Round, SelfTrain, self_train
 from aftermap.batches import Batches
-from aftermap.errors import UsageError
+from aftermap.chips import Chip
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.losses import Sum
 from aftermap.model import load
 from aftermap.normalise import Normaliser, Separated, of_card
@@ -37,6 +39,36 @@ class Source:
 
 
 LOOKED_AT = 64
+MOST_OF_EACH = 64
+"""Crops of each picture on average, where not told how many: what fits into memory."""
+
+
+def refine(
+    folders: Sequence[Path], pictures: Sequence[Picture], shots: int, settings: Mapping[str, Any], source: Source | None,
+    out: Path, *, seed: int,
+) -> Iterator[tuple[Round, list[Place]]]:  # fmt: skip
+    """Rounds of self-training of the networks of some folders, which read the same, on crops of pictures on their level.
+
+    `settings` as of SelfTrain; `out` is gone on with. Raises the errors of `self_train`, InputRefusedError ("model-input").
+    """
+    loaded = [load(folder) for folder in folders]
+    card = loaded[0][1]
+    for _, other in loaded[1:]:
+        if (other.inputs, other.mean, other.std, other.classes) != (card.inputs, card.mean, card.std, card.classes):
+            what = f"{card.name} reads {card.reads} and finds {', '.join(card.classes)}, {other.name} something else"
+            raise InputRefusedError(what, repair="take models trained on the same data", code="model-input")
+    try:
+        how = SelfTrain(**{"precision": fast_precision(), "seed": seed, **settings})
+    except TypeError as error:
+        raise UsageError(f"the settings of the adaptation are {dict(settings)}: {error}", repair="see docs/adapt.md") from error
+    taken = list(crops(pictures, shots or len(pictures) * MOST_OF_EACH, seed, side=source.samples.size if source else SIDE_PX))
+    bands = tuple(band if one.layer == "after" else f"{one.layer}.{band}" for one in card.inputs for band in one.bands)
+    unit = tuple(one.unit for one in card.inputs for _ in one.bands)
+    own = Normaliser(bands, unit, card.mean, card.std)
+    target = [Chip(c.pixels, np.asarray(np.isfinite(c.pixels).all(axis=0)), None, bands, unit, str(c.place)) for c in taken]
+    labelled = Labelled(source.samples, source.samples.normaliser) if source else None
+    places = [crop.place for crop in taken]
+    yield from ((found, places) for found in self_train([model for model, _ in loaded], target, own, labelled, how, out))
 
 
 def teach(

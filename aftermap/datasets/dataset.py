@@ -74,6 +74,11 @@ class Dataset:
     """What the data set lists and the folder lacks."""
 
     @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of each band."""
+        return (self.unit,) * len(self.bands) if isinstance(self.unit, str) else self.unit
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Official splits that are there, in the order found."""
         return tuple(dict.fromkeys(m.split for m in self.members.values()))

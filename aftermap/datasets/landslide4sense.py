@@ -31,6 +31,8 @@ FACTS = Facts(
 S2_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "B10", "B11", "B12")
 BANDS = (*S2_BANDS, "slope", "elevation")
 """The file has no B8A, and holds the terrain in its last two."""
+UNIT = ("digital_number",) * len(S2_BANDS) + ("relative",) * 2
+"""Colour may be changed in training, the ground not (methods.md C.2)."""
 _NUMBER = re.compile(r"_(\d+)\.(?:h5|png)$")
 _LAYOUTS = (
     ("TrainData/img", "TrainData/mask", "train"), ("ValidData/img", "ValidData/mask", "validation"),
@@ -55,10 +57,10 @@ def _open(folder: Path) -> Dataset:
 
     def load(member: Member) -> Chip:
         found = np.moveaxis(_array(member.files["image"], "img"), -1, 0).astype(np.float32)
-        return pixels.chip(member, found, _truth(member), bands=BANDS, unit="digital_number", domain="sentinel-2+alos")
+        return pixels.chip(member, found, _truth(member), bands=BANDS, unit=UNIT, domain="sentinel-2+alos")
 
     classes = ("no landslide", "landslide")
-    return Dataset("landslide4sense", folder, FACTS, BANDS, "digital_number", classes, members, load, tuple(absent))
+    return Dataset("landslide4sense", folder, FACTS, BANDS, UNIT, classes, members, load, tuple(absent))
 
 
 def _numbered(folder: Path) -> dict[int, Path]:

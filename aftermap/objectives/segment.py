@@ -20,14 +20,31 @@ class Segment:
 
     loss: Sum
     classes: int = 2
+    shares: tuple[float, ...] = ()
+    """Weight of the loss of each domain, by its number; empty: one loss of the whole batch."""
+    by_domain: bool = False
+    """Whether the network is told the domain of each chip (domainnorm.py)."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> Batch:
         """{"loss": scalar}; truth of pixels that are not valid is never read."""
-        return {"loss": self.loss(model(batch["pixels"]), _truth(batch))}
+        logits, truth = self._logits(model, batch), _truth(batch)
+        if not self.shares:
+            return {"loss": self.loss(logits, truth)}
+        domain = batch["domain"]
+        each = [
+            share * self.loss(logits[own], truth[own])
+            for number, share in enumerate(self.shares)
+            if (own := domain == number).any()
+        ]
+        return {"loss": torch.stack(each).sum()}
+
+    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        found: Tensor = model(batch["pixels"], batch["domain"]) if self.by_domain else model(batch["pixels"])
+        return found
 
     def sums(self, model: nn.Module, batch: Batch) -> Tensor:
         """Confusion matrix (truth, mapped) as a vector of float64."""
-        logits, truth = model(batch["pixels"]), _truth(batch)
+        logits, truth = self._logits(model, batch), _truth(batch)
         mapped = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (n, y, x)
         kept = truth != UNKNOWN
         cells = truth[kept] * self.classes + mapped[kept]

@@ -234,6 +234,7 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
 
 
 def _say_round(row: Mapping[str, Any]) -> None:
-    scores = [f"{name.replace('_', ' ')} {one[name]:.3f}" for one in row.get("networks", []) for name in one if name != "loss"]
+    of = [(name.replace("_", " "), one[name]) for one in row.get("networks", []) for name in one if name != "loss"]
+    scores = [f"{name} {_number(value)}" for name, value in of]
     found = f"{row['labelled']:.1%} of pixels labelled, {row['prevalence']:.1%} of them hazard"
     click.echo(f"round {row['round']}  {found}; {', '.join(scores)}{row.get('stopped', '')}")

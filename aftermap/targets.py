@@ -38,7 +38,7 @@ class Images:
     settings: Mapping[str, Any]
     """How the data set was opened."""
     reads: tuple[str, ...]
-    """Bands of the network."""
+    """Bands of the network, as those of chips are called."""
     looked_at: tuple[str, ...]
     """Those that adaptation and statistics may see: `names`, or others."""
 
@@ -46,16 +46,15 @@ class Images:
     def of(cls, target: Target, folder: Path, card: Card) -> Images:
         """Those with known truth that a network can read. Raises InputRefusedError ("band-missing")."""
         dataset = open_dataset(folder, target.data.kind, **target.data.settings)
-        own = [(one.layer, one.unit, band) for one in card.inputs for band in one.bands]
-        has = {("after", unit, band) for unit, band in zip(dataset.units, dataset.bands, strict=True)}
-        fits = target.band_map == "auto" and set(own) <= has
+        own = {b if one.layer == "after" else f"{one.layer}.{b}": one.unit for one in card.inputs for b in one.bands}
+        fits = target.band_map == "auto" and own.items() <= dict(zip(dataset.bands, dataset.units, strict=True)).items()
         if not fits and not reads_pictures(card):
             what = f"the model {card.name} reads {card.reads}, and the target has {', '.join(dataset.bands)} in {dataset.unit}"
             raise InputRefusedError(what, repair="take a model of pictures of three bands", code="model-input")
         band_map = None if fits else bandmaps.of_bands(dataset.bands, str(dataset.unit), target.band_map)
         names = tuple(_some(dataset, target))
         halves = (names[1::2], names[::2]) if target.inductive else (names, names)
-        return cls(dataset, halves[0], band_map, target.hazard, target.data.settings, tuple(b for *_, b in own), halves[1])
+        return cls(dataset, halves[0], band_map, target.hazard, target.data.settings, tuple(own), halves[1])
 
     @property
     def sha256(self) -> str:
@@ -93,9 +92,10 @@ class Images:
         return np.where(np.isfinite(pixels).all(axis=0), reference.invert(own.apply(pixels)), np.float32(np.nan))
 
     def _as_read(self, chip: Chip) -> Chip:
+        """For statistics, which take no part of the unit."""
         pixels = self.pixels(chip)
-        return Chip(pixels, np.asarray(np.isfinite(pixels).all(axis=0)), None, self.reads, "digital_number", chip.name,
-                    domain=chip.domain)  # fmt: skip
+        valid = np.asarray(np.isfinite(pixels).all(axis=0))
+        return Chip(pixels, valid, None, self.reads, "digital_number", chip.name, domain=chip.domain)
 
     @cached_property
     def _domains(self) -> Mapping[str, Normaliser]:

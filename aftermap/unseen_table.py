@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from aftermap import cuts
 from aftermap.adapt.decide import SHOTS
+from aftermap.errors import UsageError
 from aftermap.experiment import ROW
 from aftermap.metrics import Counts, Ranking
 from aftermap.stats import holm, signed_rank_over_images
@@ -203,10 +204,16 @@ def per_image(one: Counted) -> F64:
     return np.asarray([np.nan if v is None else v for v in found])
 
 
-def _p(run: Runs, untrained: Runs) -> float:
-    """The larger p of two: against noise, whose balanced accuracy is one half, and against the untrained network."""
+def _p(run: Runs, untrained: Runs) -> float | None:
+    """The larger p of two: against noise, whose balanced accuracy is one half, and against the untrained network.
+
+    None where so few images could never show it.
+    """
     model, first = (np.stack([per_image(one) for one in r.each]) for r in (run, untrained))
-    return max(signed_rank_over_images(model, b).p for b in (first, np.full_like(model, 0.5)))
+    try:
+        return max(signed_rank_over_images(model, b).p for b in (first, np.full_like(model, 0.5)))
+    except UsageError:  # "alpha-unreachable"
+        return None
 
 
 def _gain(run: Runs, source: Runs) -> tuple[float | None, float | None, float | None]:

@@ -1,10 +1,10 @@
-"""A trained network into the package: its graph and weights in half precision, calibrated on data that training did not see, its scores on
-real chips beside every method without training, and whether it may lead, all in its card.
+"""A trained network into the package: graph and weights in half precision, calibrated on data that training did not see, its
+scores on real chips beside every method without training, and whether it may lead, all in its card.
 
 Run:     python -m benchmarks.bundle flood-s1 --from RUN/model [--unseen SIM-FOLDER] [--data ../shared/data]
          or `make models`, which trains first
-Writes:  aftermap/models/NAME/ (model.toml, graph.xml, graph.bin, model.safetensors), benchmarks/results/models.csv (a row per model, method and
-         image) and models.md (the tables)
+Writes:  aftermap/models/NAME/ (model.toml, graph.xml, graph.bin, model.safetensors), benchmarks/results/models.csv (a row per
+         model, method and image) and models.md (the tables)
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,16 @@ import numpy.typing as npt
 
 from aftermap import checkpoint
 from aftermap.augment import Augment
-from aftermap.batches import Batches, Normal
+from aftermap.batches import Batches, Normal, Source
 from aftermap.chips import UNKNOWN, Chip
 from aftermap.domainnorm import Domained
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest, write_json
 from aftermap.losses import Sum
 from aftermap.model import Model, build
-from aftermap.normalise import Normaliser, Separated
+from aftermap.normalise import Normaliser
 from aftermap.objectives.bidirectional import probabilities
 from aftermap.objectives.segment import Segment
-from aftermap.samples import Samples
 from aftermap.torchdoor import Tensor, torch
 from aftermap.train import Plan, train
 
@@ -94,10 +94,12 @@ class SelfTrain:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What the networks were trained on: chips, how they are normalised."""
+    """What the networks were trained on."""
 
-    samples: Samples
-    normaliser: Normaliser | Separated
+    chips: Source
+    normaliser: Normal
+    sha256: str
+    """Of the chips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +215,7 @@ class _Work:
         for model in self.models:
             for value in model.state_dict().values():
                 held.update(value.detach().cpu().numpy().tobytes())
-        own = self.source.samples.sha256 if self.source else ""
+        own = self.source.sha256 if self.source else ""
         return digest([asdict(self.how) | {"rounds": 0}, held.hexdigest(), own, repr(self.level)])
 
     def wrote(self, rows: list[dict[str, Any]]) -> None:
@@ -251,7 +253,7 @@ class _Work:
 
     def plain(self, nets: Sequence[Model | Domained]) -> tuple[Model, ...]:
         """As they map the target."""
-        found = [net.folded(1) if isinstance(net, Domained) else net for net in nets]
+        found = [net.folded(1) if isinstance(net, Domained) else deepcopy(net) for net in nets]
         assert all(isinstance(one, Model) for one in found)
         return tuple(found)  # type: ignore[arg-type]
 
@@ -279,13 +281,13 @@ class _Work:
         found = probabilities(logits).flip(axes)
         return torch.cat([1 - found, found], dim=1) if found.shape[1] == 1 else found
 
-    def learn(self, net: Model | Domained, place: int, labels: U8, number: int) -> dict[str, float]:
+    def learn(self, net: Model | Domained, place: int, labels: U8, number: int) -> dict[str, float | None]:
         """One network taught for a round; what it came to."""
         how, own = self.how, self.folder / f"round-{number}" / f"network-{place}"
         named = {f"target/{k}": replace(chip, truth=labels[k]) for k, chip in enumerate(self.target)}
         mixed = _Mixed(named, self.level, self.source)
-        checking = list(named)[:LOOKED_AT] if self.source is None else self.source.samples.ids("validation")[:LOOKED_AT]
-        learning = list(named) if self.source is None else [*self.source.samples.ids("train"), *named]
+        checking = list(named)[:LOOKED_AT] if self.source is None else self.source.chips.ids("validation")[:LOOKED_AT]
+        learning = list(named) if self.source is None else [*self.source.chips.ids("train"), *named]
         domains = {} if self.source is None else {name: str(int(name in named)) for name in learning}
         shares_of = () if self.source is None else (how.source_weight, how.target_weight)
         classes = max(2, self.models[0].spec.outputs)
@@ -302,7 +304,8 @@ class _Work:
         last = ended.history[-1]
         for file in own.glob("*.safetensors"):
             file.unlink()
-        return {"loss": last["loss"], "source_f1" if self.source else "label_f1": last.get("f1", last["macro_f1"])}
+        f1 = last.get("f1", last["macro_f1"])
+        return {"loss": last["loss"], "source_f1" if self.source else "label_f1": None if math.isnan(f1) else f1}
 
     def _kept(self, number: int, place: int) -> Path:
         return self.folder / f"round-{number}" / f"network-{place}.safetensors"
@@ -330,7 +333,7 @@ class _Mixed:
         if id in self.target:
             return self.target[id]
         assert self.source is not None
-        return self.source.samples.read(id)
+        return self.source.chips.read(id)
 
     def of(self, chip: Chip) -> F32:
         return (self.level if chip.domain == TARGET or self.source is None else self.source.normaliser).of(chip)

@@ -66,7 +66,7 @@ def refine(
     unit = tuple(one.unit for one in card.inputs for _ in one.bands)
     own = Normaliser(bands, unit, card.mean, card.std)
     target = [Chip(c.pixels, np.asarray(np.isfinite(c.pixels).all(axis=0)), None, bands, unit, str(c.place)) for c in taken]
-    labelled = Labelled(source.samples, source.samples.normaliser) if source else None
+    labelled = Labelled(source.samples, source.samples.normaliser, source.samples.sha256) if source else None
     places = [crop.place for crop in taken]
     yield from ((found, places) for found in self_train([model for model, _ in loaded], target, own, labelled, how, out))
 

@@ -15,7 +15,7 @@ from aftermap.raster import BLOCK_PX
 from aftermap.simulate import optical
 from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, truth, write_scene
 from aftermap.simulate.model import Model, chosen_site
-from aftermap.simulate.mountain import RANGES, heights, mountain, mountain_land, slope_deg
+from aftermap.simulate.mountain import RANGES, Range, heights, mountain, mountain_land, slope_deg
 from aftermap.simulate.relief import Skyline, Sun, radar_relief, skyline, sunlight
 from aftermap.simulate.sar import (
     COHERENCE_PAIRS,
@@ -109,18 +109,23 @@ def _layer(sensor: str, acquired: str) -> Layer:
 
 
 def block(
-    seed: int, row: int, col: int, *, sensor: str, terrain: str, looks: float, gsd_m: float, model: Model | None = None
-) -> Mapping[str, npt.NDArray[Any]]:
-    """Layers (band, y, x) of the whole 512 px block at block position (row, col); no other block has a say in it."""
-    site = _site(Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m), terrain, (row, col), model)
-    made = _radar(site, looks) if sensor == "sentinel-1" else _optical(site, sensor)
+    seed: int, row: int, col: int, *, sensor: str, terrain: str, looks: float, gsd_m: float, model: Model | None = None,
+    skies: Mapping[str, optical.Sky] = SKIES, snow_line_m: float | None = None,
+) -> Mapping[str, npt.NDArray[Any]]:  # fmt: skip
+    """Layers (band, y, x) of the whole 512 px block at block position (row, col); no other block has a say in it.
+
+    Optical pictures are of the dates that `skies` has, "after" the last; `snow_line_m` is the region's unless given.
+    """
+    ground = Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m)
+    region = RANGES[terrain] if snow_line_m is None else replace(RANGES[terrain], snow_line_m=snow_line_m)
+    site = _site(ground, terrain, region, (row, col), model)
+    made = _radar(site, looks) if sensor == "sentinel-1" else _optical(site, sensor, skies)
     slid = (site.new.bare > 0.5) & ~site.ter.water
     codes = np.stack([slid, site.ter.water, made.pop("hidden") > 0.5]).astype(np.uint8)
     return {**made, "truth": codes, "dem": site.ter.elevation[None]}
 
 
-def _site(ground: Ground, terrain: str, at: tuple[int, int], model: Model | None) -> _Site:
-    region = RANGES[terrain]
+def _site(ground: Ground, terrain: str, region: Range, at: tuple[int, int], model: Model | None) -> _Site:
     ter = model.terrain(ground) if model else mountain(ground, region)
     sky = skyline(ground, model.heights if model else partial(heights, region=region))
     use = mountain_land(ground, ter, region)
@@ -145,10 +150,10 @@ def _scars(ground: Ground, use: Land, slopes: Slopes, event: str) -> Scars:
     return Scars(bare, np.asarray(earth, np.float32), painted.draw, painted.along)
 
 
-def _optical(site: _Site, sensor: str) -> dict[str, npt.NDArray[Any]]:
-    """Both pictures, and what cloud hides after the event."""
+def _optical(site: _Site, sensor: str, skies: Mapping[str, optical.Sky]) -> dict[str, npt.NDArray[Any]]:
+    """A picture for each sky, and what cloud hides in the last."""
     made: dict[str, npt.NDArray[Any]] = {}
-    for date, sky in SKIES.items():
+    for date, sky in skies.items():
         flat = optical.surface(site.ground, site.use.cover, site.use.parcel, sky.ripe)
         # scars of earlier years have greened over by half
         flat = optical.mixed(flat, site.old.bare * (0.15 + 0.6 * site.old.draw), optical.EARTH, 0.9 * site.old.earth)

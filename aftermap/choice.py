@@ -8,7 +8,7 @@ where its card says that real data allow it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from aftermap.scene import Scene
 from aftermap.scorer import Method, Scorer
 
 _DATES = ("after", "before")
+ENSEMBLE = "ensemble"
+"""What several models that run as one are called."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +44,35 @@ class Chosen:
 
 
 def choose(
-    scene: Scene, method: str, *, model: str | None = None, baseline: bool = True, bundled: bool = True,
-    how: Mapping[str, str] | None = None, cut: tuple[str, str] | None = None,
+    scene: Scene, method: str, *, model: str | Sequence[str] | None = None, baseline: bool = True, bundled: bool = True,
+    how: Mapping[str, str] | None = None, cut: tuple[str, str] | None = None, flips: bool = False,
 ) -> Chosen:  # fmt: skip
     """Every method the inputs allow, in the order of PIECES, or the one asked for; with them the network of a `model` (name or
     folder), or with "auto" the bundled networks of the hazard, unless `bundled` is False; `how` networks run, as Network.open has
     it: precision, engine. With `cut`, a rule and a band map, the model may be of another hazard and sensor (transfer.py).
+    Several models, or one with `flips`, run as one (ensemble.py).
 
-    Raises InputRefusedError when none can run, or the model cannot.
+    Raises InputRefusedError when none can run, or the model cannot; UsageError ("ensemble-unlike").
     """
-    if cut and not model:
-        raise UsageError("--cut and --band-map are of a model", repair="give --model, or leave them out")
-    folders = _folders(scene, model, bundled=method == "auto" and bundled, any_hazard=cut is not None)
+    models = (model,) if isinstance(model, str) else tuple(model or ())
+    if (cut or flips) and not models:
+        what = "--flips is" if flips else "--cut and --band-map are"
+        raise UsageError(f"{what} of a model", repair="give --model, or leave them out")
+    folders = _folders(scene, models, bundled=method == "auto" and bundled, any_hazard=cut is not None, flips=flips)
     if not baseline and not folders:
         raise UsageError("--no-baseline leaves no method to run", repair="give --model, or leave it out")
     names = [] if not baseline else list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]
     known: dict[str, Method] = {n: pieces.load(scene.hazard, n)() for n in names}
     reasons = {n: m.why_not(scene) for n, m in known.items()}
-    reasons |= {n: "" if cut else Card.read(f).why_not(scene) for n, f in folders.items()}
-    if model and (lacks := next(reasons[n] for n in folders)):
-        repair = "give the images that it was made for, or another model"
-        raise InputRefusedError(f"the model {model} cannot run on these images: {lacks}", repair=repair, code="model-input")
+    lacks = {n: ["" if cut else Card.read(f).why_not(scene) for f in parts] for n, parts in folders.items()}
+    for asked, why in zip(models, (why for parts in lacks.values() for why in parts), strict=False):
+        if why:
+            repair = "give the images that it was made for, or another model"
+            raise InputRefusedError(f"the model {asked} cannot run on these images: {why}", repair=repair, code="model-input")
+    reasons |= {n: next(filter(None, parts), "") for n, parts in lacks.items()}
     skipped = {n: why for n, why in reasons.items() if why}
     classical = {n: m for n, m in known.items() if n not in skipped}
-    networks = _opened(scene, {n: f for n, f in folders.items() if n not in skipped}, how or {}, cut)
+    networks = _opened(scene, {n: f for n, f in folders.items() if n not in skipped}, how or {}, cut, flips)
     if not classical and not networks:
         said = "; ".join(f"{n}: {why}" for n, why in skipped.items())
         raise InputRefusedError(
@@ -77,10 +84,21 @@ def choose(
     return _ordered(classical, networks, why, skipped)
 
 
-def _folders(scene: Scene, model: str | None, *, bundled: bool, any_hazard: bool) -> dict[str, Path]:
-    """Model folders by the name of the model: the one asked for, or the bundled ones of the hazard."""
-    if model is None:
-        return {n: f for n, f in card.bundled().items() if Card.read(f).hazard == scene.hazard} if bundled else {}
+def _folders(
+    scene: Scene, models: Sequence[str], *, bundled: bool, any_hazard: bool, flips: bool
+) -> dict[str, tuple[Path, ...]]:  # fmt: skip
+    """Model folders by the name of the model: the one asked for, or the bundled ones of the hazard; several as an ensemble."""
+    if not models:
+        return {n: (f,) for n, f in card.bundled().items() if Card.read(f).hazard == scene.hazard} if bundled else {}
+    found = [_asked(scene, model, any_hazard=any_hazard) for model in models]
+    if len(found) > 1 or flips:
+        return {ENSEMBLE: tuple(folder for _, folder in found)}
+    ((name, folder),) = found
+    return {name: (folder,)}
+
+
+def _asked(scene: Scene, model: str, *, any_hazard: bool) -> tuple[str, Path]:
+    """Name and folder of a model that can make a map. Raises UsageError."""
     folder = card.find(model)
     asked = Card.read(folder)
     if asked.hazard != scene.hazard and not any_hazard:
@@ -93,18 +111,23 @@ def _folders(scene: Scene, model: str | None, *, bundled: bool, any_hazard: bool
         raise UsageError(what, repair="give a model that maps", code="model-hazard")
     if asked.name in pieces.PIECES[scene.hazard]:
         raise UsageError(f"the model is called as the method {asked.name}", repair="call it otherwise in model.toml")
-    return {asked.name: folder}
+    return asked.name, folder
 
 
-def _opened(scene: Scene, folders: Mapping[str, Path], how: Mapping[str, str], cut: tuple[str, str] | None) -> dict[str, Any]:
+def _opened(
+    scene: Scene, folders: Mapping[str, tuple[Path, ...]], how: Mapping[str, str], cut: tuple[str, str] | None, flips: bool
+) -> dict[str, Any]:  # fmt: skip
     if not folders:
         return {}
-    from aftermap import since, transfer  # openvino costs 0.3 s, and many maps need none
+    from aftermap import ensemble, since, transfer  # openvino costs 0.3 s, and many maps need none
     from aftermap.engine import Network
 
-    if cut:
-        return {name: transfer.on(scene, Network.open(folder, **how), *cut) for name, folder in folders.items()}
-    return {name: since.on(scene, Network.open(folder, **how)) for name, folder in folders.items()}
+    def opened(folder: Path) -> ensemble.Member:
+        network = Network.open(folder, **how)
+        return transfer.on(scene, network, *cut) if cut else since.on(scene, network)
+
+    every = {name: [opened(folder) for folder in parts] for name, parts in folders.items()}
+    return {n: ensemble.of(n, parts, flips=flips) if len(parts) > 1 or flips else parts[0] for n, parts in every.items()}
 
 
 def _ordered(classical: dict[str, Method], networks: dict[str, Any], why: str, skipped: dict[str, str]) -> Chosen:
@@ -119,9 +142,9 @@ def _ordered(classical: dict[str, Method], networks: dict[str, Any], why: str, s
     said = [f"; {n} runs beside, for its card does not let it lead{_because(m)}" for n, m in followers.items()]
     facts: dict[str, dict[str, Any]] = {}
     if networks:
-        from aftermap import engine
+        from aftermap import ensemble
 
-        facts = {n: engine.facts(getattr(m, "network", m)) for n, m in networks.items()}
+        facts = {n: ensemble.facts(m) for n, m in networks.items()}
     tables = {n: m.calibration for n, m in networks.items()}
     return Chosen({**leading, **classical, **followers}, why, skipped, "".join(said), facts, tables, frozenset(followers))
 

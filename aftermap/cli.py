@@ -77,7 +77,12 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--hazard", required=True, help=f"What to map: {', '.join(HAZARDS)}.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the products; resumes what it holds unfinished.")
 @click.option("--method", default="auto", show_default=True, help=f"Or one of {_METHODS}.")
-@click.option("--model", help="Trained model to run with the methods: a folder, or a name that `aftermap models` lists.")
+@click.option(
+    "--model",
+    multiple=True,
+    help="Trained model to run with the methods: a folder, or a name of `aftermap models`; several as one.",
+)
+@click.option("--flips", is_flag=True, help="Each --model sees the image turned too, and the mean of all is the score.")
 @click.option("--baseline/--no-baseline", default=True, help="Run the methods without training beside a model.  [default: yes]")
 @click.option("--precision", default="auto", show_default=True, help="Of a model: f32, bf16, or what a trial here allows.")
 @click.option("--engine", default="auto", show_default=True, help="Of a model: openvino or onnxruntime.")
@@ -132,6 +137,7 @@ def map_command(**given: Any) -> None:
     """Map a hazard: one or two images in, a folder that opens in QGIS out."""
     from aftermap import deliver
 
+    given["model"] = given["model"] or None
     options = deliver.Options(**{f.name: given[f.name] for f in fields(deliver.Options)})
     with Progress(given["quiet"]) as progress:
         mapped = deliver.map(

@@ -30,7 +30,7 @@ from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
-from aftermap.scorer import Heavy, Scorer
+from aftermap.scorer import Heavy, Scorer, Several
 from aftermap.seamless import CORE_PX
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -42,7 +42,7 @@ FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
 """Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
 LEAST_MEMORY_MB = 420
 PICTURE_PX = 1200
-ONLY = ("likelihood", "extent", "exclusion", "agreement")
+ONLY = ("likelihood", "extent", "exclusion", "agreement", "spread")
 """Rasters that can be asked for alone."""
 _UNSEPARATED = {
     "water": "open water, permanent water not separated",
@@ -74,8 +74,11 @@ class Options:
     """Angle of incidence of the radar in degrees from the vertical; None for what the tags of `after` say."""
     look: float | None = None
     """Azimuth in which the radar looks, in degrees clockwise from north."""
-    model: str | None = None
-    """Name or folder of a trained model that runs with the methods; None for the bundled ones of the hazard, with "auto"."""
+    model: str | tuple[str, ...] | None = None
+    """Name or folder of a trained model that runs with the methods, or of several that run as one (ensemble.py); None for the
+    bundled ones of the hazard, with "auto"."""
+    flips: bool = False
+    """Whether each `model` sees the image turned too, up-down, left-right and both."""
     precision: str = "auto"
     """Of networks: "f32", "bf16", or what a trial on this machine allows."""
     engine: str = "auto"
@@ -118,10 +121,17 @@ class Options:
                 raise UsageError(f"{name} {value:g} is no length or area", repair="give it in metres or square metres")
         if unknown := [n for n in self.only if n not in ONLY]:
             raise UnknownNameError("raster", unknown[0], ONLY)
+        if "spread" in self.only and not self.ensemble:
+            raise UsageError("--only spread is of an ensemble", repair="give several --model, or --flips")
         if self.only and (self.min_area_m2 or self.density_m or self.profile):
             raise UsageError("--only writes no polygons and no density", repair="leave out --only, or what asks for them")
         if self.memory_mb < LEAST_MEMORY_MB:
             raise UsageError(f"--memory {self.memory_mb} MB is too little", repair=f"give at least {LEAST_MEMORY_MB} MB")
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether several scores make one."""
+        return self.flips or (isinstance(self.model, tuple) and len(self.model) > 1)
 
     @property
     def level(self) -> float:
@@ -206,8 +216,10 @@ class _Job:
         options = self.options
         how = {"precision": options.precision, "engine": options.engine}
         cut = (options.cut, options.band_map) if options.cut else None
-        chosen = choose(self.scene, self.method, model=options.model, baseline=options.baseline, how=how, cut=cut)
-        if options.model is None and (large := _too_large(chosen, options.memory_mb)):
+        chosen = choose(
+            self.scene, self.method, model=options.model, baseline=options.baseline, how=how, cut=cut, flips=options.flips
+        )
+        if not options.model and (large := _too_large(chosen, options.memory_mb)):
             chosen = choose(self.scene, self.method, baseline=options.baseline, bundled=False)
             chosen = replace(chosen, skipped=chosen.skipped | large)
         if options.adapt:
@@ -264,7 +276,8 @@ class _Job:
             found = self.scene.hazard
         cautions = [
             f"{name}: {w}" for name in made.combined for k, w in _numbers(scorers[name]).items()
-            if (k.endswith("source") and "no threshold found" in str(w)) or (k == "adapted" and str(w).startswith("not adapted"))
+            if (k.endswith("source") and "no threshold found" in str(w))
+            or (k.endswith("adapted") and str(w).startswith("not adapted"))
         ]  # fmt: skip
         repair = "look at likelihood.tif before trusting the extent, or map with another method"
         assumed = [check.Finding("threshold-assumed", "warn", c, self.scene.name, repair).facts() for c in cautions]
@@ -277,6 +290,7 @@ class _Job:
             "methods": {
                 "lead": lead, "combined": list(made.combined), "why": made.why, "images": list(made.images),
                 "ran": {n: _numbers(s) for n, s in scorers.items()}, "skipped": chosen.skipped,
+                "spread": next((_spread(n, s) for n, s in scorers.items() if isinstance(s, Several)), None),
                 "calibration": {n: c.words if (c := made.calibrations.get(n)) else UNCALIBRATED for n in scorers},
                 "percent_at_threshold": round(100 * (float(table(np.array([level], np.float32))[0]) if table else level)),
             },
@@ -306,12 +320,14 @@ class _Job:
             names = [band.common if (band := layer.sensor.band(n)) else n for n in layer.bands]
             like = thumbs["after"] if layer.bands == after.bands and layer.unit == "dB" else None
             pictures[key] = palette.photograph(pixels, names, like=like)
-        codes = {n: raster.thumbnail(stage / RASTERS[n].file, shape) for n in ("likelihood", "extent", "exclusion", "agreement")}
+        coded = ("likelihood", "extent", "exclusion", "agreement", *(["spread"] if run["methods"]["spread"] else []))
+        codes = {n: raster.thumbnail(stage / RASTERS[n].file, shape) for n in coded}
         return pictures | {
             "likelihood": palette.paint_likelihood(codes["likelihood"]),
             "extent": palette.paint_extent(codes["extent"]),
             "exclusion": palette.paint_exclusion(codes["exclusion"]),
             "agreement": palette.paint_agreement(codes["agreement"], len(run["methods"]["ran"])),
+            **({"spread": palette.paint_spread(codes["spread"])} if "spread" in codes else {}),
         }
 
 
@@ -330,18 +346,30 @@ def _adapting(chosen: Chosen, options: Options) -> Chosen:
 
     auto = options.adapt == "auto"
     how = Adaptation(SHOTS if auto else int(options.adapt), options.adapt_mode)
-    networks: dict[str, Any] = {n: AtHand(m, how, auto) for n, m in chosen.methods.items() if n in chosen.models}  # type: ignore[arg-type]
+    from aftermap.ensemble import Ensemble
+
+    def adapting(method: Any) -> Any:
+        return method.each(adapting) if isinstance(method, Ensemble) else AtHand(method, how, auto)
+
+    networks = {n: adapting(m) for n, m in chosen.methods.items() if n in chosen.models}
     return replace(chosen, methods=chosen.methods | networks, calibrations=dict.fromkeys(chosen.models))
 
 
 def _numbers(scorer: Scorer) -> dict[str, Any]:
-    """The plain numbers and words of a scorer, which is a frozen dataclass."""
+    """The plain numbers and words of a scorer, which is a frozen dataclass, and of its members."""
     plain = (int, float, str)
     every: dict[str, Any] = asdict(scorer)  # type: ignore[call-overload]
+    for n, member in enumerate(getattr(scorer, "members", ()), start=1):
+        every |= {f"member {n} {k}": v for k, v in _numbers(member).items()}
     return {
         k: v for k, v in every.items()
         if v is None or isinstance(v, plain) or (isinstance(v, tuple) and v and all(type(one) is float for one in v))
     }  # fmt: skip
+
+
+def _spread(name: str, scorer: Several) -> dict[str, Any]:
+    """What spread.tif is of."""
+    return {"of": name, "over": scorer.spreads, "finds": scorer.classes[0]}
 
 
 def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
 from aftermap.outline import Classes, Outlined, outlines, take_census
 from aftermap.palette import EXCLUSION, NODATA
-from aftermap.predict import PLANES, Parts
+from aftermap.predict import PLANES, SPREAD, Parts
 from aftermap.products import exposure as exposed
 from aftermap.products.buildings import Buildings, Grader
 from aftermap.products.cog import RASTERS, RasterSet
@@ -146,9 +146,10 @@ def _rasters_alone(
     """The rasters that were asked for, in one pass, and the areas of the summary."""
     windows, rasters = list(blocks(scene.shape, WINDOW_PX)), _rasters(scene, log, run)
     summary = Summary(run["classes"][0], run["area_unit"], outlined=False)
-    read = ahead(lambda window: (parts.planes(window, *PLANES), area(window)), windows)
+    kept = (*PLANES, SPREAD) if SPREAD in rasters.names else PLANES
+    read = ahead(lambda window: (parts.planes(window, *kept), area(window)), windows)
     for done, (window, (planes, areas)) in enumerate(zip(windows, read, strict=True), start=1):
-        found = dict(zip(PLANES, planes, strict=True))
+        found = dict(zip(kept, planes, strict=True))
         for name in rasters.names:
             rasters.write(name, parts.score(window) if name == "score" else found[name], window)
         summary.add(found["extent"] == 1, found["exclusion"], areas, np.zeros(0))
@@ -177,9 +178,11 @@ def _beside(parts: Parts, window: Window) -> dict[str, U8]:
 
 
 def _rasters(scene: Scene, log: Journal, run: Mapping[str, Any]) -> RasterSet:
-    wanted = run["parameters"]["only"] or PLANES
+    spread, only = run["methods"]["spread"], run["parameters"]["only"]
+    wanted = only or (*PLANES, *([SPREAD] if spread else ()))
     names = [n for n in RASTERS if n in wanted or (n == "score" and run["parameters"]["keep_scores"])]
     words = {"what": run["maps"], "calibration": run["calibration"], "methods": str(len(run["methods"]["ran"]))}
+    words |= {"members": f"{spread['over']} scores of {spread['of']} for {spread['finds']}"} if spread else {}
     return RasterSet(names, scene.grid, log.work, log.stage, words)
 
 
@@ -207,6 +210,8 @@ def _write(found: Outlined, parts: Parts, rasters: RasterSet) -> None:
         rasters.write(name, codes, found.window)
     if "score" in rasters.names:
         rasters.write("score", parts.score(found.window), found.window)
+    if SPREAD in rasters.names:
+        rasters.write(SPREAD, parts.planes(found.window, SPREAD)[0], found.window)
 
 
 def _counted(read: Callable[[Window], U8], progress: Callable[[int, int], None], whole: int) -> Callable[[Window], U8]:

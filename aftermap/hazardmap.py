@@ -19,7 +19,7 @@ from aftermap.errors import InputRefusedError, UsageError
 from aftermap.tiles import Window
 
 NOT_ANALYSED = 255
-"""In likelihood, extent and agreement: not observed or excluded."""
+"""In likelihood, extent, agreement and spread: not observed or excluded."""
 NOT_OBSERVED, REFERENCE_WATER, SLOPE, RADAR, CLOUD, LOW_SENSITIVITY, OUTSIDE_AOI, ABOVE_DRAINAGE = range(1, 9)
 """Codes of exclusion.tif that mapping itself gives; all of them with their labels stand in palette.EXCLUSION."""
 
@@ -94,6 +94,18 @@ class HazardMap:
         if not self.has_scores:
             raise UsageError(f"{self.folder} holds no score.tif", repair="map with --keep-scores")
         return np.asarray(self._read("score.tif", window), np.float32)
+
+    @property
+    def has_spread(self) -> bool:
+        """True when an ensemble ran."""
+        return (self.folder / "spread.tif").exists()
+
+    def spread(self, window: Window) -> npt.NDArray[np.uint8]:
+        """How far the members of an ensemble lie apart (y, x): the standard deviation of their probabilities in percent, 0-50,
+        255 not analysed. Raises UsageError when none ran."""
+        if not self.has_spread:
+            raise UsageError(f"{self.folder} holds no spread.tif", repair="map with several --model, or with --flips")
+        return self._read("spread.tif", window)
 
     def _read(self, name: str, window: Window) -> npt.NDArray[Any]:
         return np.asarray(raster.read_window(self.folder / name, window)[0])

@@ -35,6 +35,15 @@ LIKELIHOOD: tuple[tuple[int, Colour], ...] = (
 )
 """Percent -> colour: viridis (van der Walt and Smith 2015), luminance rising all the way; the unlikely lets the image through."""
 
+SPREAD: tuple[tuple[int, Colour], ...] = (
+    (0, (255, 255, 212, 0)),
+    (10, (254, 217, 142, 150)),
+    (20, (254, 153, 41, 205)),
+    (35, (217, 95, 14, 235)),
+    (50, (140, 45, 4, 245)),
+)
+"""Percent -> colour: YlOrBr (Brewer 2003), where members agree clear; most lie near one another, so it changes fastest there."""
+
 AGREEMENT: tuple[Colour, Colour] = ((245, 166, 35, 225), (0, 150, 255, 225))
 """One method alone, and all methods together; between them by mixing. Orange against blue survives every colour blindness."""
 
@@ -112,6 +121,11 @@ def paint_likelihood(codes: U8) -> U8:
     return _paint(codes, {percent: ramp(percent) for percent in range(101)} | {NODATA: NOT_ANALYSED})
 
 
+def paint_spread(codes: U8) -> U8:
+    """Colours (y, x, 4) of standard deviations (y, x) in percent, [0, 50]; 255 is hatched grey."""
+    return _paint(codes, {percent: ramp(percent, SPREAD) for percent in range(51)} | {NODATA: NOT_ANALYSED})
+
+
 def paint_extent(codes: U8) -> U8:
     """Colours (y, x, 4) of the extent: 1 filled lightly and outlined, 0 clear, 255 hatched grey."""
     inside = np.pad(codes == 1, 1, mode="edge")
@@ -136,10 +150,10 @@ def paint_agreement(codes: U8, count: int) -> U8:
     return _paint(codes, {k: agreed(k, count) for k in range(1, count + 1)} | {NODATA: NOT_ANALYSED})
 
 
-def ramp(percent: float) -> Colour:
-    """The colour of a likelihood in percent."""
-    below = max(i for i, (stop, _) in enumerate(LIKELIHOOD[:-1]) if stop <= percent)
-    (low, dark), (high, bright) = LIKELIHOOD[below], LIKELIHOOD[below + 1]
+def ramp(percent: float, stops: Sequence[tuple[int, Colour]] = LIKELIHOOD) -> Colour:
+    """The colour of a percentage between stops that rise from 0, those of likelihood."""
+    below = max(i for i, (stop, _) in enumerate(stops[:-1]) if stop <= percent)
+    (low, dark), (high, bright) = stops[below], stops[below + 1]
     return mix(dark, bright, (percent - low) / (high - low))
 
 

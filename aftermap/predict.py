@@ -25,7 +25,7 @@ from aftermap.hazardmap import NOT_ANALYSED
 from aftermap.journal import Journal
 from aftermap.median import median_of
 from aftermap.scene import Scene
-from aftermap.scorer import Heavy, LayerBands, Scorer
+from aftermap.scorer import Heavy, LayerBands, Scorer, Several, planes_of
 from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
 from aftermap.tiles import Window, starts
 
@@ -37,6 +37,8 @@ BASE_MB, MOST_CORES = 350, 3
 THREADS = os.cpu_count() or 1
 """Tiles that are scored at once."""
 PLANES = ("likelihood", "extent", "exclusion", "agreement")
+SPREAD = "spread"
+"""One plane more, where a scorer gives its spread."""
 LEVELS = 250
 """Scores of classes are kept as whole numbers up to this; 0 where not analysed."""
 
@@ -60,6 +62,21 @@ class Plan:
     def tiling(self) -> Tiling:
         """The tiling that all scorers share."""
         return Tiling.of(*self.scorers.values())
+
+    @cached_property
+    def spread_of(self) -> str:
+        """The scorer whose spread is kept beside the map; empty for none."""
+        return next((name for name, scorer in self.scorers.items() if isinstance(scorer, Several)), "")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The classes that are kept beside the map."""
+        return self.scorers[self.told_apart].classes[1:] if self.told_apart else ()
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """What is kept of every pixel."""
+        return (*PLANES, SPREAD) if self.spread_of else PLANES
 
     @cached_property
     def stored(self) -> dict[LayerBands, int]:
@@ -105,8 +122,8 @@ class Plan:
         """What blocks take: three are in flight (read ahead, scored, written), and the tiles of one overlap what they score."""
         reach = self.tiling.size - (0 if self.tiling.blend else CORE_PX)
         seen, mapped = (prod(min(cores * CORE_PX + more, length) for length in shape) for more in (reach, 0))
-        blended = sum(40 + 16 * (len(s.classes) - 1) for s in self.scorers.values()) if self.tiling.blend else 0
-        return (3 * 4 * len(self.stored) * seen + (blended + 3 * (len(PLANES) + 4)) * mapped) / 1e6
+        blended = sum(40 + 16 * (planes_of(s) - 1) for s in self.scorers.values()) if self.tiling.blend else 0
+        return (3 * 4 * len(self.stored) * seen + (blended + 3 * (len(self.planes) + 4)) * mapped) / 1e6
 
 
 def _windows(rows: Sequence[int], cols: Sequence[int]) -> list[Window]:
@@ -162,7 +179,7 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
 
 
 class _Mapped(NamedTuple):
-    """Of a block or core: PLANES (4, y, x), scores (y, x), and levels (class, y, x) of the method whose classes are kept."""
+    """Of a block or core: Plan.planes (plane, y, x), scores (y, x), and levels (class, y, x) of Plan.kept."""
 
     planes: U8
     scores: F32
@@ -175,10 +192,8 @@ def _map_block(
     """What is made of a block. Where no tiles are blended each core is mapped on its own, start to end, by one thread."""
     if plan.tiling.blend:
         return _map_cell(scene.shape, plan, block, cube, block, pool, handed)
-    kept = len(plan.scorers[plan.told_apart].classes) - 1 if plan.told_apart else 0
-    whole = _Mapped(
-        np.empty((len(PLANES), *block[2:]), np.uint8), np.empty(block[2:], np.float32), np.empty((kept, *block[2:]), np.uint8)
-    )
+    planes, kept = (np.empty((len(names), *block[2:]), np.uint8) for names in (plan.planes, plan.kept))
+    whole = _Mapped(planes, np.empty(block[2:], np.float32), kept)
     cells = plan.cores(block, scene.shape)
     for cell, found in zip(cells, pool.map(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells), strict=True):
         at = cell.within(block).slices
@@ -197,11 +212,11 @@ def _map_cell(
         places = [plan.bands[one] for one in singly(scorer)]
         own = handed[name] if handed else None
         found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool, own)
-        return np.asarray(found[slice(None if name == plan.told_apart else 1)])
+        return np.asarray(found[slice(None if name in (plan.told_apart, plan.spread_of) else 1)])
 
     every = {name: score(name, scorer) for name, scorer in plan.scorers.items()}
     scores = {name: one[0] for name, one in every.items()}
-    apart = every[plan.told_apart][1:] if plan.told_apart else np.zeros((0, cell.height, cell.width), np.float32)
+    apart = every[plan.told_apart or next(iter(every))][1 : 1 + len(plan.kept)]
     levels = np.rint(np.nan_to_num(apart) * LEVELS).astype(np.uint8)
     lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
@@ -209,10 +224,16 @@ def _map_cell(
     filled = np.where(analysed, lead, np.float32(0))
     likely = filled if calibrated is None else calibrated(filled)
     votes = sum(((s > plan.threshold).astype(np.uint8) for s in scores.values()), start=np.zeros(lead.shape, np.uint8))
-    planes = np.stack([np.rint(likely * 100).astype(np.uint8), filled > plan.threshold, exclusion, votes], dtype=np.uint8)
-    for plane in (planes[0], planes[1], planes[3]):
+    apart_by = [_percent(every[plan.spread_of][-1])] if plan.spread_of else []
+    planes = np.stack([_percent(likely), filled > plan.threshold, exclusion, votes, *apart_by], dtype=np.uint8)
+    for plane in (planes[0], planes[1], *planes[3:]):
         plane[~analysed] = NOT_ANALYSED
     return _Mapped(planes, np.where(analysed, lead, np.float32(np.nan)), np.where(analysed, levels, np.uint8(0)))
+
+
+def _percent(shares: F32) -> U8:
+    """Whole percents (y, x) of shares in [0, 1]; NOT_ANALYSED where NaN."""
+    return np.nan_to_num(np.rint(shares * 100), nan=NOT_ANALYSED).astype(np.uint8)
 
 
 def _smoothed(plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor | None) -> F32:
@@ -255,7 +276,7 @@ def _store(scene: Scene, plan: Plan, journal: Journal, block: Window, mapped: _M
     name, grid = part_name(block), scene.grid[block.slices]
     whole = Window(0, 0, block.height, block.width)
     files = {f"{name}.tif": journal.part(f"{name}.partial.tif")}
-    with raster.Writer(files[f"{name}.tif"], grid, dtype="uint8", descriptions=PLANES) as part:
+    with raster.Writer(files[f"{name}.tif"], grid, dtype="uint8", descriptions=plan.planes) as part:
         part.write(mapped.planes, whole)
     if plan.keep_scores:
         files[f"{name}.score.tif"] = journal.part(f"{name}.score.partial.tif")
@@ -263,8 +284,7 @@ def _store(scene: Scene, plan: Plan, journal: Journal, block: Window, mapped: _M
             part.write(mapped.scores[None], whole)
     if plan.told_apart:
         files[f"{name}.classes.tif"] = journal.part(f"{name}.classes.partial.tif")
-        classes = plan.scorers[plan.told_apart].classes[1:]
-        with raster.Writer(files[f"{name}.classes.tif"], grid, dtype="uint8", descriptions=classes) as part:
+        with raster.Writer(files[f"{name}.classes.tif"], grid, dtype="uint8", descriptions=plan.kept) as part:
             part.write(mapped.classes, whole)
     journal.finish(name, files)
 
@@ -277,8 +297,8 @@ class Parts:
     blocks: tuple[Window, ...]
 
     def planes(self, window: Window, *names: str) -> U8:
-        """Some of PLANES (name, y, x); see products.md for the codes."""
-        return np.asarray(self._gather(window, "tif", [PLANES.index(n) + 1 for n in names], np.uint8))
+        """Some of PLANES, and SPREAD where there is one (name, y, x); see products.md for the codes."""
+        return np.asarray(self._gather(window, "tif", [(*PLANES, SPREAD).index(n) + 1 for n in names], np.uint8))
 
     def score(self, window: Window) -> F32:
         """The float scores (y, x) that the extent is cut from, NaN where not analysed."""

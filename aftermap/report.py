@@ -49,7 +49,7 @@ _FILES = {
     "map.gpkg": "polygons with their attributes and styles, for QGIS",
     "likelihood.tif": "likelihood in percent", "extent.tif": "the mapped extent",
     "exclusion.tif": "why a pixel was not analysed", "agreement.tif": "how many methods agree",
-    "density.tif": "share of hazard per cell",
+    "spread.tif": "how far the members of the ensemble lie apart", "density.tif": "share of hazard per cell",
     "summary.csv": "the numbers above", "item.json": "STAC item", "run.json": "all that determines this result",
 }  # fmt: skip
 
@@ -57,7 +57,8 @@ _FILES = {
 def write_report(path: Path, *, run: Mapping[str, Any], summary: Sequence[Mapping[str, Any]], pictures: Mapping[str, U8]) -> None:
     """Writes the page: the same bytes for the same values. `run` is run.json, `summary` the rows of summary.csv.
 
-    `pictures`: "before", "after" (y, x, 3); "likelihood", "extent", "exclusion", "agreement" (y, x, 4). One size; any may miss.
+    `pictures`: "before", "after" (y, x, 3); "likelihood", "extent", "exclusion", "agreement", "spread" (y, x, 4). One size; any
+    may miss.
     """
     assert len({p.shape[:2] for p in pictures.values()}) < 2, "pictures differ in size"
     template = files("aftermap").joinpath("static/report.html").read_text("utf-8")
@@ -261,7 +262,8 @@ def _limits(run: Mapping[str, Any]) -> list[object]:
 
 
 def _files(run: Mapping[str, Any], pictures: Mapping[str, U8]) -> Html:
-    absent = {"agreement.tif": "agreement" not in pictures, "density.tif": not run["parameters"].get("density")}
+    absent = {f"{n}.tif": n not in pictures for n in ("agreement", "spread")}
+    absent["density.tif"] = not run["parameters"].get("density")
     present = {name: words for name, words in _FILES.items() if not absent.get(name)}
     return pairs({tag(f'a href="{name}"', name): words for name, words in present.items()})
 
@@ -283,7 +285,9 @@ _SLIDER = Html(
     '<input class="swipe" type="range" min="0" max="100" step="0.5" value="50" aria-label="Swipe between before and after">'
     '<span class="handle" aria-hidden="true"></span>'
 )
-_OVERLAYS = {"extent": "Extent", "likelihood": "Likelihood", "exclusion": "Not analysed", "agreement": "Agreement"}
+_OVERLAYS = {
+    "extent": "Extent", "likelihood": "Likelihood", "exclusion": "Not analysed", "agreement": "Agreement", "spread": "Spread",
+}  # fmt: skip
 
 
 def _svg(pictures: Mapping[str, U8], opening: str, *layers: str) -> Html:
@@ -347,6 +351,7 @@ def _legend(run: Mapping[str, Any], numbers: _Numbers, shown: Sequence[str]) -> 
         "likelihood": [_ramp_key(run["methods"].get("percent_at_threshold"))],
         "exclusion": [tag('span class="k-exclusion"', key) for key in reasons],
         "agreement": [tag('span class="k-agreement"', key) for key in _agreement_keys(len(run["methods"]["ran"]))],
+        "spread": [tag('span class="k-spread"', swatch(palette.css(c), f"apart by {p} %")) for p, c in palette.SPREAD[1:]],
     }
     hatch = [swatch("var(--hatch)", "Not analysed")] if reasons and shown else []
     parts = [*hatch, *(key for name in _OVERLAYS if name in shown for key in keys[name])]

@@ -72,6 +72,24 @@ class Heavy(Protocol):
 
 
 @runtime_checkable
+class Several(Protocol):
+    """A scorer made of several scores, which gives one plane more after those of its classes: their standard deviation for the
+    first class, in [0, 0.5]."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def spreads(self) -> int:
+        """Over how many scores."""
+        ...
+
+
+def planes_of(scorer: Scorer) -> int:
+    """How many planes a scorer gives: one for each class, and the spread where it has one."""
+    return len(scorer.classes) + isinstance(scorer, Several)
+
+
+@runtime_checkable
 class Method(Protocol):
     """Whatever must see the scene before it can score a tile; a scorer that need not returns itself."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap.errors import AftermapError
-from aftermap.scorer import Scorer
+from aftermap.scorer import Scorer, planes_of
 from aftermap.tiles import Window, starts, taper
 
 F32 = npt.NDArray[np.float32]
@@ -84,7 +84,8 @@ class Handed:
 
 def score_window(scorer: Scorer, read: Callable[[Window], F32], window: Window, shape: tuple[int, int], tiling: Tiling,
                  pool: ThreadPoolExecutor | None = None, handed: Handed | None = None) -> F32:  # fmt: skip
-    """Blended scores (class, y, x) of a window; NaN where the scorer's bands are not all observed.
+    """Blended scores (class, y, x) of a window, after them the spread of a scorer that gives one; NaN where its bands are not
+    all observed.
 
     `read` gives pixels (band, y, x) of any window of the scene. Every tile of the scene's one tiling that weighs on the
     window takes part, so that the result does not depend on the window, nor on what was `handed` on by windows before it.
@@ -107,7 +108,7 @@ def score_window(scorer: Scorer, read: Callable[[Window], F32], window: Window, 
                 found = whole[(..., *cut.within(tile).slices)]
             yield tile, cut, found
 
-    out = (_blend if tiling.blend else _laid)(pieces(), window, shape, tiling, len(scorer.classes))
+    out = (_blend if tiling.blend else _laid)(pieces(), window, shape, tiling, planes_of(scorer))
     out[:, ~np.isfinite(pixels[(..., *window.within(region).slices)]).all(axis=0)] = np.nan
     return out
 
@@ -150,7 +151,7 @@ def _score_tile(scorer: Scorer, pixels: F32) -> F32:
     padded = np.pad(pixels, pad, constant_values=np.nan) if any(p[1] for p in pad) else pixels
     valid = np.asarray(np.isfinite(padded).all(axis=0))
     if not valid.any():
-        return np.zeros((len(scorer.classes), height, width), np.float32)
+        return np.zeros((planes_of(scorer), height, width), np.float32)
     scores = scorer(np.ascontiguousarray(padded)[None], valid[None])[0]
     scores = np.where(valid, scores, np.float32(0))[:, :height, :width]
     if not ((scores >= 0) & (scores <= 1)).all():
@@ -161,11 +162,11 @@ def _score_tile(scorer: Scorer, pixels: F32) -> F32:
 
 
 def _blend(
-    pieces: Iterator[tuple[Window, Window, F32]], window: Window, shape: tuple[int, int], tiling: Tiling, classes: int
+    pieces: Iterator[tuple[Window, Window, F32]], window: Window, shape: tuple[int, int], tiling: Tiling, planes: int
 ) -> F32:
     """Weighted mean of overlapping tiles, each with its part of the window and the scores there. Weights are whole numbers and
     sums float64: tiles that agree lose no bit."""
-    total = np.zeros((classes, window.height, window.width))
+    total = np.zeros((planes, window.height, window.width))
     weigh_y, weigh_x = np.zeros(window.height), np.zeros(window.width)
     rows, cols = set(), set()
     for tile, part, scores in pieces:
@@ -185,10 +186,10 @@ def _blend(
 
 
 def _laid(
-    pieces: Iterator[tuple[Window, Window, F32]], window: Window, shape: tuple[int, int], tiling: Tiling, classes: int
+    pieces: Iterator[tuple[Window, Window, F32]], window: Window, shape: tuple[int, int], tiling: Tiling, planes: int
 ) -> F32:
     """Scores of tiles that need no blending, side by side: where two of them see enough context they agree."""
-    out = np.zeros((classes, window.height, window.width), np.float32)
+    out = np.zeros((planes, window.height, window.width), np.float32)
     for _, part, scores in pieces:
         out[(..., *part.within(window).slices)] = scores
     return out

@@ -43,6 +43,9 @@ RASTERS = {
     "agreement": RasterProduct(
         "agreement.tif", "uint8", 255, "how many methods, of {methods}, call it {what}; 255 not analysed", "nearest"
     ),
+    "spread": RasterProduct(
+        "spread.tif", "uint8", 255, "standard deviation in percent, 0 to 50, of {members}; 255 not analysed", "average"
+    ),
     "score": RasterProduct(
         "score.tif", "float32", float("nan"), "score of {what} in [0, 1], uncalibrated; NaN not analysed", "average"
     ),
@@ -58,7 +61,7 @@ class RasterSet:
             n: raster.Writer(
                 scratch / f"scratch-{n}.tif", grid, dtype=RASTERS[n].dtype, nodata=RASTERS[n].nodata, palette=RASTERS[n].palette,
                 descriptions=[RASTERS[n].description.format(**words)],
-                tags={"AFTERMAP_CALIBRATION": words["calibration"] if n != "score" else "uncalibrated"},
+                tags={"AFTERMAP_CALIBRATION": words["calibration"] if n not in ("score", "spread") else "uncalibrated"},
             )
             for n in names
         }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
-from aftermap.palette import EXCLUSION, EXTENT, GRADES, LIKELIHOOD, NODATA, NOT_ANALYSED, PRIORITY, Colour, agreed
+from aftermap.palette import EXCLUSION, EXTENT, GRADES, LIKELIHOOD, NODATA, NOT_ANALYSED, PRIORITY, SPREAD, Colour, agreed
 from aftermap.products.buildings import DAMAGE, REACHED, UNGRADED
 
 _OPEN_SHARE = 0.45
@@ -21,6 +21,7 @@ def raster_styles(hazard: str, methods: int, *, density: bool = False) -> dict[s
         "extent.qml": paletted_qml([(f"no {hazard}", 0, (0, 0, 0, 0)), (hazard, 1, EXTENT)]),
         "exclusion.qml": paletted_qml([(label, code, colour) for code, (label, colour) in EXCLUSION.items() if code != NODATA]),
         "agreement.qml": paletted_qml([("none", 0, (0, 0, 0, 0)), *share]),
+        "spread.qml": _ramp_qml([(percent, f"members {percent} % apart", colour) for percent, colour in SPREAD]),
         **({"density.qml": density_qml(hazard)} if density else {}),
     }
 

@@ -70,16 +70,16 @@ STUDIES = {
     "plain": Study(L4S, _ALL, (0, 1, 2, 3, 4), (), _PLAIN),
     "refined": Study(L4S, _ALL, (0, 1, 2, 3, 4), (0, 1)),
     "ensemble": Study(L4S, ("B", "B-inductive"), (0, 1), (0, 1), (_OTHERS,)),
-    "source-free": Study(L4S, ("B", "C"), (0, 1), (0, 1), ("steps.2.adapt.settings.source_free=True",), folder="refined"),
-    "balanced": Study(L4S, ("B", "C"), (0, 1), (0, 1), ("steps.2.adapt.settings.balanced=0.1",), folder="refined"),
+    "source-free": Study(L4S, ("B",), (0,), (0,), ("steps.2.adapt.settings.source_free=True",), folder="refined"),
+    "balanced": Study(L4S, ("B",), (0,), (0,), ("steps.2.adapt.settings.balanced=0.1",), folder="refined"),
     "x1": Study(L4S, ("B", "C"), (0,), (), _SHORT, subset=True),
     "x2.5": Study(L4S, ("B", "C"), (0,), (), (*_SHORT, "chips.upsample=2.5"), subset=True),
     "x4": Study(L4S, ("B", "C"), (0,), (), (*_SHORT, "chips.upsample=4"), subset=True),
     "bijie": Study(
-        BIJIE, ("B", "C"), (0, 1, 2), (0, 1, 2),
+        BIJIE, ("B", "C"), (0, 1), (0,),
         ('data={"kind": "folder", "settings": {"hazard_code": 255}}', "split={}", "steps.0.train.steps=400"),
     ),
-    "ombria": Study(OMBRIA, ("E", "I", "L"), (0, 1, 2), (0, 1, 2), FLOODS, on=OMBRIA),
+    "ombria": Study(OMBRIA, ("E", "I"), (0, 1), (0,), FLOODS, on=OMBRIA),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration, classed, scored
+from aftermap import calibration, checkpoint, classed, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
@@ -35,7 +35,7 @@ from aftermap.recipe import Recipe, Train
 from aftermap.samples import Progress, Samples
 from aftermap.scored import Scored
 from aftermap.surgery import freeze
-from aftermap.train import Plan, fast_precision, train
+from aftermap.train import Plan, Result, fast_precision, train
 
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
@@ -55,7 +55,11 @@ def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: st
         freeze(model.encoder)
     for number, step in enumerate(recipe.steps):
         assert step.train is not None
-        _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
+        ended = _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
+    for place, path in enumerate(ended.kept[1:], start=2):
+        checkpoint.read(path, model)
+        save(folder / "checkpoints" / str(place), model, replace(card, name=f"{name}-{place}"))
+    checkpoint.read(ended.kept[0], model)
     card = save(folder, model, card)
     if samples.of_chips:
         if model.spec.decoder == "activation":
@@ -141,18 +145,18 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
     return Spec(said.encoder, decoder, bands, outputs, fusion, said.widths, recipe.chips.upsample, gives)
 
 
-def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> None:
+def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> Result:
     learning, checking = samples.ids("train"), samples.ids("validation")
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
     metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
         steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options=_options(step, len(learning)),
         every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
-        seed=seed, precision=_precision(step),
+        seed=seed, precision=_precision(step), keep=step.keep,
     )  # fmt: skip
     objective = _objective(step, samples)
     augment = Augment(**step.augmentation) if step.augment else None
-    train(
+    return train(
         model, objective,
         Batches(samples, learning, samples.normaliser, step.batch, seed=seed, augment=augment),
         Batches(samples, checking, samples.normaliser, step.batch),

@@ -106,6 +106,8 @@ class Train:
     metric: str = ""
     """What chooses the checkpoint; empty: iou, macro_iou of several classes, macro_f1 of classes of chips, rmse of numbers."""
     patience: int = 0
+    keep: int = 1
+    """Best checkpoints that become models, all but the first below it in checkpoints/2 and so on: to map together."""
     augment: bool = True
     augmentation: Mapping[str, float] = field(default_factory=dict)
     """What differs from Augment's own numbers: { jitter = 0.8 }."""
@@ -117,9 +119,9 @@ class Train:
         for name in self.augmentation:
             _among("augmentation", name, [f.name for f in fields(Augment)])
         _among("objective", self.objective, OBJECTIVES)
-        if (self.steps > 0) == (self.epochs > 0) or self.batch < 1:
-            raise refuse(f"a step has steps = {self.steps}, epochs = {self.epochs}, batch = {self.batch}",
-                          "give steps or epochs, above zero, and a batch of at least 1")  # fmt: skip
+        if (self.steps > 0) == (self.epochs > 0) or min(self.batch, self.keep) < 1:
+            raise refuse(f"a step has steps = {self.steps}, epochs = {self.epochs}, batch = {self.batch}, keep = {self.keep}",
+                         "give steps or epochs, above zero, and a batch and a keep of at least 1")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -264,8 +266,10 @@ class Recipe:
 
     @property
     def adapts(self) -> tuple[Adapt, ...]:
-        """The steps that adapt."""
-        return tuple(step.adapt for step in self.steps if step.adapt)
+        """The steps that adapt; without domain_norm self-training mixes the domains' statistics of batch norm."""
+        mixed = {} if "domain_norm" in self.surgery else {"separate": False}
+        each = [step.adapt for step in self.steps if step.adapt]
+        return tuple(replace(a, settings={**mixed, **a.settings}) if a.method == "self-train" else a for a in each)
 
     @property
     def source(self) -> Recipe:

@@ -71,8 +71,8 @@ class Result:
     """Where a training ended."""
 
     steps: int
-    best: Path
-    """The checkpoint with the best metric; its weights are in the network."""
+    kept: tuple[Path, ...]
+    """The best checkpoints, as many as the plan keeps, the best first; its weights are in the network."""
     history: list[dict[str, float]]
     """One row per validation: step, loss, scores."""
     stopped: bool
@@ -150,9 +150,9 @@ def train(
             break
     if board is not None:
         board.finalize("success")
-    best = folder / _name(_ranked(history, plan)[0])
-    checkpoint.read(best, model)
-    return Result(int(history[-1]["step"]), best, history, stopped)
+    kept = tuple(folder / _name(row) for row in _ranked(history, plan)[: plan.keep])
+    checkpoint.read(kept[0], model)
+    return Result(int(history[-1]["step"]), kept, history, stopped)
 
 
 @torch.no_grad()

@@ -196,10 +196,10 @@ def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     best = max(result.history, key=lambda row: row["iou"])
-    assert result.best.name == f"step-{int(best['step']):08d}.safetensors"
+    assert result.kept[0].name == f"step-{int(best['step']):08d}.safetensors"
     assert len(list(tmp_path.glob("step-*"))) == 2
     model = network()
-    checkpoint.read(result.best, model)
+    checkpoint.read(result.kept[0], model)
     again = measure(model, Segment(Sum({"dice": 1, "focal": 10})), batches("val", size=2), fabric_for(accelerator="cpu"))
     assert again == pytest.approx({k: best[k] for k in again})
     with pytest.raises(AftermapError, match="another training"):
@@ -220,7 +220,7 @@ def test_patience_half_precision_and_frozen_parts(tmp_path: Path) -> None:
     result = small(tmp_path, plan, model, "bf16")
     assert result.stopped
     assert result.steps == 3
-    assert result.best.name == "step-00000001.safetensors"
+    assert result.kept[0].name == "step-00000001.safetensors"
     assert all(torch.equal(v, before[k]) for k, v in model.encoder.state_dict().items())
     assert small(tmp_path, plan, network_frozen(), "bf16").history == result.history, "a finished run is not run again"
 

@@ -299,7 +299,7 @@ model = { encoder = "mobilenetv3_small_050", decoder = "unet", widths = [4, 4, 8
 ensemble = [{ encoder = "mobilenetv3_small_075", decoder = "unet", widths = [4, 4, 8, 8, 16] }]
 chips = { size = 32 }
 [[steps]]
-train = { losses = { soft_ce = 1, lovasz = 1 }, hard_pixels = 0.5, steps = 2, batch = 2 }
+train = { losses = { soft_ce = 1, lovasz = 1 }, hard_pixels = 0.5, steps = 2, every = 1, keep = 2, batch = 2 }
 [[steps]]
 adapt = { method = "self-train", rounds = 1, keep = 0.5, settings = { steps = 2, batch = 2, drift = 1000 } }
 [targets.d]
@@ -328,6 +328,10 @@ def test_a_recipe_refines_on_a_target(tmp_path: Path, members: tuple[str, ...]) 
     before = facts.read_bytes()
     ran(*words)
     assert facts.read_bytes() == before
+    model = next(out.glob("r*-seed0-*/model"))
+    best, next_best = Card.read(model), Card.read(model / "checkpoints/2")
+    assert next_best.name == f"{best.name}-2"
+    assert best.sha256["model.safetensors"] != next_best.sha256["model.safetensors"]
     ran("report", out)
     assert "self-train-round-1" in (out / "unseen.md").read_text()
 

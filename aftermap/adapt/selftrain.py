@@ -25,6 +25,7 @@ from aftermap.augment import Augment
 from aftermap.batches import Batches, Normal, Source
 from aftermap.chips import UNKNOWN, Chip
 from aftermap.domainnorm import Domained
+from aftermap.ensemble import FLIPS
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest, write_json
 from aftermap.losses import Sum
@@ -43,7 +44,6 @@ STARTS = ("warm", "scratch")
 ROUNDS = "rounds.json"
 LOOKED_AT, SEEN_AT_ONCE, OBSERVED = 128, 16, 20
 """Chips of the source that each round is scored on; crops per pass; passes that a target's first statistics are taken from."""
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 _BOUNDS = {
     "rounds": (1, 100), "keep": (0.5, 1), "balanced": (0, 1), "source_weight": (0, math.inf), "target_weight": (0, math.inf),
     "steps": (1, math.inf), "batch": (1, math.inf), "lr": (0, math.inf), "weight_decay": (0, math.inf), "drift": (1, math.inf),

@@ -72,6 +72,7 @@ STUDIES = {
     "ensemble": Study(L4S, ("B", "B-inductive"), (0, 1), (0, 1), (_OTHERS,)),
     "source-free": Study(L4S, ("B",), (0,), (0,), ("steps.2.adapt.settings.source_free=True",), folder="refined"),
     "balanced": Study(L4S, ("B",), (0,), (0,), ("steps.2.adapt.settings.balanced=0.1",), folder="refined"),
+    "balanced-half": Study(L4S, ("B", "C"), (0,), (0,), ("steps.2.adapt.settings.balanced=0.5",), folder="refined"),
     "x1": Study(L4S, ("B", "C"), (0,), (), _SHORT, subset=True),
     "x2.5": Study(L4S, ("B", "C"), (0,), (), (*_SHORT, "chips.upsample=2.5"), subset=True),
     "x4": Study(L4S, ("B", "C"), (0,), (), (*_SHORT, "chips.upsample=4"), subset=True),

@@ -190,6 +190,9 @@ def export(model: str, kind: str) -> None:
 @click.option("--with", "beside", multiple=True, help="Of self-train: a further model that labels and learns too; repeatable.")
 @click.option("--rounds", default=3, show_default=True, help="Of self-train: how often labels are made anew.")
 @click.option("--keep", default=0.7, show_default=True, help="Of self-train: least probability of a label.")
+@click.option(
+    "--balanced", default=0.0, help="Of self-train, in place of --keep: the surest share of the pixels called each class, as 0.5."
+)
 @click.option("--steps", default=200, show_default=True, help="Of self-train: of each round.")
 @click.option("--iterations", default=1000, show_default=True, help="Of bidirectional.")
 @click.option("--momentum", default=0.1, show_default=True, help="Of ema: how far each crop moves the statistics.")
@@ -210,7 +213,12 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap.strict import setting
 
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
-    said = {f"--{k}": given[k] for k in ("method", "shots", "mode", "seed")}
+    own_options = {
+        "bn": ("mode",),
+        "self-train": ("rounds", "keep", "balanced", "steps"),
+        "bidirectional": ("arms", "iterations"),
+    }
+    said = {f"--{k}": given[k] for k in ("method", "shots", "seed", *own_options[given["method"]])}
     declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])
     unlabelled = readapt.Unlabelled(to, given["band_map"], declared, Data(given["kind"], dict(map(setting, settings))))
     made_by = shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to),
@@ -219,7 +227,7 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
         how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
         card = readapt.readapt(model, unlabelled, out, how, made_by=made_by)
     elif given["method"] == "self-train":
-        refined = {name: given[name] for name in ("rounds", "keep", "steps")}
+        refined = {name: given[name] for name in own_options["self-train"]}
         made = readapt.refine(
             [model, *given["beside"]], unlabelled, out, given["shots"], refined, source=given["source"], seed=given["seed"],
             made_by=made_by, said=_say_round,

@@ -19,6 +19,8 @@ _FILES = click.Path(path_type=Path)
 _SET = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the data set, as docs/data.md lists."
 )
+_OWN = {"bn": ("mode",), "self-train": ("rounds", "keep", "balanced", "steps"), "bidirectional": ("arms", "iterations")}
+"""Method of adaptation -> its own options, as the card of the model tells them."""
 _SHOWN = ("iou", "f1", "precision", "recall", "balanced_accuracy")
 _OF_SEVERAL = ("macro_iou", "macro_f1", "accuracy", "localisation_f1", "damage_f1", "xview2", "rmse", "r2")
 _TRIVIAL = {
@@ -213,12 +215,7 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap.strict import setting
 
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
-    own_options = {
-        "bn": ("mode",),
-        "self-train": ("rounds", "keep", "balanced", "steps"),
-        "bidirectional": ("arms", "iterations"),
-    }
-    said = {f"--{k}": given[k] for k in ("method", "shots", "seed", *own_options[given["method"]])}
+    said = {f"--{k}": given[k] for k in ("method", "shots", "seed", *_OWN[given["method"]])}
     declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])
     unlabelled = readapt.Unlabelled(to, given["band_map"], declared, Data(given["kind"], dict(map(setting, settings))))
     made_by = shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to),
@@ -227,7 +224,7 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
         how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
         card = readapt.readapt(model, unlabelled, out, how, made_by=made_by)
     elif given["method"] == "self-train":
-        refined = {name: given[name] for name in own_options["self-train"]}
+        refined = {name: given[name] for name in _OWN["self-train"]}
         made = readapt.refine(
             [model, *given["beside"]], unlabelled, out, given["shots"], refined, source=given["source"], seed=given["seed"],
             made_by=made_by, said=_say_round,

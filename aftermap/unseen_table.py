@@ -73,6 +73,7 @@ class Line:
     ba_ki: float | None
     ba_half: float | None
     """Above a score of one half."""
+    f1_half: float | None
     auc: float | None
     ap: float | None
     ap_std: float | None
@@ -177,7 +178,8 @@ def _scores(one: Counted) -> dict[str, float | None]:
         found[f"ba_{name}"] = marked.balanced_accuracy
         if name == "even":
             found["f1_even"] = marked.f1
-    found["ba_half"] = _above(pooled, cuts.COARSE // 2).balanced_accuracy
+    half = _above(pooled, cuts.COARSE // 2)
+    found |= {"ba_half": half.balanced_accuracy, "f1_half": half.f1}
     return found
 
 
@@ -271,7 +273,7 @@ def _std(values: Sequence[float | None]) -> float | None:
 
 COLUMNS: Mapping[str, str] = {
     "variant": "", "seeds": "seeds", "crops": "crops", "ba": "BA at 95 %", "ceiling": "ceiling", "ba_best": "best percentile",
-    "ba_even": "BA even", "ba_otsu": "BA Otsu", "ba_half": "BA at 0.5", "f1_even": "F1 even", "auc": "AUC", "ap": "AP",
+    "ba_even": "BA even", "ba_otsu": "BA Otsu", "ba_half": "BA at 0.5", "f1_half": "F1 at 0.5", "f1_even": "F1 even", "auc": "AUC", "ap": "AP",
     "gain_ap": "gain of AP (95 % over images)", "gain_ap_rest": "of other images", "p_holm": "p (Holm)",
 }  # fmt: skip
 

@@ -273,7 +273,8 @@ def _std(values: Sequence[float | None]) -> float | None:
 
 COLUMNS: Mapping[str, str] = {
     "variant": "", "seeds": "seeds", "crops": "crops", "ba": "BA at 95 %", "ceiling": "ceiling", "ba_best": "best percentile",
-    "ba_even": "BA even", "ba_otsu": "BA Otsu", "ba_half": "BA at 0.5", "f1_half": "F1 at 0.5", "f1_even": "F1 even", "auc": "AUC", "ap": "AP",
+    "ba_even": "BA even", "ba_otsu": "BA Otsu", "ba_half": "BA at 0.5", "f1_half": "F1 at 0.5",
+    "f1_even": "F1 even", "auc": "AUC", "ap": "AP",
     "gain_ap": "gain of AP (95 % over images)", "gain_ap_rest": "of other images", "p_holm": "p (Holm)",
 }  # fmt: skip
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from aftermap import transfer
 from aftermap.adapt.crops import Picture, crops, picture_of
 from aftermap.adapt.keep import card_of, fresh, keep
 from aftermap.adapt.norm import Adaptation, adapted
-from aftermap.card import FILE, Card, find
+from aftermap.card import Card, find
 from aftermap.datasets.dataset import open_dataset
 from aftermap.engine import Network
 from aftermap.errors import UsageError
 from aftermap.experiment import refuse_without_extra
+from aftermap.journal import write_json
 from aftermap.layer import Declared
 from aftermap.recipe import Data, Target
 from aftermap.samples import survey
@@ -112,24 +113,24 @@ def refine(
     names = [one.name for one in networks]
     if len(set(names)) < len(names):
         raise UsageError(f"two models are called {max(names, key=names.count)}", repair="give each once, or a name of its own")
-    if (out / ROUNDS).exists() or ((out / FILE).exists() and not (out / "rounds").is_dir()):
-        raise UsageError(f"{out} already holds a model", repair="choose another -o", code="other-run")
-    pictures, work = unlabelled.pictures(networks[0]), out / "rounds"
+    work = out / "rounds"
+    with nullcontext() if work.is_dir() else fresh(out):
+        pictures = unlabelled.pictures(networks[0])
     last = None
     folders = [one.folder for one in networks]
     for last, taken in teach.refine(folders, pictures, shots, settings, _source(source, networks[0].card), work, seed=seed):  # noqa: B007
         if last.number:
             said(last.row)
     assert last is not None
-    ended = json.loads((work / ROUNDS).read_text(encoding="utf-8"))["rounds"][-1]
-    if "stopped" in ended:
-        said(ended)
+    held = json.loads((work / ROUNDS).read_text(encoding="utf-8"))
+    if "stopped" in held["rounds"][-1]:
+        said(held["rounds"][-1])
     words = f"self-training, {last.number} rounds over {len(taken)} crops, {'with' if source else 'without'} its source"
     cards = []
     for network, model in zip(networks, last.models, strict=True):
         own = out if len(networks) == 1 else out / network.name
         cards.append(save(own, model, card_of(network.card, own.resolve().name, words, made_by)))
-    os.replace(work / ROUNDS, out / ROUNDS)
+    write_json(out / ROUNDS, held)
     shutil.rmtree(work)
     return cards
 

@@ -19,8 +19,13 @@ _FILES = click.Path(path_type=Path)
 _SET = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the data set, as docs/data.md lists."
 )
-_OWN = {"bn": ("mode",), "self-train": ("rounds", "keep", "balanced", "steps"), "bidirectional": ("arms", "iterations")}
+_OWN = {
+    "bn": ("mode", "momentum", "prior"), "self-train": ("rounds", "keep", "balanced", "steps"),
+    "bidirectional": ("arms", "iterations"),
+}  # fmt: skip
 """Method of adaptation -> its own options, as the card of the model tells them."""
+_SHARED = {"source": ("self-train", "bidirectional"), "beside": ("self-train",)}
+"""Further options -> methods that have them."""
 _SHOWN = ("iou", "f1", "precision", "recall", "balanced_accuracy")
 _OF_SEVERAL = ("macro_iou", "macro_f1", "accuracy", "localisation_f1", "damage_f1", "xview2", "rmse", "r2")
 _TRIVIAL = {
@@ -157,6 +162,8 @@ def report(folder: Path, as_json: bool) -> None:
         unseen_table.write(folder, tried)
         draw_unseen(folder / "unseen.png", tried)
     click.echo(json.dumps([vars(one) for one in found]) if as_json else results.table(rows, found), nl=as_json)
+    if tried and not as_json:
+        click.echo(f"\ntargets  {folder / 'unseen.md'}")
 
 
 @click.command()
@@ -191,9 +198,9 @@ def export(model: str, kind: str) -> None:
 )
 @click.option("--with", "beside", multiple=True, help="Of self-train: a further model that labels and learns too; repeatable.")
 @click.option("--rounds", default=3, show_default=True, help="Of self-train: how often labels are made anew.")
-@click.option("--keep", default=0.7, show_default=True, help="Of self-train: least probability of a label.")
+@click.option("--keep", type=float, help="Of self-train, in place of --balanced: least probability of a label; 0.7 in the paper.")
 @click.option(
-    "--balanced", default=0.0, help="Of self-train, in place of --keep: the surest share of the pixels called each class, as 0.5."
+    "--balanced", default=0.5, show_default=True, help="Of self-train: of the pixels called a class the surest share is labels."
 )
 @click.option("--steps", default=200, show_default=True, help="Of self-train: of each round.")
 @click.option("--iterations", default=1000, show_default=True, help="Of bidirectional.")
@@ -215,7 +222,9 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap.strict import setting
 
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
-    said = {f"--{k}": given[k] for k in ("method", "shots", "seed", *_OWN[given["method"]])}
+    _refuse_options(given["method"])
+    told = ("method", "shots", "seed", "bands", *_OWN[given["method"]])
+    said = {f"--{k}": given[k] for k in told if given[k] not in (None, "")}
     declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])
     unlabelled = readapt.Unlabelled(to, given["band_map"], declared, Data(given["kind"], dict(map(setting, settings))))
     made_by = shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to),
@@ -224,7 +233,9 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
         how = Adaptation(given["shots"], given["mode"], given["momentum"], given["prior"], given["seed"])
         card = readapt.readapt(model, unlabelled, out, how, made_by=made_by)
     elif given["method"] == "self-train":
-        refined = {name: given[name] for name in _OWN["self-train"]}
+        refined = {"rounds": given["rounds"], "steps": given["steps"], "balanced": given["balanced"]}
+        if given["keep"] is not None:
+            refined |= {"keep": given["keep"], "balanced": 0.0}
         made = readapt.refine(
             [model, *given["beside"]], unlabelled, out, given["shots"], refined, source=given["source"], seed=given["seed"],
             made_by=made_by, said=_say_round,
@@ -238,8 +249,21 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     click.echo(f"model  {out}; {card.training_data.rpartition('; adapted without labels: ')[2]}")
 
 
+def _refuse_options(method: str) -> None:
+    """Raises UsageError for an option of another method, which would do nothing."""
+    of = _SHARED | {name: (owner,) for owner, names in _OWN.items() for name in names}
+    context = click.get_current_context()
+    for name, owners in of.items():
+        if method not in owners and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            said = "--with" if name == "beside" else f"--{name}"
+            what = f"{said} is of --method {' or '.join(owners)}, not {method}"
+            raise UsageError(what, repair="give that method, or leave it out")
+
+
 def _say_round(row: Mapping[str, Any]) -> None:
     of = [(name.replace("_", " "), one[name]) for one in row.get("networks", []) for name in one if name != "loss"]
     scores = [f"{name} {_number(value)}" for name, value in of]
+    barren = [] if row["prevalence"] else ["so it learns that there is none"]
+    ended = [row["stopped"]] if "stopped" in row else []
     found = f"{row['labelled']:.1%} of pixels labelled, {row['prevalence']:.1%} of them hazard"
-    click.echo(f"round {row['round']}  {found}; {', '.join(scores)}{row.get('stopped', '')}")
+    click.echo(f"round {row['round']}  {found}; {', '.join([*scores, *barren, *ended])}")

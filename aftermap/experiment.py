@@ -45,6 +45,8 @@ def run(
     for name in targets or {}:
         if name not in page.targets:
             raise UnknownNameError("target", name, page.targets)
+    if targets:
+        _refuse_early(page, targets)
     said = " ".join(f"--set {shlex.quote(one)}" for one in overrides)
     made_by = f"aftermap run {recipe if str(recipe) in recipes.listed() else Path(recipe).name} {said}".strip()
     found, folds = [], recipes.folds(page)
@@ -56,6 +58,20 @@ def run(
             if targets:
                 _on_targets(fold, samples, out, seed, targets, progress)
     return found
+
+
+def _refuse_early(page: Recipe, targets: Mapping[str, Path]) -> None:
+    """What could not be done after hours of training."""
+    from aftermap.adapt.teach import settings_of
+
+    for name, folder in targets.items():
+        own = page.targets[name].data
+        open_dataset(folder, own.kind, **own.settings)
+    for one in page.adapts:
+        if one.method == "self-train":
+            settings_of(one.method, {"rounds": one.rounds, "keep": one.keep, **one.settings})
+        elif one.method == "bidirectional":
+            settings_of(one.method, one.settings)
 
 
 def _on_targets(recipe: Recipe, samples: Samples, out: Path, seed: int, targets: Mapping[str, Path], progress: Progress) -> None:

@@ -17,7 +17,7 @@ from aftermap.adapt.norm import Adaptation, adapted
 from aftermap.card import Card, find
 from aftermap.datasets.dataset import open_dataset
 from aftermap.engine import Network
-from aftermap.errors import UsageError
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.experiment import refuse_without_extra
 from aftermap.journal import write_json
 from aftermap.layer import Declared
@@ -89,7 +89,7 @@ def reteach(
     network = Network.open(find(model), engine="openvino")
     with fresh(out):
         pictures = unlabelled.pictures(network)
-        found, taken = teach(network.folder, pictures, shots, settings, _source(source, network.card), seed=seed)
+        found, taken = teach(network.folder, pictures, shots, settings, _source(source, network.card, unlabelled.data), seed=seed)
         stopped = f", stopped early: {found.stopped}" if found.stopped else ""
         words = f"bidirectional, {found.iterations} iterations over {len(taken)} crops{stopped}"
         return save(out, found.model, card_of(network.card, out.resolve().name, words, made_by))
@@ -118,13 +118,18 @@ def refine(
         pictures = unlabelled.pictures(networks[0])
     last = None
     folders = [one.folder for one in networks]
-    for last, taken in teach.refine(folders, pictures, shots, settings, _source(source, networks[0].card), work, seed=seed):  # noqa: B007
+    labelled = _source(source, networks[0].card, unlabelled.data)
+    for last, taken in teach.refine(folders, pictures, shots, settings, labelled, work, seed=seed):  # noqa: B007
         if last.number:
             said(last.row)
     assert last is not None
     held = json.loads((work / ROUNDS).read_text(encoding="utf-8"))
-    if "stopped" in held["rounds"][-1]:
-        said(held["rounds"][-1])
+    if "stopped" in (ended := held["rounds"][-1]):
+        said(ended)
+    if not last.number:
+        shutil.rmtree(work)
+        repair = "lower --keep, or give --balanced 0.5, more images, or a model that finds something there"
+        raise InputRefusedError("no pixel is sure enough to be a label", repair=repair, code="no-labels")
     words = f"self-training, {last.number} rounds over {len(taken)} crops, {'with' if source else 'without'} its source"
     cards = []
     for network, model in zip(networks, last.models, strict=True):
@@ -135,12 +140,12 @@ def refine(
     return cards
 
 
-def _source(folder: Path | None, card: Card) -> Source | None:
-    """Chips of the source, read as the network reads them."""
+def _source(folder: Path | None, card: Card, how: Data) -> Source | None:
+    """Chips of the source, opened as the data set of the images, and read as the network reads them."""
     if folder is None:
         return None
     from aftermap.adapt.teach import Source
 
     inputs = [f"{one.layer}.{band}" for one in card.inputs for band in one.bands]
     normalise = "chip" if card.normalise == "scene" else card.normalise
-    return Source(survey(open_dataset(folder), inputs, normalise=normalise), REPLAYED)
+    return Source(survey(open_dataset(folder, how.kind, **how.settings), inputs, normalise=normalise), REPLAYED)

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from aftermap import card as cards
 from aftermap import recipe
 from aftermap.adapt.selftrain import ROUNDS, TARGET, Labelled, Round, SelfTrain, pseudo_labels, self_train, shares
 from aftermap.card import Card
 from aftermap.chips import UNKNOWN, Chip
+from aftermap.cli import main
 from aftermap.domainnorm import Domained
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
@@ -354,6 +356,29 @@ def test_adapt_self_train_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "model.toml", "graph.xml", "graph.bin", "model.safetensors", ROUNDS
     }  # fmt: skip
     Network.open(tmp_path / "mine")
+    assert "--balanced=0.5" in card.made_by
+    for wrong, code in (
+        (["--mode", "ema"], "--mode is of --method bn, not self-train"),
+        (["--with", "landslide-rgb"], "two models are called landslide-rgb"), (["--keep", "0.2"], "keep is 0.2"),
+    ):  # fmt: skip
+        result = CliRunner().invoke(main, [str(w) for w in (*words, *wrong, "-o", tmp_path / "no")])
+        assert result.exit_code == UsageError.exit_code
+        assert code in result.output
+        assert not (tmp_path / "no" / "model.toml").exists()
+
+
+def test_what_a_recipe_cannot_do_on_targets_is_said_before_it_trains(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    data, out = folder(tmp_path / "data"), tmp_path / "runs"
+    for target, said, code in (
+        (tmp_path / "nowhere", "x=1", "missing-file"), (data, "steps.1.adapt.keep=0.2", "keep is 0.2"),
+        (data, "steps.1.adapt.settings.stps=3", "unknown-setting"),
+    ):  # fmt: skip
+        words = ("run", tmp_path / "r.toml", "--on", data, "-o", out, "--target", f"d={target}", "--quiet")
+        result = CliRunner().invoke(main, [str(w) for w in (*words, *(["--set", said] if said != "x=1" else []))])
+        assert result.exit_code != 0
+        assert code in result.output
+        assert not out.exists()
 
 
 def test_recipes_of_the_paper_and_ours() -> None:

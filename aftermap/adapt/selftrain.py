@@ -70,7 +70,7 @@ class SelfTrain:
     """Whether the source is left out although it is there."""
     losses: Mapping[str, float] = field(default_factory=lambda: {"soft_ce": 1.0, "lovasz": 1.0})
     hard_pixels: float = 0.5
-    steps: int = 500
+    steps: int = 200
     """Of each round and network."""
     batch: int = 8
     """Crops of the target per step, and as many chips of the source."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from aftermap.adapt.crops import Picture, Place, crops
 from aftermap.adapt.selftrain import Labelled, Round, SelfTrain, self_train
 from aftermap.batches import Batches
 from aftermap.chips import Chip
-from aftermap.errors import InputRefusedError, UsageError
+from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.losses import Sum
 from aftermap.model import load
 from aftermap.normalise import Normaliser, Separated, of_card
@@ -43,6 +43,17 @@ MOST_OF_EACH = 64
 """Crops of each picture on average, where not told how many: what fits into memory."""
 
 
+def settings_of(method: str, given: Mapping[str, Any]) -> SelfTrain | Bidirectional:
+    """As of SelfTrain or Bidirectional. Raises UnknownNameError, UsageError."""
+    kind: Any = SelfTrain if method == "self-train" else Bidirectional
+    known = [one.name for one in fields(kind)]
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("setting", name, known)
+    made: SelfTrain | Bidirectional = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    return made
+
+
 def refine(
     folders: Sequence[Path], pictures: Sequence[Picture], shots: int, settings: Mapping[str, Any], source: Source | None,
     out: Path, *, seed: int,
@@ -57,10 +68,8 @@ def refine(
         if (other.inputs, other.mean, other.std, other.classes) != (card.inputs, card.mean, card.std, card.classes):
             what = f"{card.name} reads {card.reads} and finds {', '.join(card.classes)}, {other.name} something else"
             raise InputRefusedError(what, repair="take models trained on the same data", code="model-input")
-    try:
-        how = SelfTrain(**{"precision": fast_precision(), "seed": seed, **settings})
-    except TypeError as error:
-        raise UsageError(f"the settings of the adaptation are {dict(settings)}: {error}", repair="see docs/adapt.md") from error
+    how = settings_of("self-train", {"precision": fast_precision(), "seed": seed, **settings})
+    assert isinstance(how, SelfTrain)
     taken = list(crops(pictures, shots or len(pictures) * MOST_OF_EACH, seed, side=source.samples.size if source else SIDE_PX))
     bands = tuple(band if one.layer == "after" else f"{one.layer}.{band}" for one in card.inputs for band in one.bands)
     unit = tuple(one.unit for one in card.inputs for _ in one.bands)
@@ -81,12 +90,8 @@ def teach(
     model, card = load(folder)
     taken = list(crops(pictures, shots, seed, side=SIDE_PX))
     known = {"precision": fast_precision(), "seed": seed, **({} if source else {"replay": 0.0}), **settings}
-    if "arms" in known:
-        known["arms"] = tuple(known["arms"])
-    try:
-        how = Bidirectional(**known)
-    except TypeError as error:
-        raise UsageError(f"the settings of the adaptation are {dict(settings)}: {error}", repair="see docs/adapt.md") from error
+    how = settings_of("bidirectional", known)
+    assert isinstance(how, Bidirectional)
     own = of_card(card)
     target = [(own.apply(crop.pixels), np.asarray(np.isfinite(crop.pixels).all(axis=0))) for crop in taken]
     batches = validation = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
@@ -156,6 +157,13 @@ def gathered(runs: Path) -> dict[tuple[str, str, str], dict[int, tuple[Counted, 
     return found
 
 
+def _member(variant: str) -> tuple[str, str]:
+    """Variant without its member, and that: "source.1-mit_b0"."""
+    found = re.fullmatch(r"(.*?)(?:\.(\d+-\w+))?", variant)
+    assert found
+    return found[1], found[2] or ""
+
+
 def _half(one: Counted) -> F64:
     """tp, fp, fn of each image (image, 3) above a score of one half."""
     marked = one.odds[:, :, cuts.COARSE // 2 :].sum(axis=2)
@@ -173,7 +181,7 @@ def lines(runs: Path) -> list[Line]:
     """Every variant, with its gain over the same networks without separated normalisation."""
     found, made, ps = gathered(runs), [], list[float]()
     for (study, target, variant), each in found.items():
-        member = variant.partition(".")[2]
+        member = _member(variant)[1]
         beside = found.get((study, target, f"unseparated.{member}" if member else "unseparated"), {})
         pairs = [(one, beside[seed][0]) for seed, (one, _) in each.items() if seed in beside and variant != "without training"]
         own = [one for one, _ in each.values()]
@@ -186,11 +194,8 @@ def lines(runs: Path) -> list[Line]:
             gains = np.mean([_f1(drawn @ _half(a)) - _f1(drawn @ _half(b)) for a, b in pairs], axis=0)
             low, high = (float(v) for v in np.nanpercentile(gains, (2.5, 97.5)))
             gain = float(np.mean([_f1(_half(a).sum(axis=0)) - _f1(_half(b).sum(axis=0)) for a, b in pairs]))
-            try:
-                p = signed_rank_over_images(*(np.stack([_f1(_half(x)) for x in side]) for side in zip(*pairs, strict=True))).p
-                ps.append(p)
-            except UsageError:  # so few images that it could never show
-                p = None
+            p = None if member or variant == "untrained" else _p(pairs)
+            ps += [p] if p is not None else []
         words = [w for _, w in each.values() if w]
         aps = [Ranking(one.odds.sum(axis=0)).average_precision for one in own]
         between = np.nanpercentile(of_images, (2.5, 97.5)).tolist()
@@ -203,6 +208,15 @@ def lines(runs: Path) -> list[Line]:
         ))  # fmt: skip
     adjusted = iter(holm(ps))
     return [Line(**{**vars(one), "p": next(adjusted) if one.p is not None else None}) for one in made]
+
+
+def _p(pairs: Sequence[tuple[Counted, Counted]]) -> float | None:
+    """That the F1 of an image is no better than beside it; None where so few images could never show it."""
+    first, second = (np.stack([_f1(_half(one)) for one in side]) for side in zip(*pairs, strict=True))
+    try:
+        return signed_rank_over_images(first, second).p
+    except UsageError:
+        return None
 
 
 def _mean(values: Sequence[object]) -> float | None:
@@ -232,7 +246,7 @@ def table(found: Sequence[Line], study: str, runs: Path) -> Iterator[str]:
         row = {one.target: one for one in own if one.variant == variant}
         some = next(iter(row.values()))
         rest = [f"{v:.3f}" if v is not None else "" for v in (some.labelled, some.prevalence, some.source_f1)]
-        name, _, member = variant.partition(".")
+        name, member = _member(variant)
         cells = [WORDS.get(name, name) + (f", {member} alone" if member else ""), *(_cell(row.get(t)) for t in targets), *rest]
         yield f"| {' | '.join(cells)} |"
     yield ""

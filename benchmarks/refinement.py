@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from aftermap import cuts, experiment
 from aftermap.errors import UsageError
-from aftermap.metrics import Counts, Ranking
+from aftermap.metrics import Ranking
 from aftermap.stats import holm, signed_rank_over_images
 from aftermap.unseen import FACTS, Counted
 
@@ -124,6 +124,8 @@ class Line:
     variant: str
     seeds: int
     images: int
+    prevalence_px: float
+    """Share of hazard among the known pixels."""
     f1: float
     f1_std: float | None
     f1_low: float
@@ -200,7 +202,7 @@ def lines(runs: Path) -> list[Line]:
         aps = [Ranking(one.odds.sum(axis=0)).average_precision for one in own]
         between = np.nanpercentile(of_images, (2.5, 97.5)).tolist()
         made.append(Line(
-            study, target, variant, len(own), count, float(np.mean(whole)),
+            study, target, variant, len(own), count, _hazard(own[0]), float(np.mean(whole)),
             float(np.std(whole, ddof=1)) if len(whole) > 1 else None, between[0], between[1],
             float(np.mean([a for a in aps if a is not None])) if None not in aps else None, gain, low, high, p,
             _mean([w.get("labelled") for w in words]), _mean([w.get("prevalence") for w in words]),
@@ -219,37 +221,47 @@ def _p(pairs: Sequence[tuple[Counted, Counted]]) -> float | None:
         return None
 
 
+def _hazard(one: Counted) -> float:
+    clear, hazard = one.odds.sum(axis=(0, 2)).tolist()
+    return float(hazard / (clear + hazard))
+
+
 def _mean(values: Sequence[object]) -> float | None:
     known = [float(v) for v in values if isinstance(v, int | float)]
     return float(np.mean(known)) if known else None
 
 
-def everything(one: Counted) -> float | None:
-    """F1 of marking every pixel."""
-    clear, hazard = one.odds.sum(axis=(0, 2)).tolist()
-    return Counts(tp=hazard, fp=clear).f1
-
-
 WORDS = {
-    "unseparated": "none", "source": "separated normalisation (SN)", "bn-reset-200": "+ batch norm of the target",
-    "untrained": "untrained network", "without training": "bare-soil or mndwi, without training",
+    "untrained": "untrained network", "unseparated": "none", "source": "separated normalisation (SN)",
+    "bn-reset-200": "+ batch norm of the target", "without training": "bare-soil or mndwi, without training",
 }  # fmt: skip
+_LAST = len(WORDS)
 
 
-def table(found: Sequence[Line], study: str, runs: Path) -> Iterator[str]:
+def table(found: Sequence[Line], study: str) -> Iterator[str]:
     """Markdown: a row for each variant, columns for the targets."""
     own = [one for one in found if one.study == study]
     targets = sorted({one.target for one in own})
-    yield f"| | {' | '.join(targets)} | labelled | of them hazard | F1 of the source |"
-    yield "|---" * (len(targets) + 4) + "|"
-    for variant in dict.fromkeys(one.variant for one in own):
+    yield f"| | seeds | {' | '.join(targets)} | labelled | of them hazard | F1 of the source |"
+    yield "|---" * (len(targets) + 5) + "|"
+    for variant in sorted(dict.fromkeys(one.variant for one in own), key=_place):
         row = {one.target: one for one in own if one.variant == variant}
         some = next(iter(row.values()))
         rest = [f"{v:.3f}" if v is not None else "" for v in (some.labelled, some.prevalence, some.source_f1)]
         name, member = _member(variant)
-        cells = [WORDS.get(name, name) + (f", {member} alone" if member else ""), *(_cell(row.get(t)) for t in targets), *rest]
-        yield f"| {' | '.join(cells)} |"
+        words = WORDS.get(name, name) + (f", {member} alone" if member else "")
+        yield f"| {' | '.join([words, str(some.seeds), *(_cell(row.get(t)) for t in targets), *rest])} |"
+    every = {one.target: 2 * one.prevalence_px / (1 + one.prevalence_px) for one in own}
+    yield f"| {' | '.join(['marking everything', '', *(f'{every[t]:.3f}' for t in targets), '', '', ''])} |"
     yield ""
+
+
+def _place(variant: str) -> tuple[int, str]:
+    """Members after the ensemble, and what needs no training last."""
+    name, member = _member(variant)
+    order = [*WORDS]
+    at = _LAST + 1 if name == "without training" else order.index(name) if name in order else _LAST
+    return at, f"{name} {member}"
 
 
 def _cell(one: Line | None) -> str:
@@ -269,7 +281,7 @@ def write(runs: Path) -> None:
     parts = [head.rstrip(), "", made]
     for study in dict.fromkeys(one.study for one in found):
         seeds = f"seeds {STUDIES[study].seeds}, self-trained {STUDIES[study].rounds or 'none'}"
-        parts += [f"## {study}: {seeds}", "", *table(found, study, runs)]
+        parts += [f"## {study}: {seeds}", "", *table(found, study)]
     (RESULTS / "refinement.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     with (RESULTS / "refinement.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [f.name for f in fields(Line)], lineterminator="\n")

@@ -152,6 +152,7 @@ def train(
         board.finalize("success")
     kept = tuple(folder / _name(row) for row in _ranked(history, plan)[: plan.keep])
     checkpoint.read(kept[0], model)
+    model.to("cpu")  # where graphs are traced, whatever it was trained on
     return Result(int(history[-1]["step"]), kept, history, stopped)
 
 

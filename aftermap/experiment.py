@@ -68,10 +68,8 @@ def _refuse_early(page: Recipe, targets: Mapping[str, Path]) -> None:
         own = page.targets[name].data
         open_dataset(folder, own.kind, **own.settings)
     for one in page.adapts:
-        if one.method == "self-train":
-            settings_of(one.method, {"rounds": one.rounds, "keep": one.keep, **one.settings})
-        elif one.method == "bidirectional":
-            settings_of(one.method, one.settings)
+        if one.method != "bn":
+            settings_of(one.method, one.arguments)
 
 
 def _on_targets(recipe: Recipe, samples: Samples, out: Path, seed: int, targets: Mapping[str, Path], progress: Progress) -> None:

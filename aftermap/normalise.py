@@ -127,8 +127,8 @@ class Fitting:
 
 
 def of_card(card: Card) -> Normaliser:
-    """What a network divides by, as its card has it."""
-    bands = tuple(band for one in card.inputs for band in one.bands)
+    """What a network divides by, as its card has it; bands as those of chips are called."""
+    bands = tuple(b if one.layer == "after" else f"{one.layer}.{b}" for one in card.inputs for b in one.bands)
     return Normaliser(bands, tuple(one.unit for one in card.inputs for _ in one.bands), card.mean, card.std)
 
 

@@ -146,6 +146,11 @@ class Adapt:
             raise refuse(f"adapt.shots is {list(self.shots)}", "give numbers of crops above zero")
 
     @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Of SelfTrain or Bidirectional."""
+        return {"rounds": self.rounds, "keep": self.keep, **self.settings} if self.method == "self-train" else self.settings
+
+    @property
     def label(self) -> str:
         """Of its results: bn-ema, bidirectional-forward-backward."""
         if self.method == "bn":

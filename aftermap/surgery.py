@@ -60,6 +60,11 @@ def restate(network: nn.Module, means: F32, variances: F32) -> nn.Module:
     return network
 
 
+def after(norm: nn.BatchNorm2d) -> nn.ModuleList:
+    """What a norm does after it has normalised: timm's BatchNormAct2d drops and activates."""
+    return nn.ModuleList(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name))
+
+
 @dataclass
 class _Given:
     """Means and variances (channel,) of all layers one after the other, while a network runs."""
@@ -74,9 +79,7 @@ class _Stated(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d, first: int, given: _Given):
         super().__init__()
         self.norm, self.first, self.given = norm, first, given
-        self.after = nn.ModuleList(
-            getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)
-        )  # timm's BatchNormAct2d
+        self.after = after(norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, channel, y, x) as nn.BatchNorm2d in eval."""

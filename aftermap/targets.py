@@ -46,7 +46,8 @@ class Images:
     def of(cls, target: Target, folder: Path, card: Card) -> Images:
         """Those with known truth that a network can read. Raises InputRefusedError ("band-missing")."""
         dataset = open_dataset(folder, target.data.kind, **target.data.settings)
-        own = {b if one.layer == "after" else f"{one.layer}.{b}": one.unit for one in card.inputs for b in one.bands}
+        reference = of_card(card)
+        own = dict(zip(reference.bands, reference.unit, strict=True))
         fits = target.band_map == "auto" and own.items() <= dict(zip(dataset.bands, dataset.units, strict=True)).items()
         if not fits and not reads_pictures(card):
             what = f"the model {card.name} reads {card.reads}, and the target has {', '.join(dataset.bands)} in {dataset.unit}"

@@ -232,11 +232,16 @@ def _refined(
         label = f"{adapt.label}-{shots}" if shots else adapt.label
         if label in known.facts.setdefault("ended", {}):
             continue
-        settings, last = {"rounds": adapt.rounds, "keep": adapt.keep, **adapt.settings}, 0
+        last = 0
         rounds = refine(
-            [network.folder for network in networks], images.pictures(networks[0]), shots, settings, source() if source else None,
-            known.folder / label, seed=seed,
-        )  # fmt: skip
+            [network.folder for network in networks],
+            images.pictures(networks[0]),
+            shots,
+            adapt.arguments,
+            source() if source else None,
+            known.folder / label,
+            seed=seed,
+        )
         for found, taken in rounds:
             about = Variant(f"{label}-round-{found.number}", 0, len(taken), json.dumps(dict(found.row)), _names(taken))
             known.once(about.name, partial(_as_round, networks, found.models, about), images)

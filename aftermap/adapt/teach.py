@@ -71,10 +71,10 @@ def refine(
     how = settings_of("self-train", {"precision": fast_precision(), "seed": seed, **settings})
     assert isinstance(how, SelfTrain)
     taken = list(crops(pictures, shots or len(pictures) * MOST_OF_EACH, seed, side=source.samples.size if source else SIDE_PX))
-    bands = tuple(band if one.layer == "after" else f"{one.layer}.{band}" for one in card.inputs for band in one.bands)
-    unit = tuple(one.unit for one in card.inputs for _ in one.bands)
-    own = Normaliser(bands, unit, card.mean, card.std)
-    target = [Chip(c.pixels, np.asarray(np.isfinite(c.pixels).all(axis=0)), None, bands, unit, str(c.place)) for c in taken]
+    own = of_card(card)
+    target = [
+        Chip(c.pixels, np.asarray(np.isfinite(c.pixels).all(axis=0)), None, own.bands, own.unit, str(c.place)) for c in taken
+    ]
     labelled = Labelled(source.samples, source.samples.normaliser, source.samples.sha256) if source else None
     places = [crop.place for crop in taken]
     yield from ((found, places) for found in self_train([model for model, _ in loaded], target, own, labelled, how, out))

@@ -24,6 +24,8 @@ from aftermap.samples import Samples
 from aftermap.torchdoor import Tensor, nn, torch
 
 BATCH = 16
+PRESENCE = ("absent", "present")
+"""Of a label that says whether a chip has any of the hazard."""
 I64 = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
 
@@ -49,9 +51,9 @@ def score(folder: Path, samples: Samples, split: str) -> Classed:
     if gives == "classes":
         return _several(outputs, targets, len(samples.classes))
     code, known = targets.numpy(), targets.numpy() != UNKNOWN
-    mapped = outputs.argmax(dim=1).numpy()
-    each = [(str(e), known & (events == e)) for e in np.unique(events)]
-    return _pooled({e: Confusion.of(samples.classes, code[here], mapped[here]) for e, here in each}, samples.classes)
+    mapped = (outputs[:, 0] > 0).long().numpy() if outputs.shape[1] == 1 else outputs.argmax(dim=1).numpy()
+    each, classes = [(str(e), known & (events == e)) for e in np.unique(events)], samples.classes or PRESENCE
+    return _pooled({e: Confusion.of(classes, code[here], mapped[here]) for e, here in each}, classes)
 
 
 def _of_pixels(folder: Path, samples: Samples, split: str) -> Classed:

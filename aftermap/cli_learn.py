@@ -96,11 +96,13 @@ def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bo
 @click.option(
     "--target", "targets", multiple=True, metavar="NAME=FOLDER", help="Images of a target of the recipe, which it never saw."
 )
+@click.option("--pretrain-on", type=_FILES, help="Data of the recipe's pretraining, where that is not --on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def run(
-    recipe: str, data: Path, out: Path, seeds: str, overrides: Sequence[str], targets: Sequence[str], as_json: bool, quiet: bool
-) -> None:
+    recipe: str, data: Path, out: Path, seeds: str, overrides: Sequence[str], targets: Sequence[str],
+    pretrain_on: Path | None, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
     """Train and score a RECIPE: a name of docs/train.md, or a TOML file."""
     from aftermap import experiment
 
@@ -112,8 +114,9 @@ def run(
     folders = {name: Path(folder) for name, _, folder in (one.partition("=") for one in targets)}
     with Progress(quiet) as progress:
         rows = experiment.run(
-            recipe, data, out, seeds=[int(s) for s in names], overrides=overrides, targets=folders, progress=progress
-        )
+            recipe, data, out, seeds=[int(s) for s in names], overrides=overrides, targets=folders, pretrain_on=pretrain_on,
+            progress=progress,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows))
         return

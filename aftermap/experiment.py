@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftermap import recipe as recipes
-from aftermap.card import Card
+from aftermap.card import WEIGHTS, Card
 from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest, write_json
@@ -24,7 +24,7 @@ from aftermap.untrained import Untrained
 if TYPE_CHECKING:
     from aftermap.adapt.teach import Source
 
-ROW, EACH, FACTS, UNSEEN = "row.json", "samples.npz", "facts.json", "unseen"
+ROW, EACH, FACTS, UNSEEN, PRETRAINED = "row.json", "samples.npz", "facts.json", "unseen", "pretrained"
 _NEEDED = ("torch", "timm", "segmentation_models_pytorch", "safetensors", "lightning_fabric", "tensorboard")
 
 
@@ -34,14 +34,19 @@ def _silent(*_: object) -> None:
 
 def run(
     recipe: str | Path, data: Path, out: Path, *, seeds: Sequence[int] = (0,), overrides: Sequence[str] = (),
-    targets: Mapping[str, Path] | None = None, progress: Progress = _silent,
+    targets: Mapping[str, Path] | None = None, pretrain_on: Path | None = None, progress: Progress = _silent,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row per fold and seed; a finished one of the same recipe, data and seed is read, not made again, a cut one goes on.
 
-    `targets` says where the images of the recipe's targets are; those it names no folder for are left out.
+    `targets` says where the images of the recipe's targets are; those it names no folder for are left out. `pretrain_on` is the
+    data of its pretraining where that is other data.
     """
     page = recipes.read(recipe, overrides)
     refuse_without_extra()
+    first = page.pretraining
+    if pretrain_on and first is None:
+        raise UsageError(f"--pretrain-on {pretrain_on}, and {page.name} pretrains nothing", repair="leave it out")
+    before = None if first is None else _samples(first, pretrain_on or data, progress)
     for name in targets or {}:
         if name not in page.targets:
             raise UnknownNameError("target", name, page.targets)
@@ -54,9 +59,13 @@ def run(
         samples = _samples(fold, data, progress)
         about = {"page_sha256": page.sha256, "fold": number if len(folds) > 1 else None}
         for seed in seeds:
-            found += [_one(one, samples, out, seed, made_by, about, progress) for one in fold.members]
+            beside = None
+            if first is not None and before is not None:
+                _one(first, before, out / PRETRAINED, seed, made_by, about, progress)
+                beside = out / PRETRAINED / _name(first, before, seed) / "model"
+            found += [_one(one, samples, out, seed, made_by, about, progress, beside) for one in fold.members]
             if targets:
-                _on_targets(fold, samples, out, seed, targets, progress)
+                _on_targets(fold, samples, out, seed, targets, progress, beside)
     return found
 
 
@@ -72,13 +81,16 @@ def _refuse_early(page: Recipe, targets: Mapping[str, Path]) -> None:
             settings_of(one.method, one.arguments)
 
 
-def _on_targets(recipe: Recipe, samples: Samples, out: Path, seed: int, targets: Mapping[str, Path], progress: Progress) -> None:
+def _on_targets(
+    recipe: Recipe, samples: Samples, out: Path, seed: int, targets: Mapping[str, Path], progress: Progress,
+    beside: Path | None,
+) -> None:  # fmt: skip
     """The trained network on what it never saw."""
     from aftermap import learn, unseen
 
     members = recipe.members
-    models = [out / _name(one, samples, seed) / "model" for one in members]
-    together = models[0].parent if len(members) == 1 else out / _name(replace(recipe, targets={}), samples, seed)
+    models = [out / _name(one, samples, seed, beside) / "model" for one in members]
+    together = models[0].parent if len(members) == 1 else out / _name(replace(recipe, targets={}), samples, seed, beside)
 
     def source() -> Source:
         from aftermap.adapt.teach import Source
@@ -132,30 +144,35 @@ def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
     dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
     return survey(
         dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, normalise=recipe.normalise, classes=recipe.classes,
-        of_chips=recipe.objective != "segment", progress=progress,
+        of_chips=recipe.objective != "segment", presence=recipe.target == "presence", norm_bug="norm_bug" in recipe.fidelity,
+        progress=progress,
     )  # fmt: skip
 
 
 def _one(
-    recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, about: Mapping[str, Any], progress: Progress
-) -> dict[str, Any]:
-    """One row of one fold; `about` says of which page and which fold."""
-    folder = out / _name(recipe, samples, seed)
+    recipe: Recipe, samples: Samples, out: Path, seed: int, made_by: str, about: Mapping[str, Any], progress: Progress,
+    beside: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """One row of one fold; `about` says of which page and which fold, `beside` is the model of the pretraining."""
+    folder = out / _name(recipe, samples, seed, beside)
     if (folder / ROW).is_file():
         found: dict[str, Any] = json.loads((folder / ROW).read_text(encoding="utf-8"))
         return found
     from aftermap import learn
 
     own = f"{made_by} --seeds {seed}"
-    card = learn.learn(folder / "model", recipe, samples, seed=seed, name=recipe.name, made_by=own, progress=progress)
+    card = learn.learn(
+        folder / "model", recipe, samples, seed=seed, name=recipe.name, made_by=own, progress=progress, beside=beside
+    )
     row, each = learn.row(recipe, samples, folder / "model", card, progress=progress)
     if each is not None:
         row["without_training"] = _without_training(recipe, samples.hazard(card.lead), out, progress)
     return _written(folder, {**about, **row}, each)
 
 
-def _name(recipe: Recipe, samples: Samples, seed: int) -> str:
-    return f"{recipe.name}-seed{seed}-{digest([recipe.sha256, samples.sha256, seed])[:12]}"
+def _name(recipe: Recipe, samples: Samples, seed: int, beside: Path | None = None) -> str:
+    own = [recipe.sha256, samples.sha256, seed, *([Card.read(beside).sha256[WEIGHTS]] if beside else [])]
+    return f"{recipe.name}-seed{seed}-{digest(own)[:12]}"
 
 
 def _written(folder: Path, row: dict[str, Any], each: Scored | None) -> dict[str, Any]:

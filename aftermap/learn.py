@@ -27,14 +27,16 @@ from aftermap.engine import Network
 from aftermap.evaluate import Evaluation
 from aftermap.losses import Sum
 from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
-from aftermap.model import Spec, build, dense, save
+from aftermap.model import WHOLE, Spec, build, dense, load, save
 from aftermap.objectives.classify import Classify
 from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
+from aftermap.recipe import Network as Said
 from aftermap.recipe import Recipe, Train
 from aftermap.samples import Progress, Samples
 from aftermap.scored import Scored
-from aftermap.surgery import freeze
+from aftermap.surgery import freeze, thaw
+from aftermap.torchdoor import nn
 from aftermap.train import Plan, Result, fast_precision, train
 
 HALO_PX = 64
@@ -43,19 +45,32 @@ METRICS = {"map": "iou", "class": "macro_f1", "classes": "macro_f1", "number": "
 """What chooses the checkpoint where the recipe does not say; of several classes per pixel macro_iou."""
 MOST_NAMED = 12
 """Events that a card names one by one."""
+_BUDGET = 1
+"""Apart from what else the seed draws."""
 WHY = "not compared with the method without training on real data"
 
 
-def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: str, made_by: str, progress: Progress) -> Card:
-    """Trains and writes `folder`, with the trainings in its `training/`; a training that was cut short goes on from there."""
+def learn(
+    folder: Path, recipe: Recipe, samples: Samples, *, seed: int, name: str, made_by: str, progress: Progress,
+    beside: Path | None = None,
+) -> Card:  # fmt: skip
+    """Trains and writes `folder`, with the trainings in its `training/`; a training that was cut short goes on from there.
+
+    `beside` is the model folder of the recipe's pretraining.
+    """
     weights = hub(recipe.model.encoder) if recipe.model.weights == "hub" else None
     card = _card(recipe, samples, seed, name, made_by, weights)  # refuses what no map could read, before it is trained
     model = build(_spec(recipe, samples), seed=seed, weights=weights)
     if "freeze_encoder" in recipe.surgery:
         freeze(model.encoder)
+    if model.beside is not None:
+        if beside is not None:
+            model.beside.load_state_dict(load(beside)[0].encoder.state_dict())
+        if "bn_leak" in recipe.fidelity:
+            leak(model.beside)
     for number, step in enumerate(recipe.steps):
         assert step.train is not None
-        ended = _trained(model, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
+        ended = _trained(model, recipe, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
     for place, path in enumerate(ended.kept[1:], start=2):
         checkpoint.read(path, model)
         save(folder / "checkpoints" / str(place), model, replace(card, name=f"{name}-{place}"))
@@ -98,7 +113,8 @@ def first_weights(recipe: Recipe, samples: Samples, card: Card) -> Iterator[Path
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
     facts, events = samples.dataset.facts, _named(samples.events["train"])
-    data = f"{samples.dataset.name} ({facts.title}), {len(samples.ids('train'))} samples of {samples.size} px; events: {events}"
+    count = len(learned(samples, recipe, seed))
+    data = f"{samples.dataset.name} ({facts.title}), {count} samples of {samples.size} px; events: {events}"
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
@@ -121,8 +137,9 @@ def _gives(recipe: Recipe, samples: Samples) -> str:
     return "classes" if isinstance(first, tuple) else "class"
 
 
-def _objective(step: Train, samples: Samples) -> Segment | Classify | Regress:
-    loss = Sum(step.losses, step.class_weights or None, step.hard_pixels)
+def _objective(recipe: Recipe, step: Train, samples: Samples) -> Segment | Classify | Regress:
+    ranked = step.objective == "classify" and "batch_softmax" in recipe.fidelity
+    loss = Sum({"batch_softmax": 1} if ranked else step.losses, step.class_weights or None, step.hard_pixels)
     if step.objective == "regress":
         return Regress(loss)
     return (Classify if step.objective == "classify" else Segment)(loss, len(samples.classes) or 2)
@@ -137,24 +154,31 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
     dates: dict[str, int] = {}
     for one in samples.inputs:
         dates[one.layer] = dates.get(one.layer, 0) + len(one.bands)
-    said, bands = recipe.model, tuple(dates.values())
-    fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
-    gives = _gives(recipe, samples)
+    gives, bands = _gives(recipe, samples), tuple(dates.values())
     outputs = 1 if gives == "number" else len(samples.classes) or 1
-    decoder = "pool" if samples.of_chips and said.decoder != "activation" else said.decoder
-    return Spec(said.encoder, decoder, bands, outputs, fusion, said.widths, recipe.chips.upsample, gives)
+    decoder = "pool" if samples.of_chips and recipe.model.decoder not in WHOLE else recipe.model.decoder
+    made = _of(replace(recipe.model, decoder=decoder), bands, recipe.chips.upsample, samples.size)
+    other = None if recipe.pretrain is None else _of(recipe.pretrain.model, bands, recipe.chips.upsample, samples.size)
+    return replace(made, outputs=outputs, gives=gives, beside=other)
 
 
-def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> Result:
-    learning, checking = samples.ids("train"), samples.ids("validation")
+def _of(said: Said, bands: tuple[int, ...], upsample: float, size: int) -> Spec:
+    fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
+    if fusion == "siamese" and len(bands) == 1:
+        fusion = "single"  # a recipe of pairs on data of one date
+    return Spec(said.encoder, said.decoder, bands, 1, fusion, said.widths or ((size,) if said.decoder == "fc" else ()), upsample)
+
+
+def _trained(model: Any, recipe: Recipe, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> Result:
+    learning, checking = learned(samples, recipe, seed), samples.ids("validation")
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
     metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
         steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options=_options(step, len(learning)),
         every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
-        seed=seed, precision=_precision(step), keep=step.keep,
+        seed=seed, precision=_precision(step), keep=step.keep, clip=step.clip,
     )  # fmt: skip
-    objective = _objective(step, samples)
+    objective = _objective(recipe, step, samples)
     augment = Augment(**step.augmentation) if step.augment else None
     return train(
         model, objective,
@@ -162,6 +186,18 @@ def _trained(model: Any, step: Train, samples: Samples, seed: int, folder: Path,
         Batches(samples, checking, samples.normaliser, step.batch),
         plan, folder, said=lambda done, whole, _: progress("train", done, whole),
     )  # fmt: skip
+
+
+def leak(frozen: nn.Module) -> None:
+    """Lets batch norm of a frozen network count on, as in the code of Boehm et al. 2022 (methods.md B.4)."""
+    thaw(frozen).requires_grad_(False)
+
+
+def learned(samples: Samples, recipe: Recipe, seed: int) -> list[str]:
+    """The chips of training that are used."""
+    every, most = samples.ids("train"), recipe.chips.most
+    order = np.random.default_rng([seed, _BUDGET]).permutation(len(every))[: most or None]
+    return [every[k] for k in sorted(order)]
 
 
 def _options(step: Train, chips: int) -> dict[str, Any]:
@@ -207,7 +243,8 @@ def row(
         "recipe": recipe.name, "recipe_sha256": recipe.sha256, "seed": card.seed, "data": samples.dataset.name,
         "data_sha256": samples.sha256, "settings": dict(recipe.data.settings),
         "events": {k: list(v) for k, v in samples.events.items()},
-        "samples": {k: len(samples.ids(k)) for k in samples.events}, "validation_dealt": samples.dealt, "unseen": samples.unseen,
+        "samples": {k: len(learned(samples, recipe, card.seed) if k == "train" else samples.ids(k)) for k in samples.events},
+        "validation_dealt": samples.dealt, "unseen": samples.unseen,
         "untouched": bool(samples.ids("test")) and recipe.normalise in ("all", "chip"),
         "weights_sha256": card.sha256[WEIGHTS],
         "precision": [_precision(step.train) for step in recipe.steps if step.train],

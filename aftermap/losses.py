@@ -147,11 +147,23 @@ def _regression(found: Tensor, target: Tensor, loss: Callable[[Tensor, Tensor], 
     return loss(found[kept], target[kept].float()) if bool(kept.any()) else _nothing(found)
 
 
+def batch_softmax(logits: Tensor, truth: Tensor) -> Tensor:
+    """-sum_i y_i log softmax(z)_i over chips i of the batch: cross entropy of logits (n, 1) and truth (n,) taken for one sample.
+
+    It ranks chips within a batch; a logit by itself means nothing (methods.md B.3).
+    """
+    kept = truth != UNKNOWN
+    if not bool(kept.any()):
+        return _nothing(logits)
+    return -(truth[kept].float() * functional.log_softmax(logits[kept, 0].float(), dim=0)).sum()
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": cross_entropy, "soft_ce": partial(cross_entropy, smoothing=0.1), "ohem": hard_pixels, "dice": dice, "focal": focal,
     "lovasz_hinge": lovasz_hinge, "lovasz": lovasz_softmax, "mse": mse, "huber": huber,
+    "batch_softmax": batch_softmax,
 }  # fmt: skip
-_UNWEIGHTED = ("lovasz_hinge", "mse", "huber")
+_UNWEIGHTED = ("lovasz_hinge", "mse", "huber", "batch_softmax")
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,17 @@ from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.export import EXPORTS, export
 from aftermap.journal import sha256
 from aftermap.ocr import Gathered, ObjectContext
+from aftermap.shallow import NAMES, ConvMean, FullyConnected, Pixels
+from aftermap.surgery import freeze
 from aftermap.torchdoor import Tensor, functional, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
 
 FUSIONS = ("single", "early", "siamese")
-DECODERS = ("unet_plain", "unet", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "pool", "activation")
+WHOLE = ("pool", "activation", "conv_mean", "fc")
+"""Decoders that give one answer for a whole chip; "activation" a map too."""
+OWN_GRID = ("conv8", "conv_mean", "fc")
+"""Decoders of the encoders of shallow.py, whose features are on the image's own grid, and of no others."""
+DECODERS = ("unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", *WHOLE)
 DILATED = 8
 """Stride of the deepest features that DeepLabV3 sees (Chen et al. 2017)."""
 _LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "openvino")
@@ -55,6 +61,8 @@ class Spec:
     (methods.md C.2). What is not whole asks for sides of `multiple_of`."""
     gives: str = "map"
     """As the card's: what the outputs are, for the graph that gives them in [0, 1] or, of a number, as they are."""
+    beside: Spec | None = None
+    """A network whose encoder stands frozen beside this one's, its last features after this one's; both on the image's grid."""
 
     def __post_init__(self) -> None:
         for kind, given, known in (("fusion", self.fusion, FUSIONS), ("decoder", self.decoder, DECODERS)):
@@ -68,6 +76,18 @@ class Spec:
             raise UsageError(f"siamese wants the same bands on each date, not {self.bands}", repair='choose the fusion "early"')
         if not self.multiple_of:
             raise UsageError(f"upsample is {self.upsample}", repair=ALLOWED)
+        self._refuse_grids()
+
+    def _refuse_grids(self) -> None:
+        strange = self.beside is not None and self.beside.encoder not in NAMES
+        if strange or ((self.encoder in NAMES) != (self.decoder in OWN_GRID) and self.decoder != "pool"):
+            what = f"{self.encoder} with {self.decoder}: only {', '.join(NAMES)} give features on the image's own grid"
+            raise UsageError(what, repair='give them the decoder "conv8", or of whole chips "conv_mean", "fc" or "pool"')
+        if self.decoder in ("conv_mean", "fc") and self.outputs > 1:
+            raise UsageError(f"{self.decoder} gives one logit, not {self.outputs}", repair='choose the decoder "pool"')
+        if self.beside and sum(self.beside.bands) != sum(self.bands):
+            what = f"the network beside reads {sum(self.beside.bands)} bands, this one {sum(self.bands)}"
+            raise UsageError(what, repair="train both on the same inputs")
 
     @property
     def multiple_of(self) -> int:
@@ -84,11 +104,11 @@ class Model(nn.Module):
     def __init__(self, spec: Spec, weights: Weights | None = None):
         super().__init__()
         self.spec = spec
-        winner = WINNERS.get(spec.encoder) if spec.decoder == "unet_plain" else None
-        dates = len(spec.bands) if spec.fusion == "siamese" else 1
-        make = {"deeplabv3": _dilated, "ocr": _branched}.get(spec.decoder, encoder_of)
-        self.encoder = make(winner.encoder if winner else spec.encoder, sum(spec.bands) // dates, weights)
-        channels = [dates * c for c in self.encoder.out_channels]  # type: ignore[union-attr]
+        self.encoder = _encoder(spec, weights)
+        channels = _channels(spec, self.encoder)
+        self.beside = None if spec.beside is None else freeze(_encoder(spec.beside, None))
+        if spec.beside is not None and self.beside is not None:
+            channels[-1] += _channels(spec.beside, self.beside)[-1]
         self.decoder, self.head = _decoder(spec, channels, int(self.encoder.output_stride))  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -99,18 +119,39 @@ class Model(nn.Module):
         """Of the encoder, (n, channel, y, x) at strides 1 to 32 of what it sees; those of several dates side by side."""
         if (times := self.spec.upsample) > 1:
             pixels = functional.interpolate(pixels, scale_factor=times, mode="bilinear", align_corners=False)
-        if self.spec.fusion == "siamese":
-            # All dates in one batch: batch norm that saw each alone would train on statistics that no map ever uses.
-            dates = len(self.spec.bands)
-            each = self.encoder(torch.unflatten(pixels, 1, (dates, -1)).flatten(0, 1))  # (n date, band, y, x)
-            return [torch.unflatten(one, 0, (-1, dates)).flatten(1, 2) for one in each]  # (n, date channel, y, x)
-        features: list[Tensor] = self.encoder(pixels)
-        return features
+        found = _features(self.spec, self.encoder, pixels)
+        if self.spec.beside is None or self.beside is None:
+            return found
+        other = _features(self.spec.beside, self.beside, pixels)
+        return [*found[:-1], torch.cat([found[-1], other[-1]], dim=1)]
 
     def logits(self, features: list[Tensor]) -> Tensor:
         """As the class says, from `features`."""
         found: Tensor = self.head(self.decoder(features))
         return _reduced(found, self.spec.upsample) if self.spec.upsample > 1 and found.ndim == 4 else found
+
+
+def _encoder(spec: Spec, weights: Weights | None) -> nn.Module:
+    dates = len(spec.bands) if spec.fusion == "siamese" else 1
+    winner = WINNERS.get(spec.encoder) if spec.decoder == "unet_plain" else None
+    make = {"deeplabv3": _dilated, "ocr": _branched}.get(spec.decoder, encoder_of)
+    return make(winner.encoder if winner else spec.encoder, sum(spec.bands) // dates, weights)
+
+
+def _channels(spec: Spec, encoder: nn.Module) -> list[int]:
+    """Of the features of all dates together."""
+    return [(len(spec.bands) if spec.fusion == "siamese" else 1) * c for c in encoder.out_channels]  # type: ignore[union-attr]
+
+
+def _features(spec: Spec, encoder: nn.Module, pixels: Tensor) -> list[Tensor]:
+    """Of an encoder, those of several dates side by side."""
+    if spec.fusion == "siamese":
+        # All dates in one batch: batch norm that saw each alone would train on statistics that no map ever uses.
+        dates = len(spec.bands)
+        each = encoder(torch.unflatten(pixels, 1, (dates, -1)).flatten(0, 1))  # (n date, band, y, x)
+        return [torch.unflatten(one, 0, (-1, dates)).flatten(1, 2) for one in each]  # (n, date channel, y, x)
+    features: list[Tensor] = encoder(pixels)
+    return features
 
 
 def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model:
@@ -158,6 +199,12 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
         return Pooled(), nn.Linear(channels[-1], spec.outputs)
     if spec.decoder == "activation":
         return Activation(channels[-1], spec.outputs, stride, dense=spec.gives == "map"), nn.Identity()
+    if spec.decoder == "conv8":
+        return Pixels(channels[-1], spec.outputs), nn.Identity()
+    if spec.decoder == "conv_mean":
+        return ConvMean(channels[-1]), nn.Identity()
+    if spec.decoder == "fc":
+        return FullyConnected(channels[-1], spec.widths[0] if spec.widths else 128), nn.Identity()
     if spec.decoder == "deeplabv3":
         width = spec.widths[0] if spec.widths else 256
         aspp = smp.decoders.deeplabv3.decoder.DeepLabV3Decoder(channels[-1], width, (12, 24, 36), False, 0.5)
@@ -173,10 +220,11 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
     if spec.decoder == "ocr":
         width = spec.widths[0] if spec.widths else 512
         return Gathered(channels, width), ObjectContext(width, spec.outputs)
-    if spec.decoder == "unet":
+    if spec.decoder in ("unet", "unetplusplus"):
         widths = spec.widths or (16, 32, 64, 128, 256)
-        unet = smp.decoders.unet.decoder.UnetDecoder(channels, widths[::-1], n_blocks=5)
-        return unet, head(widths[0], spec.outputs, kernel_size=3)
+        kinds = smp.decoders
+        make = kinds.unet.decoder.UnetDecoder if spec.decoder == "unet" else kinds.unetplusplus.decoder.UnetPlusPlusDecoder
+        return make(channels, widths[::-1], n_blocks=5), head(widths[0], spec.outputs, kernel_size=3)
     made, width = _pyramid(spec, channels)
     return made, head(width, spec.outputs, kernel_size=1, upsampling=4)
 
@@ -277,4 +325,6 @@ def dense(folder: Path, out: Path) -> Card:
 
 def _spec(stored: Mapping[str, Any]) -> Spec:
     arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    if beside := arguments.get("beside"):
+        arguments["beside"] = _spec(beside)
     return Spec(**arguments)

@@ -5,8 +5,8 @@ Statistics are of the unit that the pixels have: those of linear power never nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,6 +89,23 @@ def units(chip: Chip) -> tuple[str, ...]:
 def fit(chips: Iterable[Chip]) -> Normaliser:
     """Statistics of all valid pixels in one pass. Raises InputRefusedError ("no-pixels")."""
     return fit_each(chips, by="all").each["all"]
+
+
+def misapplied(chips: Iterable[Chip]) -> Normaliser:
+    """For chips in dB the mean and std of their power, as if they were those of its log10 (methods.md section 16, trap 2).
+
+    (log10 p - mean p) / std p is (dB - 10 mean p) / (10 std p). Raises InputRefusedError ("normaliser-mismatch").
+    """
+
+    def as_power() -> Iterator[Chip]:
+        for chip in chips:
+            if set(units(chip)) != {"dB"}:
+                what, repair = f"{chip.name} is not in dB, and norm_bug is of radar in dB", "leave it out of the fidelity"
+                raise InputRefusedError(what, repair=repair, code="normaliser-mismatch")
+            yield replace(chip, pixels=np.asarray(10 ** (chip.pixels / 10), np.float32))
+
+    found = fit(as_power())
+    return replace(found, mean=tuple(10 * m for m in found.mean), std=tuple(10 * s for s in found.std))
 
 
 def fit_each(chips: Iterable[Chip], *, by: str = "per_domain") -> Separated:

@@ -26,6 +26,9 @@ SURGERIES = ("freeze_encoder", "domain_norm")
 WEIGHTS = ("none", "hub")
 ADAPTATIONS = ("bn", "bidirectional", "self-train")
 PRECISIONS = ("auto", "bf16", "fp32")
+BESIDE = ("trained", "untrained")
+FIDELITY = ("norm_bug", "batch_softmax", "bn_leak")
+"""Faults of the code of Boehm et al. 2022 (methods.md B.2 to B.4), for who wants them back."""
 TOLD = ("start", "balanced", "source_free", "separate")
 """Settings of self-training by which its results are told apart."""
 _HEADER = ("Run", "Expect", "Differs")
@@ -53,10 +56,12 @@ class Chips:
     """Side in px, a multiple of 32; larger chips are cut, smaller ones padded. 0: the first chip's, at most 256."""
     upsample: float = 1
     """The network looks at images enlarged so many times, bilinearly, here and in maps; its classes come back by area."""
+    most: int = 0
+    """Chips of training at most, drawn by the seed, the fewer among the more; 0: all. Statistics are of all."""
 
     def __post_init__(self) -> None:
-        if self.size < 0 or self.size % 32:
-            raise refuse(f"chips.size is {self.size}", "give a multiple of 32")
+        if self.size < 0 or self.size % 32 or self.most < 0:
+            raise refuse(f"chips.size is {self.size} and chips.most {self.most}", "give a multiple of 32, and no less than 0")
         if not (multiple := multiple_of(self.upsample)):
             raise refuse(f"chips.upsample is {self.upsample:g}", ALLOWED)
         if multiple > DEEPEST and (not self.size or self.size % multiple):
@@ -88,6 +93,8 @@ class Train:
 
     losses: Mapping[str, float]
     objective: str = "segment"
+    target: str = ""
+    """Of "classify" and "regress": the chips' own labels; or, of "classify", "presence": whether any pixel is hazard."""
     class_weights: tuple[float, ...] = ()
     hard_pixels: float = 1.0
     """Share of the pixels that the losses see: those of the largest cross entropy."""
@@ -97,6 +104,8 @@ class Train:
     batch: int = 16
     lr: float = 1e-3
     weight_decay: float = 1e-4
+    clip: float = 0.999
+    """Largest norm of the gradient."""
     schedule: str = "cosine"
     warmup: int = 0
     milestones: tuple[int, ...] = ()
@@ -104,7 +113,8 @@ class Train:
     every: int = 0
     """Steps between validations; 0: a tenth of all."""
     metric: str = ""
-    """What chooses the checkpoint; empty: iou, macro_iou of several classes, macro_f1 of classes of chips, rmse of numbers."""
+    """What chooses the checkpoint; empty: iou, macro_iou of several classes, macro_f1 of classes of chips, rmse of numbers. Of
+    one hazard also ap, average precision."""
     patience: int = 0
     keep: int = 1
     """Best checkpoints that become models, all but the first below it in checkpoints/2 and so on: to map together."""
@@ -119,6 +129,9 @@ class Train:
         for name in self.augmentation:
             _among("augmentation", name, [f.name for f in fields(Augment)])
         _among("objective", self.objective, OBJECTIVES)
+        _among("target", self.target, ("", "presence"))
+        if self.target and self.objective != "classify":
+            raise refuse(f"the target {self.target} is of the objective classify, not {self.objective}")
         if (self.steps > 0) == (self.epochs > 0) or min(self.batch, self.keep) < 1:
             raise refuse(f"a step has steps = {self.steps}, epochs = {self.epochs}, batch = {self.batch}, keep = {self.keep}",
                          "give steps or epochs, above zero, and a batch and a keep of at least 1")  # fmt: skip
@@ -161,6 +174,25 @@ class Adapt:
         frozen = [] if self.settings.get("batch_norm", True) else ["frozen"]
         literal = ["literal"] if self.settings.get("literal") else []
         return "-".join([self.method, *(arms or ["replay"]), *frozen, *literal])
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Another question asked first; its network's encoder then stands frozen beside that of the one that maps.
+
+    On --pretrain-on FOLDER, else on the data of the recipe; bands, chips and normalisation are the recipe's.
+    """
+
+    model: Network
+    train: Train
+    use: str = "trained"
+    """untrained: the same encoder with its first weights, to tell what is learned from what is merely wider."""
+    data: Data | None = None
+    """Where it is opened otherwise than the recipe's."""
+    split: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _among("use", self.use, BESIDE)
 
 
 @dataclass(frozen=True)
@@ -233,6 +265,10 @@ class Recipe:
     """freeze_encoder; domain_norm: in self-training each domain has statistics of batch norm of its own."""
     ensemble: tuple[Network, ...] = ()
     """Networks beside `model`: each is trained by itself, and together they label what self-training learns from."""
+    pretrain: Pretrain | None = None
+    fidelity: tuple[str, ...] = ()
+    """Of FIDELITY. norm_bug: decibels divided by the mean and std of power. batch_softmax: classify by a softmax over the batch.
+    bn_leak: batch norm of the frozen encoder counts on."""
     map: Map = field(default_factory=Map)
     targets: Mapping[str, Target] = field(default_factory=dict)
     """What the network is tried on that it never saw."""
@@ -242,6 +278,8 @@ class Recipe:
         _among("hazard", self.hazard, HAZARDS)
         for one in self.surgery:
             _among("surgery", one, SURGERIES)
+        for one in self.fidelity:
+            _among("fidelity", one, FIDELITY)
         _among("normalise", self.normalise, list(BY))
         if not self.inputs or not any(step.train for step in self.steps):
             raise refuse("a recipe needs inputs, and a step that trains")
@@ -270,6 +308,11 @@ class Recipe:
         return next(step.train.objective for step in self.steps if step.train)
 
     @property
+    def target(self) -> str:
+        """Of the first step, as Train has it."""
+        return next(step.train.target for step in self.steps if step.train)
+
+    @property
     def adapts(self) -> tuple[Adapt, ...]:
         """The steps that adapt; without domain_norm self-training mixes the domains' statistics of batch norm."""
         mixed = {} if "domain_norm" in self.surgery else {"separate": False}
@@ -281,6 +324,17 @@ class Recipe:
         """The recipe as far as targets play no part: what determines the training."""
         steps, surgery = tuple(step for step in self.steps if step.train), tuple(s for s in self.surgery if s != "domain_norm")
         return replace(self, steps=steps, surgery=surgery, targets={}, ensemble=())
+
+    @property
+    def pretraining(self) -> Recipe | None:
+        """What asks the other question, as a recipe of its own; None where nothing is trained for it."""
+        first = self.pretrain
+        if first is None or first.use != "trained":
+            return None
+        return Recipe(
+            self.hazard, self.inputs, first.model, (Step(first.train),), first.data or self.data, split=first.split,
+            chips=replace(self.chips, most=0), normalise=self.normalise, fidelity=self.fidelity, name=f"{self.name}-pretrain",
+        )  # fmt: skip
 
     @property
     def members(self) -> tuple[Recipe, ...]:

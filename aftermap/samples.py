@@ -15,7 +15,7 @@ import numpy as np
 from aftermap.chips import F32, U8, UNKNOWN, Chip
 from aftermap.datasets.dataset import Dataset
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
-from aftermap.normalise import Fitting, Normaliser, Separated, fit, units
+from aftermap.normalise import Fitting, Normaliser, Separated, fit, misapplied, units
 from aftermap.scorer import LayerBands
 from aftermap.splits import by_event
 from aftermap.tiles import Window, blocks
@@ -69,6 +69,8 @@ class Samples:
     """Name of each code of the samples; empty for one hazard, 1, against all else, 0."""
     of_chips: bool = False
     """Whether a sample is a whole chip with its own label, `target`."""
+    presence: bool = False
+    """Whether that label is 1 where any known pixel is hazard, else 0; of chips without truth by pixel their own label."""
     _kept: dict[str, Chip] = field(default_factory=dict, repr=False, compare=False)
     """Samples that were read, as many as KEPT_BYTES hold: decoding a picture takes a third of a step of a small network."""
 
@@ -115,6 +117,8 @@ class Samples:
             return known
         name, window = self.places[id]
         chip = _square(_narrowed(self.dataset.read(name), self.bands, self.codes), window, self.size)
+        if self.presence:
+            chip = replace(chip, truth=None, target=_presence(chip))
         if (len(self._kept) + 1) * (4 * len(self.bands) + 2) * self.size**2 <= KEPT_BYTES:
             self._kept[id] = chip
         return chip
@@ -122,13 +126,15 @@ class Samples:
 
 def survey(
     dataset: Dataset, inputs: Sequence[str], *, split: Mapping[str, Sequence[str]] | None = None, size: int = 0, seed: int = 0,
-    normalise: str = "all", classes: Sequence[str] = (), of_chips: bool = False,
+    normalise: str = "all", classes: Sequence[str] = (), of_chips: bool = False, presence: bool = False, norm_bug: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Samples:  # fmt: skip
     """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side;
-    `classes` of the data set are told apart, by default the hazard from all else; with `of_chips` each chip has one label.
+    `classes` of the data set are told apart, by default the hazard from all else; with `of_chips` each chip has one label, with
+    `presence` too, made of the truth of each square by itself.
 
-    `normalise` says what shares statistics (normalise.BY); with "all" they are those of the chips of training.
+    `normalise` says what shares statistics (normalise.BY); with "all" they are those of the chips of training. With `norm_bug`
+    these are those of power, and decibels are divided by them (methods.md B.2).
 
     Raises UnknownNameError for inputs, sides, events and classes, InputRefusedError ("no-chips", "band-missing", "chip-sizes").
     """
@@ -150,11 +156,12 @@ def survey(
             hashes.update(repr((name, side)).encode())
             for array in (chip.pixels, chip.truth if chip.truth is not None else chip.valid):
                 hashes.update(np.ascontiguousarray(array).tobytes())
-            if of_chips:
+            labelled = of_chips and (not presence or chip.truth is None)
+            if labelled:
                 hashes.update(repr(chip.target).encode())
                 _refuse_larger(chip, side_px[0])
             for window in blocks(chip.shape, side_px[0]):
-                if chip.target is not None if of_chips else chip.labelled[window.slices].any():
+                if chip.target is not None if labelled else chip.labelled[window.slices].any():
                     key = f"{name}@{window.row},{window.col}"
                     places[key], of_sample[key] = (name, window), side
             progress("chips", done, len(sides))
@@ -163,7 +170,7 @@ def survey(
             if side == "train":
                 yield chip
 
-    reference = fit(of_training())
+    reference = (misapplied if norm_bug else fit)(of_training())
     for needed in ("train", "validation"):
         if needed not in of_sample.values():
             raise InputRefusedError(
@@ -173,7 +180,8 @@ def survey(
     return Samples(
         dataset, bands, _layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, reference,
         reference if normalise == "all" else fitting.done(), codes=codes,
-        classes=tuple(dataset.classes if of_chips else classes), of_chips=of_chips, sha256=hashes.hexdigest(),
+        classes=() if presence else tuple(dataset.classes if of_chips else classes), of_chips=of_chips, presence=presence,
+        sha256=hashes.hexdigest(),
     )  # fmt: skip
 
 
@@ -250,6 +258,14 @@ def _layers(bands: Sequence[str], of: Sequence[str]) -> tuple[LayerBands, ...]:
     named = [(_layer(band), unit) for band, unit in zip(bands, of, strict=True)]
     runs = groupby(named, lambda one: (one[0][0], one[1]))
     return tuple(LayerBands(layer, tuple(own[1] for own, _ in run), unit) for (layer, unit), run in runs)
+
+
+def _presence(chip: Chip) -> int:
+    """Whether any pixel is known to be hazard; of points, what the chip itself is labelled."""
+    if chip.target is not None:
+        return int(np.any(np.asarray(chip.target)))
+    assert chip.truth is not None
+    return int((chip.truth[chip.labelled] == 1).any())
 
 
 def _side(shape: tuple[int, int]) -> int:

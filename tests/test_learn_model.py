@@ -20,7 +20,7 @@ from aftermap.engine import Network, openvino
 from aftermap.errors import AftermapError, UnknownNameError, UsageError
 from aftermap.export import Graph, export
 from aftermap.journal import sha256
-from aftermap.model import DECODERS, Model, Spec, build, dense, load, save
+from aftermap.model import DECODERS, OWN_GRID, WHOLE, Model, Spec, build, dense, load, save
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import nn, timm, torch
 from aftermap.unet import WINNERS
@@ -98,12 +98,14 @@ def test_encoders_with_any_bands(encoder: str) -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(("fusion", "bands"), [("single", (5,)), ("early", (2, 3)), ("siamese", (2, 2))])
 def test_decoders_and_fusions(decoder: str, fusion: str, bands: tuple[int, ...]) -> None:
-    model = build(Spec("resnet10t", decoder, bands, 3, fusion)).eval()
+    own = decoder in OWN_GRID
+    outputs = 1 if own else 3
+    model = build(Spec("unet_depth1" if own else "resnet10t", decoder, bands, outputs, fusion)).eval()
     x = torch.randn(2, sum(bands), 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(x)
         blank = model(torch.cat([x[:, : bands[0]], torch.zeros_like(x[:, bands[0] :])], dim=1))
-    assert logits.shape == ((2, 3) if decoder == "pool" else (2, 3, 64, 96))
+    assert logits.shape == ((2, outputs) if decoder in WHOLE and decoder != "activation" else (2, outputs, 64, 96))
     assert fusion == "single" or not torch.equal(logits, blank), "the second date is read"
 
 

@@ -26,6 +26,7 @@ from aftermap.simulate import vary
 from aftermap.torchdoor import torch
 from tests.conftest import flood_pair, grid, write
 from tests.dataset_layouts import antarctic_fractures, bigearthnet, landslide4sense, ombria, png, xbd
+from tests.quakes import written as quakes
 
 torch.set_num_threads(1)
 SMALL = ["--encoder", "mobilenetv3_small_050", "--batch", "4", "--quiet"]
@@ -207,9 +208,11 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
         "simulated": lambda at: varied(at, read.hazard), "bigearthnet": lambda at: bigearthnet(at).folder,
         "landslide4sense": lambda at: landslide4sense(at).folder,
     }  # fmt: skip
-    data = (graded if read.classes and not read.data.kind else made.get(read.data.kind, folder))(tmp_path / "data")
+    own = quakes if read.pretrain else graded if read.classes else folder
+    data = made.get(read.data.kind, own)(tmp_path / "data")
     trains = [k for k, step in enumerate(read.steps) if step.train]
-    steps = [f"steps.{k}.train.{v}" for k in trains for v in ("steps=2", "epochs=0", "batch=2")]
+    wheres = [*(f"steps.{k}" for k in trains), *(["pretrain"] if read.pretrain else [])]
+    steps = [f"{where}.train.{v}" for where in wheres for v in ("steps=2", "epochs=0", "batch=2")]
     once = ["split={'test': ['C'], 'train': ['A+B+H']}"] if "folds" in read.split else []
     whole = read.data.kind in ("simulated", "bigearthnet")
     large = read.ensemble or read.data.kind == "bigearthnet"  # building-damage has its ResNet-34

@@ -18,6 +18,8 @@ from aftermap.chips import UNKNOWN, Chip
 from aftermap.normalise import F32, units
 from aftermap.sensors import POWER_FLOOR, SAR_UNITS
 
+ASPECT = ("dem.aspect_sin", "dem.aspect_cos")
+"""Bands that point somewhere."""
 OPTICAL_UNITS = ("reflectance", "digital_number")
 
 
@@ -55,6 +57,7 @@ class Augment:
         )
         step = (-1 if flip_y else 1, -1 if flip_x else 1)
         chip = _each(chip, lambda a: np.rot90(a[..., :: step[0], :: step[1]], quarter if turn else 0, axes=(-2, -1)))
+        chip = _faced(chip, step, quarter if turn else 0)
         if move:
             chip = _moved(chip, (float(dy), float(dx)), 1 + float(scale))
         return self._lit(chip, rng)
@@ -88,6 +91,19 @@ def _each(chip: Chip, turn: Callable[[Any], Any]) -> Chip:
     pixels, valid = (np.ascontiguousarray(turn(a)) for a in (chip.pixels, chip.valid))
     truth = None if chip.truth is None else np.ascontiguousarray(turn(chip.truth))
     return replace(chip, pixels=pixels, valid=valid, truth=truth, window=None)
+
+
+def _faced(chip: Chip, step: tuple[int, int], quarter: int) -> Chip:
+    """Aspect turned with the image: its sine is the share to the right, its cosine that upward."""
+    rows = [chip.bands.index(name) for name in ASPECT if name in chip.bands]
+    if len(rows) < len(ASPECT):
+        return chip
+    pixels = chip.pixels.copy()
+    right, up = step[1] * chip.pixels[rows[0]], step[0] * chip.pixels[rows[1]]
+    for _ in range(quarter):
+        right, up = -up, right
+    pixels[rows] = right, up
+    return replace(chip, pixels=pixels)
 
 
 def _moved(chip: Chip, shift: tuple[float, float], scale: float) -> Chip:

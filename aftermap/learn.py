@@ -139,7 +139,8 @@ def _gives(recipe: Recipe, samples: Samples) -> str:
 
 def _objective(recipe: Recipe, step: Train, samples: Samples) -> Segment | Classify | Regress:
     ranked = step.objective == "classify" and "batch_softmax" in recipe.fidelity
-    loss = Sum({"batch_softmax": 1} if ranked else step.losses, step.class_weights or None, step.hard_pixels)
+    weights = _balanced(samples) if step.balance else step.class_weights
+    loss = Sum({"batch_softmax": 1} if ranked else step.losses, weights or None, step.hard_pixels)
     if step.objective == "regress":
         return Regress(loss)
     return (Classify if step.objective == "classify" else Segment)(loss, len(samples.classes) or 2)
@@ -186,6 +187,13 @@ def _trained(model: Any, recipe: Recipe, step: Train, samples: Samples, seed: in
         Batches(samples, checking, samples.normaliser, step.batch),
         plan, folder, said=lambda done, whole, _: progress("train", done, whole),
     )  # fmt: skip
+
+
+def _balanced(samples: Samples) -> tuple[float, ...]:
+    """Weights of classes by one over the root of their chips of training, of mean 1 over these chips."""
+    codes = [samples.read(name).target for name in samples.ids("train")]
+    counts = np.maximum([codes.count(k) for k in range(len(samples.classes) or 2)], 1)
+    return tuple((np.sqrt(1 / counts) * counts.sum() / np.sqrt(counts).sum()).tolist())
 
 
 def leak(frozen: nn.Module) -> None:

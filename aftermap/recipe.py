@@ -96,6 +96,8 @@ class Train:
     target: str = ""
     """Of "classify" and "regress": the chips' own labels; or, of "classify", "presence": whether any pixel is hazard."""
     class_weights: tuple[float, ...] = ()
+    balance: str = ""
+    """inverse_sqrt, in place of class_weights: one over the root of how many chips of training are of a class."""
     hard_pixels: float = 1.0
     """Share of the pixels that the losses see: those of the largest cross entropy."""
     steps: int = 0
@@ -130,6 +132,9 @@ class Train:
             _among("augmentation", name, [f.name for f in fields(Augment)])
         _among("objective", self.objective, OBJECTIVES)
         _among("target", self.target, ("", "presence"))
+        _among("balance", self.balance, ("", "inverse_sqrt"))
+        if self.balance and (self.class_weights or self.objective != "classify"):
+            raise refuse("balance is of classes of chips, and in place of class_weights", "leave one of them out")
         if self.target and self.objective != "classify":
             raise refuse(f"the target {self.target} is of the objective classify, not {self.objective}")
         if (self.steps > 0) == (self.epochs > 0) or min(self.batch, self.keep) < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,6 +29,16 @@ def test_sen1floods11() -> None:
     assert optical.ids() == ["Spain_7370579"]
     assert len(optical.absent) == 10
     assert 0 < float(np.nanmedian(optical.read("Spain_7370579").pixels)) < 0.5
+
+
+def test_runs_of_numbers_of_a_region_lie_apart() -> None:
+    found = open_dataset(shared("landslide_l4s_rgb"), runs=4)
+    assert found.sizes() | {"B1": 29, "B2": 28, "B3": 29, "B4": 28} == found.sizes()
+    assert set(found.ids(events=["C1", "C2", "C3", "C4"])) == set(open_dataset(found.folder).ids(events=["C"]))
+    with (found.folder / "index.csv").open(newline="") as stream:
+        number = {r["image"].removesuffix(".png"): int(r["landslide4sense_train_name"][6:-3]) for r in csv.DictReader(stream)}
+    of_run = [[number[n] for n in found.ids(events=[f"B{k}"])] for k in range(1, 5)]
+    assert all(max(first) < min(second) for first, second in pairwise(of_run))
 
 
 def test_ombria_folds_keep_scenes_together() -> None:

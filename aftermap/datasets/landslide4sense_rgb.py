@@ -6,11 +6,14 @@ Regions were read off the pictures and the runs of their numbers; the data set d
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aftermap.chips import Chip
 from aftermap.datasets import landslide4sense, pixels
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
+from aftermap.errors import InputRefusedError, UsageError
 
 FACTS = Facts(
     title="Landslide4Sense, RGB pictures",
@@ -27,8 +30,14 @@ FACTS = Facts(
 BANDS = ("red", "green", "blue")
 
 
-def _open(folder: Path) -> Dataset:
-    """The event of a picture is its region: "A", "B", "C"; the split is "all", for there is no official one."""
+def _open(folder: Path, *, runs: int = 1) -> Dataset:
+    """The event of a picture is its region: "A", "B", "C"; the split is "all", for there is no official one.
+
+    With `runs` above 1 each region is so many events, "B1" and on: equal runs of its published numbers, whose neighbours are
+    likely neighbours on the ground.
+    """
+    if runs < 1:
+        raise UsageError(f"runs is {runs}", repair="give 1 or more")
     index = folder / "index.csv"
     rows = []
     if index.is_file():
@@ -36,9 +45,9 @@ def _open(folder: Path) -> Dataset:
             rows = list(csv.DictReader(stream))
     if not rows or "region_inferred" not in rows[0]:
         raise not_laid_out(folder, FACTS.title, "it holds images/, masks/ and index.csv with region_inferred")
-    members, absent = {}, []
+    members, absent, part_of = {}, [], _runs(rows, runs)
     for row in rows:
-        name, event = row["image"].removesuffix(".png"), row["region_inferred"].partition("_")[0]
+        name, event = row["image"].removesuffix(".png"), _region(row) + part_of.get(row["image"], "")
         files = {"image": folder / "images" / row["image"], "mask": folder / "masks" / row["mask"]}
         members[name] = Member(name, "all", event, files)
         absent += [str(p.relative_to(folder)) for p in files.values() if not p.exists()]
@@ -52,6 +61,31 @@ def _open(folder: Path) -> Dataset:
 
     classes = ("no landslide", "landslide")
     return Dataset("landslide4sense-rgb", folder, FACTS, BANDS, "digital_number", classes, members, load, tuple(absent))
+
+
+def _region(row: Mapping[str, str]) -> str:
+    return row["region_inferred"].partition("_")[0]
+
+
+def _runs(rows: Sequence[Mapping[str, str]], runs: int) -> dict[str, str]:
+    """Picture -> the run of its region that it falls into, from "1"; empty for one run."""
+    if runs == 1:
+        return {}
+    found: dict[str, str] = {}
+    for region in {_region(row) for row in rows}:
+        own = sorted((row for row in rows if _region(row) == region), key=_number)
+        found |= {row["image"]: str(1 + k * runs // len(own)) for k, row in enumerate(own)}
+    return found
+
+
+def _number(row: Mapping[str, str]) -> int:
+    """As published: image_12.h5. Raises InputRefusedError ("dataset-layout") where there is none."""
+    match = re.search(r"(\d+)\.h5$", row.get("landslide4sense_train_name", ""))
+    if match is None:
+        raise InputRefusedError(
+            f"index.csv has no published number of {row['image']}", repair="leave runs out", code="dataset-layout"
+        )
+    return int(match.group(1))
 
 
 LANDSLIDE4SENSE_RGB = Published("landslide4sense-rgb", FACTS, _open)

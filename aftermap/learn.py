@@ -159,7 +159,8 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
     outputs = 1 if gives == "number" else len(samples.classes) or 1
     decoder = "pool" if samples.of_chips and recipe.model.decoder not in WHOLE else recipe.model.decoder
     made = _of(replace(recipe.model, decoder=decoder), bands, recipe.chips.upsample, samples.size)
-    other = None if recipe.pretrain is None else _of(recipe.pretrain.model, bands, recipe.chips.upsample, samples.size)
+    alone = recipe.pretrain is None or recipe.pretrain.use == "none"
+    other = None if alone or recipe.pretrain is None else _of(recipe.pretrain.model, bands, recipe.chips.upsample, samples.size)
     return replace(made, outputs=outputs, gives=gives, beside=other)
 
 

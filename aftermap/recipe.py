@@ -26,7 +26,7 @@ SURGERIES = ("freeze_encoder", "domain_norm")
 WEIGHTS = ("none", "hub")
 ADAPTATIONS = ("bn", "bidirectional", "self-train")
 PRECISIONS = ("auto", "bf16", "fp32")
-BESIDE = ("trained", "untrained")
+BESIDE = ("trained", "untrained", "none")
 FIDELITY = ("norm_bug", "batch_softmax", "bn_leak")
 """Faults of the code of Boehm et al. 2022 (methods.md B.2 to B.4), for who wants them back."""
 TOLD = ("start", "balanced", "source_free", "separate")
@@ -191,7 +191,7 @@ class Pretrain:
     model: Network
     train: Train
     use: str = "trained"
-    """untrained: the same encoder with its first weights, to tell what is learned from what is merely wider."""
+    """untrained: the same encoder with its first weights, to tell what is learned from what is merely wider. none: nothing."""
     data: Data | None = None
     """Where it is opened otherwise than the recipe's."""
     split: Mapping[str, Any] = field(default_factory=dict)

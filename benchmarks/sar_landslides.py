@@ -1,0 +1,219 @@
+"""SAR landslides, after Boehm et al. 2022: does a network that learned to classify chips help to segment few of them?
+
+No labelled SAR landslides are at hand: two simulated mountain regions stand for Hokkaido and Kaikoura. The same idea on real
+pictures: Landslide4Sense (classified in region A, few chips of B) and OMBRIA (other groups).
+
+Run:     python -m benchmarks.sar_landslides --runs runs [--data ../shared/data] [--only STUDY] [--seeds 0,1,2] [--no-training]
+Writes:  benchmarks/results/sar_landslides.md, .csv and .jpg; RUNS holds regions, chips, models and scores, and what is there is
+         not made again. Some hours on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from aftermap import experiment, recipe
+from aftermap.cutting import Cut, cut
+from aftermap.datasets.dataset import open_dataset
+from aftermap.model import load
+from aftermap.samples import Samples, survey
+from aftermap.scored import write_arrays
+from aftermap.simulate import landslide
+from aftermap.torchdoor import torch
+
+F32 = npt.NDArray[np.float32]
+SIZE, PASSES = 64, 5
+SHARES = {"pretrain": 0.55, "train": 0.2, "validation": 0.1, "test": 0.15}
+"""By ground, in blocks of 2 km with a chip between two sides, in place of the published 60/20/10/10 at random."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One simulated mountain region."""
+
+    terrain: str
+    seed: int
+    looks: float
+    size: int = 3072
+
+
+REGIONS = {"andes": Region("andes", 11, 4.9), "alps": Region("alps", 12, 3.5)}
+"""Where few chips are segmented, and the other region."""
+STEPS, LARGE = 100, 110
+"""Steps of a training on few chips; the published budget of all chips, which has more of them."""
+_BATCH = 8
+KEPT = 3
+QUICK = (
+    f"chips.size={SIZE}", "pretrain.train.epochs=0", "pretrain.train.steps=150", "pretrain.train.every=30",
+    "pretrain.train.patience=0", "steps.0.train.epochs=0", f"steps.0.train.batch={_BATCH}", "steps.0.train.patience=0",
+    f"steps.0.train.keep={KEPT}",
+)  # fmt: skip
+ARMS = {
+    "none": ("pretrain.use=none",),
+    "same": (),
+    "other": (),
+    "random": ("pretrain.use=untrained",),
+    "wide": ("pretrain.use=none", "model.encoder=conv8_wide"),
+    "simple": ("pretrain.model.encoder=conv8_embedding",),
+}
+"""What stands beside the network: nothing; one that classified chips of the same region, or of the other; one that learned nothing;
+nothing, but as many parameters; a plain CNN that classified."""
+FEW, AT_LARGE = (2, 5, 10, 20), ("none", "same", "random")
+L4S = (
+    "data={'kind': 'landslide4sense-rgb', 'settings': {'runs': 4}}", "inputs=['after']", "normalise=chip", "model.fusion=single",
+    "pretrain.split={'train': ['A1', 'A2', 'A3'], 'validation': ['A4']}",
+    "split={'train': ['B1'], 'validation': ['B2'], 'test': ['B3', 'B4']}", "pretrain.model.fusion=single",
+)  # fmt: skip
+FLOODS = (
+    "hazard=flood", "data={'kind': 'ombria', 'settings': {'image': 's1'}}", "pretrain.split={'train': ['A+B+H', 'C', 'D'], 'validation': ['J']}",
+    "split={'train': ['M'], 'validation': ['N'], 'test': ['E', 'I', 'L']}",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where few chips are segmented, with what beside, and what differs from the recipe."""
+
+    arms: tuple[str, ...]
+    budgets: tuple[int, ...]
+    overrides: tuple[str, ...] = ()
+    data: str = ""
+    """Below --data; empty: the simulated region."""
+
+
+STUDIES = {
+    "simulated": Study(tuple(ARMS), FEW),
+    "large": Study(AT_LARGE, (LARGE,)),
+    "l4s": Study(AT_LARGE, (5, 20), L4S, "landslide_l4s_rgb"),
+    "ombria": Study(AT_LARGE, (5, 20), FLOODS, "flood_ombria"),
+    "five-passes": Study(("same", "none"), (20,), (f"data.settings={{'passes': {PASSES}}}",)),
+    "fc": Study(("same",), (20,), ("pretrain.model.decoder=fc",)),
+    "faults": Study(("same",), (20,), ("fidelity=['norm_bug', 'batch_softmax', 'bn_leak']",)),
+}  # fmt: skip
+
+
+def chips(runs: Path, name: str) -> Path:
+    """The chips of a region, simulated and cut where they are not there."""
+    scene, out, region = runs / "regions" / name, runs / f"chips-{name}", REGIONS[name]
+    if not (scene / "truth.tif").exists():
+        landslide.simulate(
+            scene, size=region.size, seed=region.seed, sensor="sentinel-1", terrain=region.terrain, looks=region.looks,
+            passes=PASSES,
+        )  # fmt: skip
+    if not (out / "index.csv").exists():
+        more = range(2, PASSES + 1)
+        cut(
+            out,
+            Cut(
+                (scene / "after.tif",), scene / "truth.tif", (scene / "before.tif",),
+                after_pass=tuple(scene / f"after-{k}.tif" for k in more),
+                before_pass=tuple(scene / f"before-{k}.tif" for k in more),
+                dem=(scene / "dem.tif",), points=scene / "inventory.gpkg", size=SIZE, how="published", split="blocks",
+                shares=SHARES, event=name,
+            ),
+        )  # fmt: skip
+    return out
+
+
+@dataclass(frozen=True)
+class One:
+    """One training of a study."""
+
+    study: str
+    arm: str
+    budget: int
+    seed: int
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What differs from the recipe sar-siamese."""
+        steps = STEPS if self.budget < LARGE else 275
+        every = (f"steps.0.train.steps={steps}", f"steps.0.train.every={-(-steps // 6)}")
+        return (*QUICK, *every, f"chips.most={self.budget}", *STUDIES[self.study].overrides, *ARMS[self.arm])
+
+    def data(self, runs: Path, shared: Path) -> Path:
+        """The folder it learns from."""
+        own = STUDIES[self.study].data
+        return shared / own if own else chips(runs, "andes")
+
+    def train(self, runs: Path, shared: Path) -> Path:
+        """Its folder, the run made where it is not there."""
+        elsewhere = chips(runs, "alps") if self.arm == "other" else None
+        folder = self.data(runs, shared)
+        (row,) = experiment.run(
+            "sar-siamese", folder, runs / self.study, seeds=[self.seed], overrides=self.overrides, pretrain_on=elsewhere
+        )
+        found = next(p.parent for p in (runs / self.study).glob(f"sar-siamese-seed{self.seed}-*/row.json") if _is(p, row))
+        if not (found / MAPPED).exists():
+            predict(found, self.samples(folder))
+        return found
+
+    def samples(self, folder: Path) -> Samples:
+        """The chips as the recipe reads them."""
+        page = recipe.read("sar-siamese", self.overrides)
+        return _surveyed(folder, json.dumps([page.inputs, page.split, page.normalise, page.data.settings, page.fidelity]), page)
+
+
+MAPPED = "mapped.npz"
+
+
+def _is(path: Path, row: dict[str, Any]) -> bool:
+    return bool(json.loads(path.read_text(encoding="utf-8"))["weights_sha256"] == row["weights_sha256"])
+
+
+@cache
+def _surveyed(folder: Path, key: str, page: recipe.Recipe) -> Samples:
+    dataset = open_dataset(folder, page.data.kind, **page.data.settings)
+    return survey(
+        dataset, page.inputs, split=page.split, size=page.chips.size, normalise=page.normalise,
+        norm_bug="norm_bug" in page.fidelity,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def predict(folder: Path, samples: Samples) -> None:
+    """Logits (checkpoint, chip, y, x) of the kept checkpoints on the test chips, in mapped.npz."""
+    found, names = [], samples.ids("test")
+    for model in (folder / "model", *sorted((folder / "model" / "checkpoints").glob("*"))):
+        network = load(model)[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        logits = []
+        for first in range(0, len(names), 16):
+            pixels = np.stack([samples.normaliser.of(samples.read(n)) for n in names[first : first + 16]])
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits.append(network(torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last))[:, 0].float())
+        found.append(torch.cat(logits).numpy().astype(np.float16))
+    write_arrays(folder / MAPPED, names=np.asarray(names), logits=np.stack(found))
+
+
+def every(only: str, seeds: Sequence[int]) -> Iterator[One]:
+    """All trainings, the first seed of all before the second of any."""
+    for seed in seeds:
+        for name, study in STUDIES.items():
+            if only in ("", name):
+                yield from (One(name, arm, budget, seed) for budget in study.budgets for arm in study.arms)
+
+
+@click.command()
+@click.option("--runs", type=click.Path(path_type=Path), required=True)
+@click.option("--data", "shared", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True)
+@click.option("--only", default="", help="One study.")
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--no-training", is_flag=True, help="Tables of what is there.")
+def main(runs: Path, shared: Path, only: str, seeds: str, no_training: bool) -> None:
+    """As the module says."""
+    for one in () if no_training else every(only, [int(s) for s in seeds.split(",")]):
+        one.train(runs, shared)
+        click.echo(f"{one}")
+
+
+if __name__ == "__main__":
+    main()

@@ -55,6 +55,11 @@ def polygons(shapes: Sequence[Sequence[Sequence[tuple[float, float]]]]) -> Geome
     return np.asarray(shapely.normalize(built), dtype=object)
 
 
+def points(xy: Sequence[tuple[float, float]]) -> Geometries:
+    """Points (n,) from pairs of (x, y)."""
+    return np.asarray(shapely.points(np.array(xy, np.float64).reshape(-1, 2)), dtype=object)
+
+
 def unions(parts: Sequence[Sequence[Any]]) -> Geometries:
     """The union (n,) of each list of polygons that fit to the last bit; no vertex where parts met remains on a straight edge."""
     whole = np.empty(len(parts), dtype=object)

@@ -83,6 +83,8 @@ def read_points(path: Path, grid: GeoBox) -> F64:
     layer, found = vector.only_layer(path, ("Point", "Unknown"), "point"), [np.empty((0, 2))]
     for shapes, crs in _batches(path, layer, grid):
         of_points = shapes[np.isin(shapely.get_type_id(shapes), (shapely.GeometryType.POINT, shapely.GeometryType.MULTIPOINT))]
+        if not len(of_points):
+            continue
         parts = shapely.get_parts(vector.reproject(of_points, crs, grid, path.name))
         found.append(shapely.get_coordinates(vector.place(shapely.get_parts(parts), ~grid.affine)))
     places = np.concatenate(found)

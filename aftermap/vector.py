@@ -179,7 +179,8 @@ def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> G
         return _turned(shapes, grid)
     move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
     west, south, east, north = shapely.total_bounds(shapes)
-    fine = shapely.segmentize(shapes, max(east - west, north - south) / _EDGE_PARTS)
+    extent = max(east - west, north - south)  # 0 of a single point, which has no edge
+    fine = shapely.segmentize(shapes, extent / _EDGE_PARTS) if extent else shapes
     moved = np.asarray(shapely.transform(fine, lambda xy: np.stack(move.transform(xy[:, 0], xy[:, 1]), 1)))
     if not np.isfinite(shapely.total_bounds(moved)).all() or not np.isfinite(shapely.bounds(moved)).all():
         what = f"{name} reaches beyond where {grid.crs} is defined"

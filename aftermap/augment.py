@@ -1,7 +1,7 @@
 """Chips as they might also have been seen: the same geometry for all dates and the truth, radiometry by what each band measures.
 
 Radar gets speckle and gain, never colour jitter: contrast of decibels means nothing that a radar does. Optical bands get
-brightness and contrast. Heights, slopes and class codes keep their values.
+brightness and contrast. Heights, slopes and class codes keep their values; where slopes face turns with the image.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Augment:
             rng.uniform(-self.scale, self.scale),
         )
         step = (-1 if flip_y else 1, -1 if flip_x else 1)
-        chip = _each(chip, lambda a: np.rot90(a[..., :: step[0], :: step[1]], quarter if turn else 0, axes=(-2, -1)))
+        quarter = quarter if turn else 0
+        chip = _each(chip, lambda a: np.rot90(a[..., :: step[0], :: step[1]], quarter, axes=(-2, -1)))
+        chip = _facing(chip, step, quarter)
         if move:
             chip = _moved(chip, (float(dy), float(dx)), 1 + float(scale))
         return self._lit(chip, rng)
@@ -88,6 +90,22 @@ def _each(chip: Chip, turn: Callable[[Any], Any]) -> Chip:
     pixels, valid = (np.ascontiguousarray(turn(a)) for a in (chip.pixels, chip.valid))
     truth = None if chip.truth is None else np.ascontiguousarray(turn(chip.truth))
     return replace(chip, pixels=pixels, valid=valid, truth=truth, window=None)
+
+
+def _facing(chip: Chip, step: tuple[int, int], quarter: int) -> Chip:
+    """The bands "aspect_sin" (to the right) and "aspect_cos" (upward) of a chip that was mirrored, then turned left."""
+    layers = [band[: -len("aspect_sin")] for band in chip.bands if band.endswith("aspect_sin")]
+    both = [(chip.bands.index(f"{own}aspect_sin"), chip.bands.index(f"{own}aspect_cos"))
+            for own in layers if f"{own}aspect_cos" in chip.bands]  # fmt: skip
+    if not both or (step == (1, 1) and quarter == 0):
+        return chip
+    pixels = chip.pixels.copy()
+    for right, up in both:
+        x, y = step[1] * pixels[right], step[0] * pixels[up]
+        for _ in range(quarter):
+            x, y = -y, x
+        pixels[right], pixels[up] = x, y
+    return replace(chip, pixels=pixels)
 
 
 def _moved(chip: Chip, shift: tuple[float, float], scale: float) -> Chip:

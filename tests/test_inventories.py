@@ -15,11 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftermap import splits, vector
+from aftermap.augment import Augment
+from aftermap.chips import Chip
 from aftermap.cli import main
 from aftermap.cutting import Cut, cut
 from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import BandError, InputRefusedError, UnknownNameError, UsageError
 from aftermap.simulate import landslide
+from aftermap.terrain import Ground
 from tests.conftest import grid, write
 
 SHAPE, SIZE = (160, 288), 32
@@ -96,6 +99,23 @@ def test_passes_and_ground_are_bands_of_a_chip(event: dict[str, Path], tmp_path:
     assert chip.pixels[:, 5, 7].tolist() == pytest.approx([-8, -14, -10, -16, -20, -26, -18, -24, 871, 45, -1, 0, 0], abs=0.02)
     sea = found.read("after_000080_000000").pixels[-5:, -3, 4].tolist()
     assert sea == [-1, 0, 0, 0, 0]
+
+
+def test_where_slopes_face_turns_with_the_image() -> None:
+    rng = np.random.default_rng(3)
+    heights = np.cumsum(np.cumsum(rng.normal(size=(14, 19)), axis=0), axis=1)
+
+    def ground(rimmed: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        sides = np.ones((rimmed.shape[0] - 2, rimmed.shape[1] - 2))
+        found = Ground(rimmed.astype(np.float64), sides, sides)
+        return np.concatenate([found.elevation[None], found.aspect_vector])
+
+    bands = ("dem.elevation", "dem.aspect_sin", "dem.aspect_cos")
+    pixels = ground(heights)
+    chip = Chip(pixels, np.ones(pixels.shape[1:], bool), None, bands, ("metres", "1", "1"), "hill")
+    for seed in range(12):
+        turned = Augment(flip=0.5, turn=1, move=0)(chip, np.random.default_rng(seed)).pixels
+        np.testing.assert_allclose(turned[1:, 1:-1, 1:-1], ground(turned[0])[1:], atol=1e-5)
 
 
 def test_the_mean_is_of_power_and_of_passes_that_saw(event: dict[str, Path], tmp_path: Path) -> None:

@@ -168,7 +168,10 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 @click.command(cls=ManyFiles)
-@click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event.")
+@click.option("--data", type=_FILES, help="In place of images and labels: a data set, such as a folder of datacubes.")
+@click.option("--kind", default="", help="Its name, where its layout does not tell.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of it, as docs/data.md lists.")
+@click.option("--after", multiple=True, type=_FILES, help="Image(s) after the event.")
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event.")
 @click.option("--after-pass", multiple=True, type=_FILES, help="Further pass(es) after it, from the event outward.")
 @click.option("--before-pass", multiple=True, type=_FILES, help="Further pass(es) before it, from the event outward.")
@@ -200,24 +203,61 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 @click.option("--event", default="", help="Name of the event.  [default: that of the first file]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress.")
-def chips(out: Path, quiet: bool, **given: Any) -> None:
-    """Cut training chips from an event's images and labels into a folder that other tools open."""
+@click.pass_context
+def chips(
+    context: click.Context, /, out: Path, quiet: bool, data: Path | None, kind: str, settings: Sequence[str], **given: Any
+) -> None:
+    """Cut training chips from an event's images and labels, or take those of a data set, into a folder that other tools open."""
+    if data is not None:
+        told = _recut(context, out, quiet, data, kind, settings)
+    else:
+        told = _cut(out, quiet, kind, settings, given)
+    _say_chips(out, told, given["split"])
+
+
+_OF_DATA = ("data", "kind", "settings", "out", "how", "split", "shares", "block_px", "gap_px", "seed", "quiet")
+
+
+def _recut(context: click.Context, out: Path, quiet: bool, data: Path, kind: str, settings: Sequence[str]) -> dict[str, Any]:
+    from aftermap.recutting import Recut, recut
+
+    told = context.params
+    said = [n for n in told if n not in _OF_DATA and context.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
+    if said or told["how"] not in ("regular", "published"):
+        wrong = [f"--{n.replace('_', '-')}" for n in said] or [f"--how {told['how']}"]
+        raise UsageError(f"{', '.join(wrong)} of a data set, whose chips are cut already", repair="leave it out, or give images")
+    what = Recut(
+        data, kind, dict(map(_setting, settings)), published=told["how"] == "published",
+        **{n: told[n] for n in ("split", "shares", "block_px", "gap_px", "seed")},
+    )  # fmt: skip
+    with Progress(quiet) as progress:
+        return recut(out, what, progress=progress)
+
+
+def _cut(out: Path, quiet: bool, kind: str, settings: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
     from aftermap.cutting import Cut, cut
 
+    if not given["after"] or kind or settings:
+        raise UsageError(
+            "there is no image, or --kind or --set without --data", repair="give --after, or --data with its settings"
+        )
     if len(given["truth"]) > 1:
         raise UsageError(f"{len(given['truth'])} truths are given", repair="give one, of the whole event")
     given["truth"] = next(iter(given["truth"]), None)
     given["classes"] = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
     with Progress(quiet) as progress:
-        told = cut(out, Cut(**given), progress=progress)
+        return cut(out, Cut(**given), progress=progress)
+
+
+def _say_chips(out: Path, told: dict[str, Any], split: str) -> None:
     for reason, n in told["left_out"].items():
         click.echo(f"{n} left out: {reason}", err=True)
     if told["chips"] == 0:
         click.echo("no window was observed and labelled enough: nothing was written")
         sys.exit(4)
-    if given["split"] == "random":
+    if split == "random":
         from aftermap.splits import LEAK
 
         click.echo(f"warning: {LEAK}", err=True)
-    left = "left out between splits" if given["split"] == "blocks" else "left out"
-    click.echo(", ".join(f"{n} {split or left}" for split, n in told["splits"].items()) + f" in {out}")
+    left = "left out between splits" if split == "blocks" else "left out"
+    click.echo(", ".join(f"{n} {side or left}" for side, n in told["splits"].items()) + f" in {out}")

@@ -14,12 +14,13 @@ from odc.geo.geobox import GeoBox
 from aftermap import chipfolder, features, published
 from aftermap.area import pixel_area_m2, pixel_size_m
 from aftermap.chips import PRESENCE, UNKNOWN, Bands, Candidate, Chip, Codes, Cutter, Labels, balanced, random, regular
+from aftermap.dealing import NOT_DRAWN, Dealing, deal
 from aftermap.errors import UsageError
 from aftermap.journal import sha256
 from aftermap.layer import Declared
 from aftermap.passes import open_passes
 from aftermap.scene import Scene, open_scene
-from aftermap.splits import LEAK, PUBLISHED_SHARES, SHARES, at_random, by_block, read_shares
+from aftermap.splits import LEAK
 from aftermap.terrain import DERIVATIVES, TerrainBands, derivatives
 from aftermap.vector import is_vector
 
@@ -67,15 +68,6 @@ class Cut:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class _Dealt:
-    """Chips with their sides ("": left out between two), how they were dealt, and how many were left out before, by reason."""
-
-    chips: list[tuple[Candidate, str]]
-    protocol: dict[str, Any] | None
-    left_out: dict[str, int]
-
-
 def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, Any]:
     """Writes the chips; returns how many, how many of each split ("": left out), and how many were left out before, by reason.
 
@@ -83,8 +75,11 @@ def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, 
     """
     _refuse_options(what)
     cutter = _cutter(what)
-    dealt = _deal(cutter, what)
-    kept = [(candidate, side) for candidate, side in dealt.chips if side]
+    how, rng = _dealing(cutter, what), np.random.default_rng(what.seed)
+    chosen, left_out = _chosen(cutter, what, rng)
+    dealt = deal(chosen, how, rng)
+    kept = [(chosen[i], side) for i, side in dealt.sides.items() if side]
+    left_out = {reason: n for reason, n in (left_out | {NOT_DRAWN: dealt.not_drawn}).items() if n}
 
     def made() -> Iterator[tuple[Chip, str, GeoBox | None]]:
         for done, (candidate, side) in enumerate(kept, 1):
@@ -93,12 +88,11 @@ def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, 
                 progress("chips", done, len(kept))
 
     names = what.classes or (("absent", "present") if what.truth else ("landslide",))
-    facts = {"title": f"chips of {cutter.scene.name}", **_facts(what, dealt)}
+    facts = {"title": f"chips of {cutter.scene.name}", **_facts(what, left_out)}
     counted = (lambda chip: _counted(cutter, chip)) if what.points else (lambda _: {})
     if kept:
-        chipfolder.write(out, made(), classes=names, facts=facts, beside=counted, protocol=dealt.protocol)
-    splits = Counter(side for _, side in dealt.chips)
-    return {"chips": len(kept), "splits": dict(splits), "left_out": dealt.left_out}
+        chipfolder.write(out, made(), classes=names, facts=facts, beside=counted, protocol=how.protocol)
+    return {"chips": len(kept), "splits": dict(Counter(dealt.sides.values())), "left_out": left_out}
 
 
 def _refuse_options(what: Cut) -> None:
@@ -157,9 +151,8 @@ def _refuse_classes(what: Cut, truth: Path) -> None:
         raise UsageError(given, repair="name the codes of a raster from 0 on: two at least, none twice")
 
 
-def _deal(cutter: Cutter, what: Cut) -> _Dealt:
-    """Chips chosen and dealt to sides. Blocks are dealt before as many free chips are drawn, so that each side is balanced."""
-    rng = np.random.default_rng(what.seed)
+def _chosen(cutter: Cutter, what: Cut, rng: np.random.Generator) -> tuple[list[Candidate], dict[str, int]]:
+    """Chips that may be dealt, and how many may not, by reason."""
     left_out: dict[str, int] = {}
     if what.how == "published":
         whole = published.whole(cutter, what.size)
@@ -168,37 +161,14 @@ def _deal(cutter: Cutter, what: Cut) -> _Dealt:
         chosen = _choose(cutter, what, rng)
     if cutter.labels is not None:
         cutter.labels.refuse_ambiguous()
-    if what.how == "published" and what.split != "blocks":
-        chosen, every = published.halved(chosen, rng), len(chosen)
-        left_out["without a landslide, not drawn"] = every - len(chosen)
-    sides, protocol = _sides(cutter, what, chosen, rng)
-    dealt = list(zip(chosen, sides, strict=True))
-    if what.how == "published" and what.split == "blocks":
-        drawn = {c.window for s in dict.fromkeys(sides) if s for c in published.halved([c for c, own in dealt if own == s], rng)}
-        left_out["without a landslide, not drawn"] = sum(1 for c, side in dealt if side and c.window not in drawn)
-        dealt = [(c, side) for c, side in dealt if not side or c.window in drawn]
-    return _Dealt(dealt, protocol, {reason: n for reason, n in left_out.items() if n})
+    return chosen, left_out
 
 
-def _sides(
-    cutter: Cutter, what: Cut, chosen: list[Candidate], rng: np.random.Generator
-) -> tuple[list[str], dict[str, Any] | None]:
-    """The side of each chip, and what split.json says of how they were dealt."""
-    if what.split == "none":
-        return ["all"] * len(chosen), None
-    usual: Mapping[str, float] = PUBLISHED_SHARES if what.how == "published" else SHARES
-    shares = read_shares(what.shares) if what.shares else usual
-    protocol: dict[str, Any] = {"protocol": what.split, "seed": what.seed, "shares": dict(shares)}
-    if what.split == "random":
-        return at_random([bool(c.contents) for c in chosen], rng, shares), protocol
-    if all(isinstance(v, int) for v in shares.values()):
-        raise UsageError("blocks of ground hold what they hold, not so many chips", repair="give --shares that add to 1")
-    block, gap = what.block_px or 4 * what.size, what.gap_px or 0
-    if what.how == "published":
-        block = what.block_px or published.block_px(cutter, what.size)
-        gap = what.size if what.gap_px is None else what.gap_px
-    sides = by_block([c.window for c in chosen], rng, shares, block_px=block, gap_px=gap)
-    return sides, protocol | {"block_px": block, "gap_px": gap}
+def _dealing(cutter: Cutter, what: Cut) -> Dealing:
+    as_published = what.how == "published"
+    block = what.block_px or (published.block_px(cutter, what.size) if as_published else 4 * what.size)
+    gap = what.gap_px if what.gap_px is not None else what.size if as_published else 0
+    return Dealing(what.split, as_published, what.seed, block, gap, what.shares)
 
 
 def _choose(cutter: Cutter, what: Cut, rng: np.random.Generator) -> list[Candidate]:
@@ -221,13 +191,13 @@ def _counted(cutter: Cutter, chip: Chip) -> dict[str, Any]:
     return {"points": count, "points_per_km2": "" if pixel_size_m(grid) is None else f"{count / km2:.6f}"}
 
 
-def _facts(what: Cut, dealt: _Dealt) -> dict[str, Any]:
+def _facts(what: Cut, left_out: Mapping[str, int]) -> dict[str, Any]:
     own = {f.name: getattr(what, f.name) for f in fields(what) if f.name not in _TOLD_ELSEWHERE}
     said = {k: v for k, v in own.items() if v not in (None, "")}
     if what.split == "random":
         said["caution"] = LEAK
-    if dealt.left_out:
-        said["left_out"] = [{"reason": reason, "chips": n} for reason, n in dealt.left_out.items()]
+    if left_out:
+        said["left_out"] = [{"reason": reason, "chips": n} for reason, n in left_out.items()]
     files = {role: given if isinstance(given, tuple) else (given,) for role in _ROLES if (given := getattr(what, role))}
     roles = [(role.replace("_", "-"), path) for role, paths in files.items() for path in paths]
     return said | {"sources": [{"role": role, "name": p.name, "sha256": sha256(p) if p.is_file() else ""} for role, p in roles]}

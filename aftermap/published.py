@@ -41,12 +41,11 @@ def _water(cutter: Cutter, candidate: Candidate) -> float:
     return float((cutter.scene.read(ELEVATION, candidate.window) <= 0).mean())
 
 
-def halved(candidates: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
-    """All with a landslide and as many without, drawn at random; fewer where there are no more."""
-    having = [c for c in candidates if c.contents]
-    free = [c for c in candidates if not c.contents]
-    drawn = rng.permutation(len(free))[: len(having)]
-    return sorted([*having, *(free[i] for i in drawn)], key=lambda c: c.window)
+def halved(candidates: Sequence[Candidate], rng: np.random.Generator) -> list[int]:
+    """Places of all with a landslide and of as many without, drawn at random; fewer where there are no more."""
+    having = [i for i, c in enumerate(candidates) if c.contents]
+    free = [i for i, c in enumerate(candidates) if not c.contents]
+    return sorted([*having, *(free[i] for i in rng.permutation(len(free))[: len(having)])])
 
 
 def block_px(cutter: Cutter, size: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import BandError, InputRefusedError, UnknownNameError, UsageError
 from aftermap.simulate import landslide
 from aftermap.terrain import Ground
+from tests import dataset_layouts
 from tests.conftest import grid, write
 
 SHAPE, SIZE = (160, 288), 32
@@ -304,3 +305,30 @@ def test_from_a_simulated_storm_to_chips_with_density(tmp_path: Path) -> None:
         per_km2 = float(dense.members[chip.name].place["points_per_km2"])
         assert chip.target == (0 if per_km2 == 0 else 1 if per_km2 <= 25 else 2)
         assert chip.truth is None
+
+
+def _take(made: Path, out: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, ["chips", "--data", str(made), "--quiet", "-o", str(out), *words])
+
+
+def test_chips_of_a_cube_get_the_published_balance_and_a_split_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    made = dataset_layouts.sar_landslides(tmp_path / "cubes").folder
+    settings_of = ["--set", "size=4", "--set", "terrain=elevation", "--set", "passes=1"]
+    result = _take(made, tmp_path / "chips", *settings_of, "--how", "published", "--split", "random", "--seed", "1")
+    assert result.exit_code == 0, result.output
+    assert "neighbours" in result.stderr
+    assert "left out: water" in result.stderr
+    found = open_dataset(tmp_path / "chips", target="presence")
+    # all ground above the sea is a landslide, so that there is none without to draw
+    every = open_dataset(made, "sar-landslides", size=4, complete=True)
+    assert set(found.ids()) == set(every.ids())
+    assert set(found.splits) == {"pretrain", "train", "validation", "test"}
+    one = found.ids()[0]
+    np.testing.assert_array_equal(found.read(one).pixels[:4], every.read(one).pixels)
+    result = _take(made, tmp_path / "blocks", *settings_of, "--split", "blocks", "--block-px", "8", "--gap-px", "1")
+    assert result.exit_code == 0, result.output
+    assert "left out between splits" in result.output
+    result = _take(made, tmp_path / "other", "--size", "64")
+    assert result.exit_code == 2
+    assert "--size" in result.stderr

@@ -1,7 +1,7 @@
 """Chips as they might also have been seen: the same geometry for all dates and the truth, radiometry by what each band measures.
 
 Radar gets speckle and gain, never colour jitter: contrast of decibels means nothing that a radar does. Optical bands get
-brightness and contrast. Heights, slopes and class codes keep their values.
+brightness and contrast. Heights, slopes and class codes keep their values; where slopes face turns with the image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Chips as a folder that other tools open: images/ and masks/ as GeoTIFF, index.csv, and facts.toml that says what they are."""
+"""Chips as a folder that other tools open: images/ and masks/ as GeoTIFF, index.csv, and facts.toml that says what they are.
+
+Where chips were split, split.json says by which protocol, and its hash holds who is on which side.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,12 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import raster
 from aftermap.chips import UNKNOWN, Chip, counts
-from aftermap.errors import UsageError
+from aftermap.errors import InputRefusedError, UsageError
+from aftermap.journal import write_json
+from aftermap.splits import digest
 from aftermap.tiles import Window
 
-INDEX, FACTS = "index.csv", "facts.toml"
+INDEX, FACTS, SPLIT = "index.csv", "facts.toml", "split.json"
 
 
 def write(
@@ -27,10 +32,13 @@ def write(
     *,
     classes: Sequence[str],
     facts: Mapping[str, Any],
+    beside: Callable[[Chip], Mapping[str, Any]] = lambda _: {},
+    protocol: Mapping[str, Any] | None = None,
 ) -> int:
     """Writes chips with their split and grid (None: pixel space) and returns how many; `index.csv` appears last, whole.
 
-    `facts` (strings, numbers, and lists of them or of flat tables) go into facts.toml beside bands, unit and classes. Raises
+    `facts` (strings, numbers, and lists of them or of flat tables) go into facts.toml beside bands, unit and classes. `beside`
+    gives further columns of index.csv; `protocol` says how chips were split, and is written with the sides to split.json. Raises
     UsageError ("other-run") where the folder already holds chips, and where chips differ in bands or unit.
     """
     if (folder / INDEX).exists():
@@ -47,12 +55,28 @@ def write(
                     f"{chip.name} has {chip.bands} in {chip.unit}, {first.name} has {first.bands} in {first.unit}",
                     repair="write chips of one kind into one folder",
                 )
-            rows.append(_write_one(folder, chip, split, grid, classes, Path(scratch)))
+            rows.append({**_write_one(folder, chip, split, grid, classes, Path(scratch)), **beside(chip)})
     if first is not None:
         unit = first.unit if isinstance(first.unit, str) else list(first.unit)
         _write_facts(folder / FACTS, {"bands": list(first.bands), "unit": unit, "classes": list(classes), **facts})
+        if protocol is not None:
+            sides = {row["name"]: row["split"] for row in rows}
+            write_json(folder / SPLIT, {**protocol, "sides": sides, "sha256": digest(sides)})
         _write_index(folder / INDEX, rows)
     return len(rows)
+
+
+def check_split(folder: Path, sides: Mapping[str, str]) -> None:
+    """Raises InputRefusedError ("split-altered") where chips are on other sides than split.json says, or that was altered."""
+    if not (folder / SPLIT).is_file():
+        return
+    said = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
+    if said["sides"] != sides or said["sha256"] != digest(sides):
+        raise InputRefusedError(
+            f"{folder / SPLIT} and {INDEX} do not say the same sides, or the hash is not theirs",
+            repair=f"restore both as they were written; or remove {SPLIT}, and {INDEX} alone holds",
+            code="split-altered",
+        )
 
 
 def _write_one(
@@ -77,7 +101,7 @@ def _write_one(
     row |= {**window._asdict(), "valid": f"{chip.valid.mean():.6f}", "labelled": f"{chip.labelled.mean():.6f}"}
     of_class = counts(chip, len(classes))
     known = max(int(of_class.sum()), 1)
-    return row | {f"share_{k}": f"{n / known:.6f}" for k, n in enumerate(of_class)}
+    return row | {f"share_{k}": f"{n / known:.9f}" if chip.truth is not None else "" for k, n in enumerate(of_class)}
 
 
 def _geotiff(path: Path, pixels: Any, grid: GeoBox, bands: Sequence[str], scratch: Path, *, nodata: float, unit: str) -> None:

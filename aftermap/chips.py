@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from aftermap.scorer import LayerBands
 from aftermap.tiles import Window
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 U8 = npt.NDArray[np.uint8]
 
@@ -155,21 +157,40 @@ class Candidate:
     window: Window
     valid: float
     pixels: tuple[int, ...]
+    """Empty where no pixel has a label and points alone tell."""
+    points: int = 0
+    """Of the inventory."""
 
     @property
     def contents(self) -> tuple[int, ...]:
-        """Class codes in it besides 0."""
+        """Class codes in it besides 0; 1 for points where nothing else tells."""
+        if not self.pixels:
+            return (1,) if self.points else ()
         return tuple(code for code, n in enumerate(self.pixels) if code and n)
+
+
+class Bands(Protocol):
+    """Further bands of a scene, read by window on its grid: passes.py and terrain.py have some."""
+
+    @property
+    def bands(self) -> tuple[str, ...]: ...
+    @property
+    def units(self) -> tuple[str, ...]: ...
+    def read(self, window: Window) -> F32: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Cutter:
-    """A scene, its labels and what to cut: every band of the images after and before, in the layers' own units."""
+    """A scene, its labels and what to cut: every band of the images after and before, in the layers' own units, and `more`."""
 
     scene: Scene
-    labels: Labels
+    labels: Labels | None
+    """None where points alone tell."""
     classes: int = 2
     event: str = ""
+    more: tuple[Bands, ...] = ()
+    points: F64 | None = None
+    """Places (n, 2) of an inventory, as column and row in pixels."""
 
     def inputs(self) -> tuple[LayerBands, ...]:
         """The bands of each layer, in the units that they have there."""
@@ -180,29 +201,39 @@ class Cutter:
     def chip(self, window: Window) -> Chip:
         """The chip of one window."""
         inputs = self.inputs()
-        pixels = np.concatenate([self.scene.read(wanted, window) for wanted in inputs])
+        pixels = np.concatenate([*(self.scene.read(wanted, window) for wanted in inputs), *(m.read(window) for m in self.more)])
         dates = [w.layer.partition("-")[0] for w in inputs]  # radar and optical images of one date are two layers
         bands = tuple(b if d == "after" else f"{d}.{b}" for d, w in zip(dates, inputs, strict=True) for b in w.bands)
         units = tuple(w.unit for w in inputs for _ in w.bands)
+        for one in self.more:
+            bands, units = bands + one.bands, units + one.units
+        truth = None if self.labels is None else self.labels.read(window)
         return Chip(
-            pixels=pixels, valid=np.isfinite(pixels).all(axis=0), truth=self.labels.read(window), bands=bands,
+            pixels=pixels, valid=np.isfinite(pixels).all(axis=0), truth=truth, bands=bands,
             unit=units[0] if len(set(units)) == 1 else units, name=f"{self.scene.name}_{window.row:06d}_{window.col:06d}",
             event=self.event or self.scene.name, domain=self.scene.domain, window=window,
         )  # fmt: skip
 
+    def points_in(self, window: Window) -> int:
+        """Points of the inventory in a window; one on the border of two windows lies in the one to the south or east."""
+        if self.points is None:
+            return 0
+        first, last = (window.col, window.row), (window.stop_col, window.stop_row)
+        return int(((self.points >= first) & (self.points < last)).all(axis=1).sum())
+
     def candidates(self, windows: Sequence[Window], least_valid: float) -> Iterator[Candidate]:
-        """Of these windows those observed to at least that share and with any pixel labelled."""
+        """Of these windows those observed to at least that share and with any pixel labelled, or where points alone tell all."""
         for window in windows:
             chip = self.chip(window)
-            pixels = counts(chip, self.classes)
             share = float(chip.valid.mean())
-            if share >= least_valid and pixels.sum():
-                yield Candidate(window, share, tuple(int(n) for n in pixels))
+            pixels = () if chip.truth is None else tuple(int(n) for n in counts(chip, self.classes))
+            if share >= least_valid and (chip.truth is None or any(pixels)):
+                yield Candidate(window, share, pixels, self.points_in(window))
 
 
 def regular(cutter: Cutter, size: int, *, stride: int | None = None, least_valid: float = 0.9) -> list[Candidate]:
     """Every window of a lattice of `stride` (by default `size`: side by side); what does not fill a window is left."""
-    return list(cutter.candidates(_lattice(cutter.scene.shape, size, stride or size), least_valid))
+    return list(cutter.candidates(lattice(cutter.scene.shape, size, stride or size), least_valid))
 
 
 def random(cutter: Cutter, size: int, count: int, rng: np.random.Generator, *, least_valid: float = 0.9) -> list[Candidate]:
@@ -228,7 +259,7 @@ def balanced(
     A class that fills too few windows gives all it has, and the others make no more of it; a window with several classes
     counts for the one that fewest windows have.
     """
-    every = list(cutter.candidates(_lattice(cutter.scene.shape, size, stride or max(1, size // 2)), least_valid))
+    every = list(cutter.candidates(lattice(cutter.scene.shape, size, stride or max(1, size // 2)), least_valid))
     having = {code: sum(code in c.contents for c in every) for code in range(1, cutter.classes)}
     groups: dict[int, list[Candidate]] = {}
     for candidate in every:
@@ -241,7 +272,8 @@ def balanced(
     return sorted(chosen, key=lambda c: c.window)
 
 
-def _lattice(shape: tuple[int, int], size: int, stride: int) -> list[Window]:
+def lattice(shape: tuple[int, int], size: int, stride: int) -> list[Window]:
+    """Whole windows of `size`, every `stride`; what does not fill one is left. Raises UsageError."""
     rows, cols = _room(shape, size)
     return [Window(row, col, size, size) for row in range(0, rows, stride) for col in range(0, cols, stride)]
 

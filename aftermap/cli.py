@@ -269,6 +269,7 @@ def _say_scores(result: Any) -> None:
 @click.option("--terrain", help="flood: plain, hills, alps or andes; landslide: alps or andes.  [default: plain; andes]")
 @click.option("--looks", type=float, help="Equivalent number of looks of the speckle.  [default: 4.9]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres.  [default: that of the sensor]")
+@click.option("--passes", type=int, help="landslide, sentinel-1: passes before and after the event, 1 to 5.  [default: 1]")
 @click.option("--coherence", is_flag=True, default=None, help="sentinel-1: also coherence.tif, before and across the event.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def simulate(kind: str, out: Path, seed: int, vary: str | None, quiet: bool, **given: Any) -> None:
@@ -286,7 +287,8 @@ def simulate(kind: str, out: Path, seed: int, vary: str | None, quiet: bool, **g
         raise UsageError(f"{kind} has no --{name.replace('_', '-')}", repair="leave it out")
     with Progress(quiet) as progress:
         make(out, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
-    click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}")
+    more = "; inventory.gpkg has the heads of its slides" if (out / "inventory.gpkg").exists() else ""
+    click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}{more}")
 
 
 def _vary(kind: str, out: Path, seeds: str, quiet: bool, chosen: Sequence[str]) -> None:

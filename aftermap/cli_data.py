@@ -168,37 +168,96 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 @click.command(cls=ManyFiles)
-@click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event.")
+@click.option("--data", type=_FILES, help="In place of images and labels: a data set, such as a folder of datacubes.")
+@click.option("--kind", default="", help="Its name, where its layout does not tell.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of it, as docs/data.md lists.")
+@click.option("--after", multiple=True, type=_FILES, help="Image(s) after the event.")
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event.")
-@click.option("--truth", multiple=True, type=_FILES, required=True, help="Labels: a raster of codes, or polygons.")
+@click.option("--after-pass", multiple=True, type=_FILES, help="Further pass(es) after it, from the event outward.")
+@click.option("--before-pass", multiple=True, type=_FILES, help="Further pass(es) before it, from the event outward.")
+@click.option("--dem", multiple=True, type=_FILES, help="Elevation model: its derivatives become bands.")
+@click.option("--terrain", default="", help="Which of them: elevation, slope, aspect, curvature.  [default: all]")
+@click.option("--truth", multiple=True, type=_FILES, help="Labels: a raster of codes, or polygons.")
+@click.option("--points", type=_FILES, help="An inventory of points: heads or centroids of landslides.")
 @click.option("--band", default=1, show_default=True, help="Band of the truth raster.")
 @click.option("--hazard-code", type=int, help="Code of the hazard in the truth raster.  [default: 1]")
 @click.option("--classes", default="", help="Names of the codes of the truth from 0 on, where there are several classes.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for images/, masks/, index.csv and facts.toml.")
 @click.option("--size", default=256, show_default=True, help="Pixels along each side.")
-@click.option("--how", type=click.Choice(["regular", "balanced", "random"]), default="regular", show_default=True)
+@click.option("--how", type=click.Choice(["regular", "balanced", "random", "published"]), default="regular", show_default=True)
 @click.option("--count", type=int, help="Chips at most, for balanced and random.  [default: 100]")
 @click.option("--stride", type=int, help="Pixels between chips, for regular and balanced.")
-@click.option("--least-valid", default=0.9, show_default=True, help="Least share of a chip that was observed.")
-@click.option("--split", type=click.Choice(["none", "blocks"]), default="none", show_default=True, help="blocks: by ground.")
-@click.option("--block-px", type=int, help="Side of those blocks.  [default: 4 x --size]")
-@click.option("--gap-px", default=0, show_default=True, help="Least pixels between chips of two splits.")
+@click.option("--least-valid", type=float, help="Least share of a chip that was observed.  [default: 0.9; published: 1]")
+@click.option(
+    "--split",
+    type=click.Choice(["none", "blocks", "random"]),
+    default="none",
+    show_default=True,
+    help="blocks: by ground; random: chip by chip, as published, which leaks.",
+)
+@click.option("--shares", default="", metavar="SIDE=SHARE,...", help="Of each split; or whole numbers of chips, for random.")
+@click.option("--block-px", type=int, help="Side of those blocks.  [default: 4 x --size; published: and 2 km at least]")
+@click.option("--gap-px", type=int, help="Least pixels between chips of two splits.  [default: 0; published: --size]")
 @click.option("--bands", default="", help="Names of the bands in file order, where the files do not say.")
 @click.option("--unit", default="", help="dB, power, amplitude, reflectance or digital_number, where the files do not say.")
 @click.option("--event", default="", help="Name of the event.  [default: that of the first file]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress.")
-def chips(out: Path, quiet: bool, **given: Any) -> None:
-    """Cut training chips from an event's images and labels into a folder that other tools open."""
+@click.pass_context
+def chips(
+    context: click.Context, /, out: Path, quiet: bool, data: Path | None, kind: str, settings: Sequence[str], **given: Any
+) -> None:
+    """Cut training chips from an event's images and labels, or take those of a data set, into a folder that other tools open."""
+    if data is not None:
+        told = _recut(context, out, quiet, data, kind, settings)
+    else:
+        told = _cut(out, quiet, kind, settings, given)
+    _say_chips(out, told, given["split"])
+
+
+_OF_DATA = ("data", "kind", "settings", "out", "how", "split", "shares", "block_px", "gap_px", "seed", "quiet")
+
+
+def _recut(context: click.Context, out: Path, quiet: bool, data: Path, kind: str, settings: Sequence[str]) -> dict[str, Any]:
+    from aftermap.recutting import Recut, recut
+
+    told = context.params
+    said = [n for n in told if n not in _OF_DATA and context.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
+    if said or told["how"] not in ("regular", "published"):
+        wrong = [f"--{n.replace('_', '-')}" for n in said] or [f"--how {told['how']}"]
+        raise UsageError(f"{', '.join(wrong)} of a data set, whose chips are cut already", repair="leave it out, or give images")
+    what = Recut(
+        data, kind, dict(map(_setting, settings)), published=told["how"] == "published",
+        **{n: told[n] for n in ("split", "shares", "block_px", "gap_px", "seed")},
+    )  # fmt: skip
+    with Progress(quiet) as progress:
+        return recut(out, what, progress=progress)
+
+
+def _cut(out: Path, quiet: bool, kind: str, settings: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
     from aftermap.cutting import Cut, cut
 
-    if len(given["truth"]) != 1:
+    if not given["after"] or kind or settings:
+        raise UsageError(
+            "there is no image, or --kind or --set without --data", repair="give --after, or --data with its settings"
+        )
+    if len(given["truth"]) > 1:
         raise UsageError(f"{len(given['truth'])} truths are given", repair="give one, of the whole event")
-    given["truth"] = given["truth"][0]
+    given["truth"] = next(iter(given["truth"]), None)
     given["classes"] = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
     with Progress(quiet) as progress:
-        told = cut(out, Cut(**given), progress=progress)
+        return cut(out, Cut(**given), progress=progress)
+
+
+def _say_chips(out: Path, told: dict[str, Any], split: str) -> None:
+    for reason, n in told["left_out"].items():
+        click.echo(f"{n} left out: {reason}", err=True)
     if told["chips"] == 0:
         click.echo("no window was observed and labelled enough: nothing was written")
         sys.exit(4)
-    click.echo(", ".join(f"{n} {split or 'left out between splits'}" for split, n in told["splits"].items()) + f" in {out}")
+    if split == "random":
+        from aftermap.splits import LEAK
+
+        click.echo(f"warning: {LEAK}", err=True)
+    left = "left out between splits" if split == "blocks" else "left out"
+    click.echo(", ".join(f"{n} {side or left}" for side, n in told["splits"].items()) + f" in {out}")

@@ -1,9 +1,9 @@
-"""One event's files to a folder of chips: opened as a scene, windows chosen, split by blocks of ground, written."""
+"""One event's files to a folder of chips: opened as a scene, windows chosen, split by blocks of ground or at random, written."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,24 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from aftermap import chipfolder
-from aftermap.chips import PRESENCE, UNKNOWN, Candidate, Chip, Codes, Cutter, Labels, balanced, random, regular
+from aftermap import chipfolder, features, published
+from aftermap.area import pixel_area_m2, pixel_size_m
+from aftermap.chips import PRESENCE, UNKNOWN, Bands, Candidate, Chip, Codes, Cutter, Labels, balanced, random, regular
+from aftermap.dealing import NOT_DRAWN, Dealing, deal
 from aftermap.errors import UsageError
 from aftermap.journal import sha256
 from aftermap.layer import Declared
-from aftermap.scene import open_scene
-from aftermap.splits import by_block
+from aftermap.passes import open_passes
+from aftermap.scene import Scene, open_scene
+from aftermap.splits import LEAK
+from aftermap.terrain import DERIVATIVES, TerrainBands, derivatives
 from aftermap.vector import is_vector
 
 _COUNT = 100
-_TOLD_ELSEWHERE = ("after", "before", "truth", "bands", "unit", "classes")
+_LEAST_VALID = 0.9
+_ROLES = ("after", "after_pass", "before", "before_pass", "truth", "points", "dem")
+_TOLD_ELSEWHERE = (*_ROLES, "bands", "unit", "classes", "shares")
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,16 @@ class Cut:
     """What to cut: the options of `aftermap chips`."""
 
     after: tuple[Path, ...]
-    truth: Path
+    truth: Path | None = None
     before: tuple[Path, ...] = ()
+    after_pass: tuple[Path, ...] = ()
+    """Further passes, from the event outward; `before_pass` too."""
+    before_pass: tuple[Path, ...] = ()
+    dem: tuple[Path, ...] = ()
+    terrain: str = ""
+    """Names of terrain.DERIVATIVES, with commas; empty: all, where there is a `dem`."""
+    points: Path | None = None
+    """Heads or centroids of landslides; alone they tell which chips have any."""
     band: int = 1
     """Of the truth raster."""
     hazard_code: int | None = None
@@ -40,26 +55,31 @@ class Cut:
     how: str = "regular"
     count: int | None = None
     stride: int | None = None
-    least_valid: float = 0.9
+    least_valid: float | None = None
+    """0.9; 1 where `how` is "published"."""
     split: str = "none"
+    shares: str = ""
+    """As splits.read_shares has them."""
     block_px: int | None = None
-    gap_px: int = 0
+    gap_px: int | None = None
     bands: str = ""
     unit: str = ""
     event: str = ""
     seed: int = 0
 
 
-def cut(out: Path, what: Cut, *, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
-    """Writes the chips; returns how many, and how many of each split ("": left out between two)."""
+def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Writes the chips; returns how many, how many of each split ("": left out), and how many were left out before, by reason.
+
+    Raises the errors of its readers, and UsageError for options that contradict one another.
+    """
+    _refuse_options(what)
     cutter = _cutter(what)
-    rng = np.random.default_rng(what.seed)
-    chosen = _choose(cutter, what, rng)
-    cutter.labels.refuse_ambiguous()
-    sides = [""] * len(chosen)
-    if what.split == "blocks":
-        sides = by_block([c.window for c in chosen], rng, block_px=what.block_px or 4 * what.size, gap_px=what.gap_px)
-    kept = [(c, side or "all") for c, side in zip(chosen, sides, strict=True) if side or what.split == "none"]
+    how, rng = _dealing(cutter, what), np.random.default_rng(what.seed)
+    chosen, left_out = _chosen(cutter, what, rng)
+    dealt = deal(chosen, how, rng)
+    kept = [(chosen[i], side) for i, side in dealt.sides.items() if side]
+    left_out = {reason: n for reason, n in (left_out | {NOT_DRAWN: dealt.not_drawn}).items() if n}
 
     def made() -> Iterator[tuple[Chip, str, GeoBox | None]]:
         for done, (candidate, side) in enumerate(kept, 1):
@@ -67,46 +87,117 @@ def cut(out: Path, what: Cut, *, progress: Callable[[str, int, int], None] | Non
             if progress:
                 progress("chips", done, len(kept))
 
-    facts = {"title": f"chips of {cutter.scene.name}", **_facts(what)}
-    written = chipfolder.write(out, made(), classes=what.classes or ("absent", "present"), facts=facts) if kept else 0
-    lost = len(chosen) - len(kept)
-    return {"chips": written, "splits": dict(Counter(side for _, side in kept)) | ({"": lost} if lost else {})}
+    names = what.classes or (("absent", "present") if what.truth else ("landslide",))
+    facts = {"title": f"chips of {cutter.scene.name}", **_facts(what, left_out)}
+    counted = (lambda chip: _counted(cutter, chip)) if what.points else (lambda _: {})
+    if kept:
+        chipfolder.write(out, made(), classes=names, facts=facts, beside=counted, protocol=how.protocol)
+    return {"chips": len(kept), "splits": dict(Counter(dealt.sides.values())), "left_out": left_out}
+
+
+def _refuse_options(what: Cut) -> None:
+    if what.truth is None and what.points is None:
+        raise UsageError("there is neither truth nor points", repair="give --truth, --points, or both")
+    if what.truth is None and (what.classes or what.hazard_code is not None):
+        raise UsageError("points have no codes", repair="leave --classes and --hazard-code out, or give --truth")
+    if what.terrain and not what.dem:
+        raise UsageError(f"--terrain {what.terrain} without an elevation model", repair="give --dem")
+    if what.split == "none" and (what.shares or what.block_px is not None or what.gap_px is not None):
+        raise UsageError("shares, blocks or a gap without a split", repair="say --split random or --split blocks")
+    if what.split == "random" and (what.block_px is not None or what.gap_px is not None):
+        raise UsageError("chips dealt at random lie in no blocks", repair="leave --block-px and --gap-px out, or --split blocks")
+    if what.how == "published" and not (what.count is what.stride is None and what.least_valid in (None, 1.0)):
+        raise UsageError(
+            "published cutting takes every whole chip with a landslide, and as many without",
+            repair="leave --count, --stride and --least-valid out, or say --how balanced",
+        )
 
 
 def _cutter(what: Cut) -> Cutter:
     bands = tuple(b.strip() for b in what.bands.split(",")) if what.bands else ()
     declared = dict.fromkeys(("after", "before"), Declared(bands=bands, unit=what.unit))
-    paths = {"after": what.after, "before": what.before}
+    paths = {"after": what.after, "before": what.before, "dem": what.dem}
     scene = open_scene(paths, hazard="", declared=declared, name=what.event)
+    further = {"after": what.after_pass, "before": what.before_pass}
+    more: tuple[Bands, ...] = open_passes(scene, what.after, further, declared)
+    if what.dem:
+        more += (_terrain(scene, what.terrain),)
+    heads = None if what.points is None else features.read_points(what.points, scene.grid)
+    return Cutter(scene, _labels(scene, what), len(what.classes) or 2, what.event, more, heads)
+
+
+def _labels(scene: Scene, what: Cut) -> Labels | None:
+    if what.truth is None:
+        return None
     code = what.hazard_code
     codes: Codes = PRESENCE if code is None else {0: 0, -1: UNKNOWN, UNKNOWN: UNKNOWN} | {code: 1}
     if what.classes:
-        _refuse_classes(what)
+        _refuse_classes(what, what.truth)
         codes = {-1: UNKNOWN, UNKNOWN: UNKNOWN} | {k: k for k in range(len(what.classes))}
-    return Cutter(scene, Labels(what.truth, scene.grid, codes, band=what.band), len(what.classes) or 2, what.event)
+    return Labels(what.truth, scene.grid, codes, band=what.band)
 
 
-def _refuse_classes(what: Cut) -> None:
+def _terrain(scene: Scene, said: str) -> TerrainBands:
+    if pixel_size_m(scene.grid) is None:
+        raise UsageError("slopes of an image without CRS have no scale", repair="georeference it, or leave --dem out")
+    return TerrainBands(scene, tuple(derivatives([n.strip() for n in said.split(",")] if said else list(DERIVATIVES))))
+
+
+def _refuse_classes(what: Cut, truth: Path) -> None:
     if what.hazard_code is not None:
         raise UsageError("--hazard-code and --classes both say what codes mean", repair="give one of them")
-    if len(what.classes) < 2 or len(set(what.classes)) < len(what.classes) or is_vector(what.truth):
-        given = f"--classes {','.join(what.classes)} of {what.truth.name}"
+    if len(what.classes) < 2 or len(set(what.classes)) < len(what.classes) or is_vector(truth):
+        given = f"--classes {','.join(what.classes)} of {truth.name}"
         raise UsageError(given, repair="name the codes of a raster from 0 on: two at least, none twice")
 
 
+def _chosen(cutter: Cutter, what: Cut, rng: np.random.Generator) -> tuple[list[Candidate], dict[str, int]]:
+    """Chips that may be dealt, and how many may not, by reason."""
+    left_out: dict[str, int] = {}
+    if what.how == "published":
+        whole = published.whole(cutter, what.size)
+        chosen, left_out = whole.candidates, {"not wholly observed": whole.unseen, "water": whole.water}
+    else:
+        chosen = _choose(cutter, what, rng)
+    if cutter.labels is not None:
+        cutter.labels.refuse_ambiguous()
+    return chosen, left_out
+
+
+def _dealing(cutter: Cutter, what: Cut) -> Dealing:
+    as_published = what.how == "published"
+    block = what.block_px or (published.block_px(cutter, what.size) if as_published else 4 * what.size)
+    gap = what.gap_px if what.gap_px is not None else what.size if as_published else 0
+    return Dealing(what.split, as_published, what.seed, block, gap, what.shares)
+
+
 def _choose(cutter: Cutter, what: Cut, rng: np.random.Generator) -> list[Candidate]:
+    least = _LEAST_VALID if what.least_valid is None else what.least_valid
     if what.how == "regular":
         if what.count is not None:
             raise UsageError("regular cutting takes every window", repair="leave --count out, or say --how random")
-        return regular(cutter, what.size, stride=what.stride, least_valid=what.least_valid)
+        return regular(cutter, what.size, stride=what.stride, least_valid=least)
     count = _COUNT if what.count is None else what.count
     if what.how == "random":
-        return random(cutter, what.size, count, rng, least_valid=what.least_valid)
-    return balanced(cutter, what.size, count, rng, stride=what.stride, least_valid=what.least_valid)
+        return random(cutter, what.size, count, rng, least_valid=least)
+    return balanced(cutter, what.size, count, rng, stride=what.stride, least_valid=least)
 
 
-def _facts(what: Cut) -> dict[str, Any]:
+def _counted(cutter: Cutter, chip: Chip) -> dict[str, Any]:
+    """Points of the inventory in a chip, and how many that is per km2 of its ground ("" without CRS)."""
+    assert chip.window is not None
+    count, grid = cutter.points_in(chip.window), cutter.scene.grid
+    km2 = float(pixel_area_m2(grid, chip.window).sum()) / 1e6
+    return {"points": count, "points_per_km2": "" if pixel_size_m(grid) is None else f"{count / km2:.6f}"}
+
+
+def _facts(what: Cut, left_out: Mapping[str, int]) -> dict[str, Any]:
     own = {f.name: getattr(what, f.name) for f in fields(what) if f.name not in _TOLD_ELSEWHERE}
-    roles = [("after", p) for p in what.after] + [("before", p) for p in what.before] + [("truth", what.truth)]
-    sources = [{"role": role, "name": p.name, "sha256": sha256(p) if p.is_file() else ""} for role, p in roles]
-    return {k: v for k, v in own.items() if v is not None} | {"sources": sources}
+    said = {k: v for k, v in own.items() if v not in (None, "")}
+    if what.split == "random":
+        said["caution"] = LEAK
+    if left_out:
+        said["left_out"] = [{"reason": reason, "chips": n} for reason, n in left_out.items()]
+    files = {role: given if isinstance(given, tuple) else (given,) for role in _ROLES if (given := getattr(what, role))}
+    roles = [(role.replace("_", "-"), path) for role, paths in files.items() for path in paths]
+    return said | {"sources": [{"role": role, "name": p.name, "sha256": sha256(p) if p.is_file() else ""} for role, p in roles]}

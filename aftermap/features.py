@@ -74,6 +74,26 @@ def stage(path: Path, grid: GeoBox, scratch: Path, *, polygons: bool = False) ->
     return Features(scratch, number)
 
 
+def read_points(path: Path, grid: GeoBox) -> F64:
+    """Places (n, 2) of the points of a file about the grid, as column and row in pixels; of a multipoint each is one.
+
+    Raises InputRefusedError: missing, unreadable, no or several point layers, no CRS to go by; "points-outside" where not
+    one lies in the image.
+    """
+    layer, found = vector.only_layer(path, ("Point", "Unknown"), "point"), [np.empty((0, 2))]
+    for shapes, crs in _batches(path, layer, grid):
+        of_points = shapes[np.isin(shapely.get_type_id(shapes), (shapely.GeometryType.POINT, shapely.GeometryType.MULTIPOINT))]
+        if not len(of_points):
+            continue
+        parts = shapely.get_parts(vector.reproject(of_points, crs, grid, path.name))
+        found.append(shapely.get_coordinates(vector.place(shapely.get_parts(parts), ~grid.affine)))
+    places = np.concatenate(found)
+    if not _located(places, Window(0, 0, int(grid.shape[0]), int(grid.shape[1])))[0].size:
+        what = f"no point of {path.name} lies in the image"
+        raise InputRefusedError(what, repair="give points of the same place", code="points-outside")
+    return places
+
+
 def refuse_apart(path: Path, grid: GeoBox) -> None:
     """Raises InputRefusedError as `stage` does, and where no polygon of the file lies in the image."""
     layer, image = vector.polygon_layer(path), shapely.box(0, 0, int(grid.shape[1]), int(grid.shape[0]))

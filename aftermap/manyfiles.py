@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth", "--to"}
+_MANY = {"--after", "--before", "--dem", "--reference-water", "--low-sensitivity", "--truth", "--to", "--after-pass",
+         "--before-pass"}  # fmt: skip
 
 
 class ManyFiles(click.Command):

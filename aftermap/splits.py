@@ -1,7 +1,9 @@
-"""Splits without leaks: whole events, or whole blocks of ground, fall to one side; chips are never dealt one by one."""
+"""Splits without leaks: whole events, or whole blocks of ground, fall to one side; and `at_random`, which leaks, as published."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +13,10 @@ from aftermap.tiles import Window
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 """Shares of the chips that go to each split, unless told otherwise."""
+
+PUBLISHED_SHARES = {"pretrain": 0.6, "train": 0.2, "validation": 0.1, "test": 0.1}
+"""Of the table of methods.md B.1 for Hokkaido; its text has 50, 25, 12.5 and 12.5 %."""
+LEAK = "chips dealt at random have neighbours on other sides: scores come out too good (methods.md section 16, trap 23)"
 
 
 def by_event(sizes: Mapping[str, int], rng: np.random.Generator, shares: Mapping[str, float] = SHARES) -> dict[str, str]:
@@ -43,6 +49,62 @@ def folds(sizes: Mapping[str, int], count: int, rng: np.random.Generator) -> lis
     """`count` groups of events of about the same number of chips, every event in one."""
     dealt = by_event(sizes, rng, {str(k): 1 / count for k in range(count)})
     return [tuple(sorted(event for event, fold in dealt.items() if fold == str(k))) for k in range(count)]
+
+
+def read_shares(said: str) -> dict[str, float] | dict[str, int]:
+    """Side -> share, or whole number of chips, from "train=0.8,test=0.2" or "train=110,test=56". Raises UsageError."""
+    pairs = [part.partition("=")[::2] for part in said.split(",")]
+    names = [name.strip() for name, _ in pairs]
+    try:
+        numbers = [int(v) if v.strip().isdigit() else float(v) for _, v in pairs]
+    except ValueError:
+        numbers = []
+    whole = all(isinstance(v, int) for v in numbers)
+    if numbers and all(names) and len(set(names)) == len(names) and min(numbers) > 0:
+        if whole:
+            return dict(zip(names, map(int, numbers), strict=True))
+        if math.isclose(sum(numbers), 1, abs_tol=1e-6):
+            return dict(zip(names, map(float, numbers), strict=True))
+    raise UsageError(
+        f"shares are {said!r}", repair="say SIDE=SHARE,... that add to 1, or SIDE=NUMBER,... of chips, each side once"
+    )
+
+
+def at_random(
+    having: Sequence[bool], rng: np.random.Generator, shares: Mapping[str, float] | Mapping[str, int] = PUBLISHED_SHARES
+) -> list[str]:
+    """The side of each chip, dealt one by one; every side has its part of those `having` a landslide, to one chip.
+
+    Whole numbers are met exactly, and "" is left out beyond them. It leaks space (LEAK). Raises UsageError ("too-few-chips").
+    """
+    sides = [*shares, ""]
+    sizes = _sizes(len(having), shares)
+    ends = np.floor(np.cumsum(sizes) * (sum(having) / max(len(having), 1)) + 0.5).astype(int)
+    own = np.diff(ends, prepend=0)
+    found = np.empty(len(having), dtype=object)
+    for group, dealt in ((True, own), (False, np.array(sizes) - own)):
+        members = np.flatnonzero(np.asarray(having, bool) == group)
+        found[rng.permutation(members)] = np.repeat(np.array(sides, dtype=object), dealt)
+    return [str(side) for side in found]
+
+
+def _sizes(total: int, shares: Mapping[str, float] | Mapping[str, int]) -> list[int]:
+    """Chips of each side, and of none."""
+    numbers = [v for v in shares.values() if isinstance(v, int)]
+    if len(numbers) < len(shares):
+        return [*_counts(total, list(shares.values())), 0]
+    if sum(numbers) > total:
+        raise UsageError(
+            f"{total} chips cannot be dealt as {', '.join(f'{k} {v}' for k, v in shares.items())}",
+            repair=f"give numbers that add to {total} at most, or shares that add to 1",
+            code="too-few-chips",
+        )
+    return [*numbers, total - sum(numbers)]
+
+
+def digest(sides: Mapping[str, str]) -> str:
+    """SHA-256 of which chip is on which side, whatever the order."""
+    return hashlib.sha256("".join(f"{name}\t{side}\n" for name, side in sorted(sides.items())).encode()).hexdigest()
 
 
 def by_block(

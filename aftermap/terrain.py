@@ -1,10 +1,11 @@
-"""The shape of the ground: slope, aspect and curvature of a window, in metres on the ground whatever the CRS.
+"""The shape of the ground: slope, aspect and curvature of a window, in metres on the ground whatever the CRS; also as bands.
 
 Height above drainage stands in drainage.py, radar shadow and layover in sight.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from aftermap.area import pixel_spacing_m
 from aftermap.drainage import ELEVATION
+from aftermap.errors import UnknownNameError
 from aftermap.scene import Scene
 from aftermap.tiles import Window
 
@@ -43,6 +45,14 @@ class Ground:
         right, up = self._gradient()
         facing = np.degrees(np.arctan2(-right, -up)) % 360
         return np.where((right == 0) & (up == 0), np.nan, facing).astype(np.float32)
+
+    @property
+    def aspect_vector(self) -> F32:
+        """Where the slope faces (2, y, x), as sine and cosine of `aspect_deg`; both 0 where flat, NaN where not known."""
+        right, up = self._gradient()
+        length = np.hypot(right, up)
+        facing = np.stack([-right, -up]) / np.where(length == 0, 1, length)
+        return np.asarray(facing + 0.0, np.float32)  # no minus zero
 
     @property
     def curvature(self) -> F32:
@@ -77,3 +87,52 @@ def read_ground(scene: Scene, window: Window, *, gsd_m: float | None = None) -> 
     ]
     straight = np.pad(z, rim, mode="reflect", reflect_type="odd") if min(z.shape) > 1 else np.pad(z, rim, mode="edge")
     return Ground(straight, *pixel_spacing_m(scene.grid, window, gsd_m=gsd_m))
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """What is worked out of elevation: its bands, their units, and their values (band, y, x)."""
+
+    bands: tuple[str, ...]
+    units: tuple[str, ...]
+    of: Callable[[Ground], F32]
+
+
+DERIVATIVES = {
+    "elevation": Derivative(("elevation",), ("metres",), lambda ground: ground.elevation[None]),
+    "slope": Derivative(("slope",), ("degrees",), lambda ground: ground.slope_deg[None]),
+    # an angle jumps at north: networks get its sine and cosine (methods.md B3)
+    "aspect": Derivative(("aspect_sin", "aspect_cos"), ("1", "1"), lambda ground: ground.aspect_vector),
+    "curvature": Derivative(("curvature",), ("1/m",), lambda ground: ground.curvature[None]),
+}
+
+
+def derivatives(names: Sequence[str]) -> list[Derivative]:
+    """Those of that name. Raises UnknownNameError ("unknown-terrain")."""
+    for name in names:
+        if name not in DERIVATIVES:
+            raise UnknownNameError("terrain", name, DERIVATIVES)
+    return [DERIVATIVES[name] for name in dict.fromkeys(names)]
+
+
+@dataclass(frozen=True, eq=False)
+class TerrainBands:
+    """Derivatives of a scene's `dem` as a source of bands: "dem.slope"."""
+
+    scene: Scene
+    wanted: tuple[Derivative, ...]
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Own names, the layer in front."""
+        return tuple(f"dem.{band}" for one in self.wanted for band in one.bands)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of each band."""
+        return tuple(unit for one in self.wanted for unit in one.units)
+
+    def read(self, window: Window) -> F32:
+        """Values (band, y, x) of a window; NaN where a neighbour's elevation is not known."""
+        ground = read_ground(self.scene, window)
+        return np.concatenate([one.of(ground) for one in self.wanted])

@@ -55,6 +55,11 @@ def polygons(shapes: Sequence[Sequence[Sequence[tuple[float, float]]]]) -> Geome
     return np.asarray(shapely.normalize(built), dtype=object)
 
 
+def points(xy: Sequence[tuple[float, float]]) -> Geometries:
+    """Points (n,) from pairs of (x, y)."""
+    return np.asarray(shapely.points(np.array(xy, np.float64).reshape(-1, 2)), dtype=object)
+
+
 def unions(parts: Sequence[Sequence[Any]]) -> Geometries:
     """The union (n,) of each list of polygons that fit to the last bit; no vertex where parts met remains on a straight edge."""
     whole = np.empty(len(parts), dtype=object)
@@ -174,7 +179,8 @@ def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> G
         return _turned(shapes, grid)
     move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
     west, south, east, north = shapely.total_bounds(shapes)
-    fine = shapely.segmentize(shapes, max(east - west, north - south) / _EDGE_PARTS)
+    extent = max(east - west, north - south)  # 0 of a single point, which has no edge
+    fine = shapely.segmentize(shapes, extent / _EDGE_PARTS) if extent else shapes
     moved = np.asarray(shapely.transform(fine, lambda xy: np.stack(move.transform(xy[:, 0], xy[:, 1]), 1)))
     if not np.isfinite(shapely.total_bounds(moved)).all() or not np.isfinite(shapely.bounds(moved)).all():
         what = f"{name} reaches beyond where {grid.crs} is defined"

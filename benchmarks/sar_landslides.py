@@ -65,8 +65,8 @@ ARMS = {
     "wide": ("pretrain.use=none", "model.encoder=conv8_wide"),
     "simple": ("pretrain.model.encoder=conv8_embedding",),
 }
-"""What stands beside the network: nothing; one that classified chips of the same region, or of the other; one that learned nothing;
-nothing, but as many parameters; a plain CNN that classified."""
+"""What stands beside the network: nothing; one that classified chips of the same region, or of the other; one that learned
+nothing; nothing, but as many parameters; a plain CNN that classified."""
 FEW, AT_LARGE = (2, 5, 10, 20), ("none", "same", "random")
 L4S = (
     "data={'kind': 'landslide4sense-rgb', 'settings': {'runs': 4}}", "inputs=['after']", "normalise=chip", "model.fusion=single",
@@ -74,7 +74,8 @@ L4S = (
     "split={'train': ['B1'], 'validation': ['B2'], 'test': ['B3', 'B4']}", "pretrain.model.fusion=single",
 )  # fmt: skip
 FLOODS = (
-    "hazard=flood", "data={'kind': 'ombria', 'settings': {'image': 's1'}}", "pretrain.split={'train': ['A+B+H', 'C', 'D'], 'validation': ['J']}",
+    "hazard=flood", "data={'kind': 'ombria', 'settings': {'image': 's1'}}",
+    "pretrain.split={'train': ['A+B+H', 'C', 'D'], 'validation': ['J']}",
     "split={'train': ['M'], 'validation': ['N'], 'test': ['E', 'I', 'L']}",
 )  # fmt: skip
 

@@ -209,6 +209,8 @@ def sar_landslides(root: Path) -> Made:
     put("landslides", mark, ["y", "x"])
     put("dem", mark * 100, ["y", "x"])
     put("dem_slope_radians", mark * np.float32(np.pi / 4), ["y", "x"])
+    put("dem_aspect", mark * np.float32(270), ["y", "x"])
+    put("dem_curvature", mark * np.float32(-0.5), ["y", "x"])
     return Made(root, store / "vv/0.0.0", "hokkaido_japan_00000_00000", {"all"}, {"hokkaido_japan"}, {"size": SIDE})
 
 

@@ -213,6 +213,9 @@ def test_every_code_of_data_sets_is_made_in_these_tests() -> None:
     page = (Path(__file__).parents[1] / "docs" / "codes.md").read_text(encoding="utf-8")
     section = page.partition("## Data sets, exit code 3")[2].partition("\n## ")[0]
     told = re.findall(r"^\| `([a-z-]+)`", section, re.MULTILINE)
-    tests = "".join(Path(__file__).with_name(f"test_{n}.py").read_text(encoding="utf-8") for n in ("chips", "datasets", "fetch"))
-    assert len(told) == 8
+    tests = "".join(
+        Path(__file__).with_name(f"test_{n}.py").read_text(encoding="utf-8")
+        for n in ("chips", "inventories", "datasets", "fetch")
+    )
+    assert len(told) == 10
     assert [code for code in told if f'code == "{code}"' not in tests] == []

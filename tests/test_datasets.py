@@ -185,9 +185,34 @@ def test_the_last_pass_before_the_event_is_used(passes: int, before: float, afte
     found = open_dataset(made.folder, passes=passes, size=SIDE, terrain=True)
     assert len(found.ids()) == 6
     chip = found.read("hokkaido_japan_00000_00000")
-    assert chip.pixels[:, 5, 7].tolist() == pytest.approx([before, before / 10, after, after / 10, 100, 45])
+    seen = [before, before / 10, after, after / 10, 100, 45, -1, 0, -0.5]
+    assert chip.pixels[:, 5, 7].tolist() == pytest.approx(seen, abs=1e-6)
+    assert chip.pixels[4:, -1, 0].tolist() == [0, 0, 0, 0, 0]  # flat: it faces nowhere
     assert not chip.valid[:3, :3].any()
     assert chip.valid[3:].all()
+
+
+def test_passes_before_the_event_are_stacked_from_the_last_one_outward(tmp_path: Path) -> None:
+    # as above, the event a day earlier: d d d | d d a
+    made = dataset_layouts.sar_landslides(tmp_path)
+    found = open_dataset(made.folder, "sar-landslides", passes=2, combine="stack", size=SIDE, event_time="2018-09-04T12:00")
+    assert found.bands == ("before.VV", "before.VH", "before-2.VV", "before-2.VH", "VV", "VH", "after-2.VV", "after-2.VH")
+    chip = found.read("hokkaido_japan_00000_00024")
+    assert chip.pixels[::2, 5, 7].tolist() == [3, 2, 4, 5]
+    mean = open_dataset(made.folder, "sar-landslides", passes=2, size=SIDE, event_time="2018-09-04T12:00")
+    assert mean.read(chip.name).pixels[::2, 5, 7].tolist() == [2.5, 4.5]
+
+
+def test_chips_of_a_cube_that_count_are_whole_dry_and_have_landslides(tmp_path: Path) -> None:
+    # NaN in the first chip; two chips in three are at 0 m in their lower two thirds, and the second row wholly
+    made = dataset_layouts.sar_landslides(tmp_path)
+    every = open_dataset(made.folder, "sar-landslides", size=8)
+    whole = open_dataset(made.folder, "sar-landslides", size=8, complete=True)
+    assert set(whole.ids()) == {n for n in every.ids() if n.startswith("hokkaido_japan_00000_")} - {"hokkaido_japan_00000_00000"}
+    assert f"{len(every.ids()) - len(whole.ids()) - 1} chips left out: water" in whole.facts.cautions
+    assert "1 chips left out: not wholly observed" in whole.facts.cautions
+    present = open_dataset(made.folder, "sar-landslides", size=8, present_only=True)
+    assert {*present.ids()} == {*whole.ids(), "hokkaido_japan_00000_00000"}
 
 
 def test_a_cube_of_another_event_needs_its_time(tmp_path: Path) -> None:

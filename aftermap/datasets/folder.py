@@ -6,12 +6,10 @@ suffix; or images with one file of polygons. Pictures named by web-map tile (`..
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,9 @@ from odc.geo.geobox import GeoBox
 from aftermap import raster, vector
 from aftermap.chips import U8, UNKNOWN, Chip, recode
 from aftermap.datasets import pixels
+from aftermap.datasets.cut import EDGES, Use, is_written, open_written
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
-from aftermap.errors import InputRefusedError
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.tiles import Window
 
 FACTS = Facts("a folder of images and masks", "your own", "", "", access="it is your own")
@@ -59,11 +58,15 @@ class Plain:
 def _open(
     folder: Path, *, images: str = "images", masks: str = "masks", mask_suffix: str = "", polygons: str = "",
     hazard_code: int | None = None, threshold: float | None = None, bands: Sequence[str] = (), unit: str = "digital_number",
-    nodata: float | None = None, event: str = "",
+    nodata: float | None = None, event: str = "", passes: int = 1, combine: str = "mean", target: str = "",
+    edges: Sequence[float] = EDGES, present_only: bool = False,
 ) -> Dataset:  # fmt: skip
-    """Chips as `aftermap chips` wrote them, or one's own as `Plain` says."""
-    if (folder / "facts.toml").is_file() and (folder / "index.csv").is_file():
-        return _written(folder)
+    """Chips as `aftermap chips` wrote them, used as `cut.Use` says, or one's own as `Plain` says."""
+    use = Use(passes, combine, target, tuple(edges), present_only)
+    if is_written(folder):
+        return open_written(folder, FACTS, use)
+    if use != Use():
+        raise UsageError(f"{folder} was not cut by aftermap chips", repair="leave passes, combine, target and the like out")
     how = Plain(images, masks, mask_suffix, polygons, hazard_code, threshold, tuple(bands), unit, nodata, event)
     return _plain(folder, how)
 
@@ -170,29 +173,6 @@ def tile_grid(path: Path) -> GeoBox:
     height, width = own.shape
     corner = Affine.translation(x * side - _HALF_WORLD_M, _HALF_WORLD_M - y * side)
     return GeoBox((height, width), corner @ Affine.scale(side / width, -side / height), "EPSG:3857")
-
-
-def _written(folder: Path) -> Dataset:
-    """The chips of a folder that chipfolder.py wrote."""
-    said = tomllib.loads((folder / "facts.toml").read_text(encoding="utf-8"))
-    bands, classes = tuple(said["bands"]), tuple(said["classes"])
-    unit = said["unit"] if isinstance(said["unit"], str) else tuple(said["unit"])
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as stream:
-        rows = {row["name"]: row for row in csv.DictReader(stream)}
-    files = {n: {k: folder / r[k] for k in ("image", "mask") if r[k]} for n, r in rows.items()}
-    members = {n: Member(n, r["split"] or "all", r["event"], files[n], r) for n, r in rows.items()}
-    codes = {float(k): k for k in range(len(classes))} | {float(UNKNOWN): UNKNOWN}
-
-    def load(member: Member) -> Chip:
-        found = pixels.image(member.files["image"])
-        truth = pixels.mask(member.files["mask"], codes) if "mask" in member.files else None
-        window = Window(*(int(member.place[k]) for k in Window._fields))
-        chip = pixels.chip(member, found, truth, bands=bands, unit=unit, domain=member.place["domain"], window=window)
-        return replace(chip, event=member.event)
-
-    absent = tuple(str(p.relative_to(folder)) for f in files.values() for p in f.values() if not p.exists())
-    facts = Facts(said.get("title", FACTS.title), said.get("licence", "your own"), "", "")
-    return Dataset("folder", folder, facts, bands, unit, classes, members, load, absent)
 
 
 FOLDER = Published("folder", FACTS, _open)

@@ -80,20 +80,23 @@ def check_choice(name: str, given: str, known: tuple[str, ...], why: str) -> Non
 
 def write_scene(
     out: Path, layers: Mapping[str, Layer], make: Make, *, grid: GeoBox, made_by: str,
-    progress: Progress | None = None,
+    progress: Progress | None = None, beside: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> None:  # fmt: skip
-    """Writes `out`/NAME.tif on the grid for each layer; all of them appear, or none."""
+    """Writes `out`/NAME.tif on the grid for each layer, then the files `beside` by their writers; all of them appear, or none."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write into {out}: {error.strerror}", repair="name a folder that can be created") from error
     scratch = {name: out / f".{name}.tif.part" for name in layers}
+    more = {name: out / f".part-{name}" for name in beside or {}}  # the ending tells some libraries the format
     try:
         _write(scratch, layers, grid, made_by, make, progress)
-        for name, path in scratch.items():
-            os.replace(path, out / f"{name}.tif")
+        for name, write in (beside or {}).items():
+            write(more[name])
+        for name, path in ({f"{k}.tif": p for k, p in scratch.items()} | more).items():
+            os.replace(path, out / name)
     finally:
-        for path in scratch.values():
+        for path in (*scratch.values(), *more.values()):
             path.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap.raster import BLOCK_PX
-from aftermap.simulate import optical
+from aftermap.simulate import inventory, optical
 from aftermap.simulate.files import DEM, Layer, Place, Progress, check_choice, check_ranges, truth, write_scene
 from aftermap.simulate.model import Model, chosen_site
 from aftermap.simulate.mountain import RANGES, Range, heights, mountain, mountain_land, slope_deg
@@ -35,6 +36,8 @@ from aftermap.simulate.terrain import Cover, Field, Ground, Land, Terrain, fract
 PLACES = {"alps": Place("EPSG:32632", 372_000, 5_148_000), "andes": Place("EPSG:32718", 776_000, 8_548_000)}
 """The upper Rhone in Valais; the eastern flank of the Cordillera near Machu Picchu."""
 DATES = {"before": "2024-05-03T10:20:00Z", "after": "2024-06-20T10:20:00Z"}
+MOST_PASSES, REVISIT_DAYS = 5, 12
+"""Radar passes on each side of the event, and the days between two of one orbit of Sentinel-1."""
 SKIES = {
     "before": optical.Sky(Sun(148, 47), haze=1.0, ripe=0.15, clouds=0.05, name="before"),
     "after": optical.Sky(Sun(142, 52), haze=1.4, ripe=0.30, clouds=0.07, name="after"),
@@ -79,27 +82,51 @@ def simulate(
     looks: float = 4.9,
     gsd_m: float | None = None,
     coherence: bool = False,
+    passes: int = 1,
     dem: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Writes before.tif, after.tif, truth.tif (landslide, permanent_water, hidden) and dem.tif (m) of size x size pixels.
 
-    `sensor` is "sentinel-2" (12 bands, reflectance x 10,000), "rgb" (8 bits) or "sentinel-1" (VV, VH in dB), to which
-    `coherence` adds coherence.tif. `dem` is a real elevation model: its slopes fail, on its grid, cut to `size`. `hidden` is
-    under cloud or its shadow after the event; for radar in shadow or layover.
+    Beside them inventory.gpkg, a point with its area at the head of each slide of the event. `sensor` is "sentinel-2" (12 bands,
+    reflectance x 10,000), "rgb" (8 bits) or "sentinel-1" (VV, VH in dB), to which `coherence` adds coherence.tif, and `passes`
+    above 1 before-2.tif (the last but one before the event), after-2.tif (the second after it) and so on, 12 days apart. `dem`
+    is a real elevation model: its slopes fail, on its grid, cut to `size`. `hidden` is under cloud or its shadow after the
+    event; for radar in shadow or layover.
     """
     check_choice("sensor", sensor, tuple(SENSORS), "no such picture of slides is made")
     check_choice("terrain", terrain, tuple(RANGES), "slides need mountains")
     site = chosen_site(PLACES[terrain], dem, size=size, seed=seed, gsd_m=gsd_m, usual_m=SENSORS[sensor])
-    check_ranges(looks=(looks, 0.5, 1e6))
-    layers = {name: _layer(sensor, date) for name, date in DATES.items()}
+    check_ranges(looks=(looks, 0.5, 1e6), passes=(passes, 1, MOST_PASSES))
+    if passes > 1:
+        check_choice("sensor", sensor, ("sentinel-1",), "several passes need radar")
+    layers = {name: _layer(sensor, date) for name, date in dates(passes).items()}
     layers |= {"truth": truth("landslide", "permanent_water", "hidden"), "dem": DEM}
     if coherence:
         check_choice("sensor", sensor, ("sentinel-1",), "coherence needs radar")
         layers["coherence"] = COHERENCE_PAIRS
-    make = partial(block, seed, sensor=sensor, terrain=terrain, looks=looks, gsd_m=site.gsd_m, model=site.model)
-    made_by = f"aftermap landslide seed={seed} sensor={sensor} terrain={terrain} looks={looks}{site.words}"
-    write_scene(out, layers, site.masked(make, layers), grid=site.grid, made_by=made_by, progress=progress)
+    make = partial(block, seed, sensor=sensor, terrain=terrain, looks=looks, gsd_m=site.gsd_m, model=site.model, passes=passes)
+    words = f"{f' passes={passes}' if passes > 1 else ''}{site.words}"
+    made_by = f"aftermap landslide seed={seed} sensor={sensor} terrain={terrain} looks={looks}{words}"
+    heads = inventory.Inventory(seed, _slopes(terrain, site.model), site.gsd_m, "event", DENSITY["event"])
+    write_scene(
+        out, layers, heads.watched(site.masked(make, layers)), grid=site.grid, made_by=made_by, progress=progress,
+        beside={inventory.FILE: partial(heads.write, grid=site.grid)},
+    )  # fmt: skip
+
+
+def dates(passes: int) -> dict[str, str]:
+    """Pass -> time of acquisition: before and after; with more, before-2 the last but one, after-2 the second, and so on."""
+    found = dict(DATES)
+    for k in range(2, passes + 1):
+        for side, days in (("before", -REVISIT_DAYS), ("after", REVISIT_DAYS)):
+            time = datetime.fromisoformat(DATES[side]) + timedelta(days=(k - 1) * days)
+            found[f"{side}-{k}"] = time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return found
+
+
+def _slopes(terrain: str, model: Model | None) -> Slopes:
+    return model.rises if model else RANGE_RISES[terrain]
 
 
 def _layer(sensor: str, acquired: str) -> Layer:
@@ -110,16 +137,17 @@ def _layer(sensor: str, acquired: str) -> Layer:
 
 def block(
     seed: int, row: int, col: int, *, sensor: str, terrain: str, looks: float, gsd_m: float, model: Model | None = None,
-    skies: Mapping[str, optical.Sky] = SKIES, snow_line_m: float | None = None,
+    skies: Mapping[str, optical.Sky] = SKIES, snow_line_m: float | None = None, passes: int = 1,
 ) -> Mapping[str, npt.NDArray[Any]]:  # fmt: skip
     """Layers (band, y, x) of the whole 512 px block at block position (row, col); no other block has a say in it.
 
-    Optical pictures are of the dates that `skies` has, "after" the last; `snow_line_m` is the region's unless given.
+    Optical pictures are of the dates that `skies` has, "after" the last; `snow_line_m` is the region's unless given. Radar has
+    as many `passes` on each side.
     """
     ground = Ground(seed, row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX, gsd_m)
     region = RANGES[terrain] if snow_line_m is None else replace(RANGES[terrain], snow_line_m=snow_line_m)
     site = _site(ground, terrain, region, (row, col), model)
-    made = _radar(site, looks) if sensor == "sentinel-1" else _optical(site, sensor, skies)
+    made = _radar(site, looks, passes) if sensor == "sentinel-1" else _optical(site, sensor, skies)
     slid = (site.new.bare > 0.5) & ~site.ter.water
     codes = np.stack([slid, site.ter.water, made.pop("hidden") > 0.5]).astype(np.uint8)
     return {**made, "truth": codes, "dem": site.ter.elevation[None]}
@@ -129,8 +157,7 @@ def _site(ground: Ground, terrain: str, region: Range, at: tuple[int, int], mode
     ter = model.terrain(ground) if model else mountain(ground, region)
     sky = skyline(ground, model.heights if model else partial(heights, region=region))
     use = mountain_land(ground, ter, region)
-    slopes = model.rises if model else RANGE_RISES[terrain]
-    old, new = (_scars(ground, use, slopes, event) for event in ("old", "event"))
+    old, new = (_scars(ground, use, _slopes(terrain, model), event) for event in ("old", "event"))
     return _Site(ground, ter, sky, use, old, new, at)
 
 
@@ -164,15 +191,17 @@ def _optical(site: _Site, sensor: str, skies: Mapping[str, optical.Sky]) -> dict
     return made
 
 
-def _radar(site: _Site, looks: float) -> dict[str, npt.NDArray[Any]]:
-    """Both pictures in dB, the coherence of the pairs, and what shadow and layover hide."""
+def _radar(site: _Site, looks: float, passes: int) -> dict[str, npt.NDArray[Any]]:
+    """The picture of each pass in dB, the coherence of the pairs, and what shadow and layover hide."""
     angle = incidence(site.ground)
     # rays are taken as parallel over a block
     relief_db, hidden = radar_relief(site.ground, site.ter, site.sky, float(angle.mean()))
     shared = texture(site.ground, site.use.cover, site.use.parcel) + relief_db
     still, made = np.zeros_like(shared), {}
     before = Surface(site.use.cover, still, np.asarray(shared, np.float32), still)
-    for date, surface in (("before", before), ("after", _slid(site, before))):
+    after = _slid(site, before)
+    for date in dates(passes):
+        surface = _weathered(site, after if date.startswith("after") else before, date)
         powers = zip(backscatter(surface, angle, still), POLARISATIONS, strict=True)
         made[date] = np.stack([speckled(p, looks, site.ground.seed, f"{date}/{pol}", site.at) for p, pol in powers])
     return {**made, "coherence": _coherence(site, hidden), "hidden": hidden}
@@ -186,6 +215,14 @@ def _slid(site: _Site, before: Surface) -> Surface:
     land_db = before.land_db + change + np.where(slid, rubble, 0)
     cover = np.where(slid, np.uint8(Cover.BARE), before.cover)
     return replace(before, cover=cover, land_db=land_db.astype(np.float32))
+
+
+def _weathered(site: _Site, surface: Surface, date: str) -> Surface:
+    """The land as a further pass finds it: as wet and as green as that day has it, the texture as ever."""
+    if date in DATES:
+        return surface
+    change = 0.4 * noise(site.ground, f"{date}/moisture", 1500) + 0.2 * noise(site.ground, f"{date}/season", 90)
+    return replace(surface, land_db=np.asarray(surface.land_db + change, np.float32))
 
 
 def _coherence(site: _Site, hidden: npt.NDArray[np.bool_]) -> Field:

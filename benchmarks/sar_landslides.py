@@ -32,7 +32,7 @@ from aftermap.torchdoor import torch
 
 F32 = npt.NDArray[np.float32]
 SIZE, PASSES = 64, 5
-SHARES = {"pretrain": 0.55, "train": 0.2, "validation": 0.1, "test": 0.15}
+SHARES = "pretrain=0.55,train=0.2,validation=0.1,test=0.15"
 """By ground, in blocks of 2 km with a chip between two sides, in place of the published 60/20/10/10 at random."""
 
 

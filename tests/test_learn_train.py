@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from aftermap import checkpoint
-from aftermap.augment import ASPECT, Augment
+from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.chips import Chip
 from aftermap.errors import AftermapError, UnknownNameError
@@ -24,7 +24,6 @@ from aftermap.normalise import fit, fit_each
 from aftermap.objectives.segment import Segment
 from aftermap.schedules import SCHEDULES, schedule
 from aftermap.surgery import freeze
-from aftermap.terrain import Ground
 from aftermap.torchdoor import nn, torch
 from aftermap.train import LAST, LOG, Plan, fabric_for, measure, rows, train
 from tests.learn_run import Ponds, batches, digest, network, run
@@ -79,24 +78,6 @@ def test_geometry_is_shared() -> None:
             assert np.median(error) <= (16 if augment.move else 0)
             np.testing.assert_array_equal(found.pixels[0], found.pixels[2])
     assert shapes == {(20, 30), (30, 20)}
-
-
-def test_aspect_turns_with_the_ground() -> None:
-    z = np.random.default_rng(0).normal(0, 30, (26, 26)).cumsum(axis=0).cumsum(axis=1)
-
-    def aspect(rimmed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        facing = np.radians(Ground(rimmed, np.full((24, 24), 10.0), np.full((24, 24), 10.0)).aspect_deg)
-        return np.stack([np.sin(facing), np.cos(facing)]).astype(np.float32)
-
-    def chip(rimmed: np.ndarray[Any, Any]) -> Chip:
-        pixels = np.concatenate([rimmed[None, 1:-1, 1:-1].astype(np.float32), aspect(rimmed)])
-        return Chip(pixels, np.ones((24, 24), bool), None, ("dem.elevation", *ASPECT), ("metres", "1", "1"), "hill")
-
-    for seed in range(12):
-        turned = Augment(flip=0.5, turn=1, move=0)(chip(z), np.random.default_rng(seed))
-        ways = [np.rot90(z[:: -1 if y else 1, :: -1 if x else 1], k) for y in (0, 1) for x in (0, 1) for k in range(4)]
-        same = [w for w in ways if np.array_equal(w[1:-1, 1:-1].astype(np.float32), turned.pixels[0])]
-        np.testing.assert_allclose(turned.pixels[1:], aspect(same[0]), atol=1e-5)
 
 
 def test_radiometry_knows_the_sensor() -> None:

@@ -48,14 +48,11 @@ class Region:
 
 REGIONS = {"andes": Region("andes", 11, 4.9), "alps": Region("alps", 12, 3.5)}
 """Where few chips are segmented, and the other region."""
-STEPS, LARGE = 100, 110
-"""Steps of a training on few chips; the published budget of all chips, which has more of them."""
-_BATCH = 8
-KEPT = 3
+STEPS, LARGE, LARGE_STEPS, BATCH, KEPT = 80, 110, 160, 8, 3
+"""Steps of a training on few chips, and on all of the published budget; chips in a step at most; checkpoints kept of four."""
 QUICK = (
     f"chips.size={SIZE}", "pretrain.train.epochs=0", "pretrain.train.steps=150", "pretrain.train.every=30",
-    "pretrain.train.patience=0", "steps.0.train.epochs=0", f"steps.0.train.batch={_BATCH}", "steps.0.train.patience=0",
-    f"steps.0.train.keep={KEPT}",
+    "pretrain.train.patience=0", "steps.0.train.epochs=0", "steps.0.train.patience=0", f"steps.0.train.keep={KEPT}",
 )  # fmt: skip
 ARMS = {
     "none": ("pretrain.use=none",),
@@ -137,9 +134,9 @@ class One:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What differs from the recipe sar-siamese."""
-        steps = STEPS if self.budget < LARGE else 275
-        every = (f"steps.0.train.steps={steps}", f"steps.0.train.every={-(-steps // 6)}")
-        return (*QUICK, *every, f"chips.most={self.budget}", *STUDIES[self.study].overrides, *ARMS[self.arm])
+        steps, batch = STEPS if self.budget < LARGE else LARGE_STEPS, min(BATCH, self.budget)
+        long = (f"steps.0.train.steps={steps}", f"steps.0.train.every={steps // 4}", f"steps.0.train.batch={batch}")
+        return (*QUICK, *long, f"chips.most={self.budget}", *STUDIES[self.study].overrides, *ARMS[self.arm])
 
     def data(self, runs: Path, shared: Path) -> Path:
         """The folder it learns from."""
@@ -160,8 +157,9 @@ class One:
 
     def samples(self, folder: Path) -> Samples:
         """The chips as the recipe reads them."""
-        page = recipe.read("sar-siamese", self.overrides)
-        return _surveyed(folder, json.dumps([page.inputs, page.split, page.normalise, page.data.settings, page.fidelity]), page)
+        return _surveyed(
+            folder, tuple(o for o in self.overrides if not o.startswith(("model", "steps", "pretrain", "chips.most")))
+        )
 
 
 MAPPED = "mapped.npz"
@@ -172,7 +170,8 @@ def _is(path: Path, row: dict[str, Any]) -> bool:
 
 
 @cache
-def _surveyed(folder: Path, key: str, page: recipe.Recipe) -> Samples:
+def _surveyed(folder: Path, overrides: tuple[str, ...]) -> Samples:
+    page = recipe.read("sar-siamese", overrides)
     dataset = open_dataset(folder, page.data.kind, **page.data.settings)
     return survey(
         dataset, page.inputs, split=page.split, size=page.chips.size, normalise=page.normalise,

@@ -259,5 +259,8 @@ def _say_chips(out: Path, told: dict[str, Any], split: str) -> None:
         from aftermap.splits import LEAK
 
         click.echo(f"warning: {LEAK}", err=True)
+    if told["empty"]:
+        empty = ", ".join(told["empty"])
+        click.echo(f"warning: no chip is left for {empty}: give a larger area, smaller blocks or fewer --shares", err=True)
     left = "left out between splits" if split == "blocks" else "left out"
     click.echo(", ".join(f"{n} {side or left}" for side, n in told["splits"].items()) + f" in {out}")

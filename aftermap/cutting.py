@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -69,7 +68,7 @@ class Cut:
 
 
 def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Writes the chips; returns how many, how many of each split ("": left out), and how many were left out before, by reason.
+    """Writes the chips; returns what `Dealing.told` says of them.
 
     Raises the errors of its readers, and UsageError for options that contradict one another.
     """
@@ -92,7 +91,7 @@ def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, 
     counted = (lambda chip: _counted(cutter, chip)) if what.points else (lambda _: {})
     if kept:
         chipfolder.write(out, made(), classes=names, facts=facts, beside=counted, protocol=how.protocol)
-    return {"chips": len(kept), "splits": dict(Counter(dealt.sides.values())), "left_out": left_out}
+    return how.told(dealt.sides, left_out)
 
 
 def _refuse_options(what: Cut) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,12 @@ class Dealing:
             return None
         blocks = {"block_px": self.block_px, "gap_px": self.gap_px} if self.split == "blocks" else {}
         return {"protocol": self.split, "seed": self.seed, "shares": dict(self.of_sides), **blocks}
+
+    def told(self, sides: Mapping[int, str], left_out: Mapping[str, int]) -> dict[str, Any]:
+        """What a command says: chips, chips of each side ("": left out), sides that have none, and what was left out before."""
+        counts = Counter(sides.values())
+        empty = [side for side in self.of_sides if side not in counts] if self.split != "none" else []
+        return {"chips": counts.total() - counts[""], "splits": dict(counts), "empty": empty, "left_out": dict(left_out)}
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def recut(out: Path, what: Recut, *, progress: Progress | None = None) -> dict[s
     if kept:
         facts = _facts(dataset, what, read, left_out)
         chipfolder.write(out, made(), classes=dataset.classes, facts=facts, protocol=how.protocol)
-    return {"chips": len(kept), "splits": dict(Counter(dealt.sides.values())), "left_out": left_out}
+    return how.told(dealt.sides, left_out)
 
 
 def _read(dataset: Dataset, what: Recut, progress: Progress | None) -> _Read:

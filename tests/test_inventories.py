@@ -314,21 +314,29 @@ def _take(made: Path, out: Path, *words: str) -> Result:
 def test_chips_of_a_cube_get_the_published_balance_and_a_split_of_their_own(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     made = dataset_layouts.sar_landslides(tmp_path / "cubes").folder
-    settings_of = ["--set", "size=4", "--set", "terrain=elevation", "--set", "passes=1"]
-    result = _take(made, tmp_path / "chips", *settings_of, "--how", "published", "--split", "random", "--seed", "1")
+    settings_of = ["--set", "terrain=elevation", "--set", "passes=1"]
+    result = _take(
+        made, tmp_path / "chips", *settings_of, "--set", "size=8", "--how", "published", "--split", "random", "--seed", "1"
+    )
     assert result.exit_code == 0, result.output
     assert "neighbours" in result.stderr
     assert "left out: water" in result.stderr
     found = open_dataset(tmp_path / "chips", target="presence")
     # all ground above the sea is a landslide, so that there is none without to draw
-    every = open_dataset(made, "sar-landslides", size=4, complete=True)
+    every = open_dataset(made, "sar-landslides", size=8, complete=True)
     assert set(found.ids()) == set(every.ids())
     assert set(found.splits) == {"pretrain", "train", "validation", "test"}
     one = found.ids()[0]
     np.testing.assert_array_equal(found.read(one).pixels[:4], every.read(one).pixels)
-    result = _take(made, tmp_path / "blocks", *settings_of, "--split", "blocks", "--block-px", "8", "--gap-px", "1")
+    result = _take(
+        made, tmp_path / "blocks", *settings_of, "--set", "size=12", "--split", "blocks", "--block-px", "36", "--gap-px", "1"
+    )
     assert result.exit_code == 0, result.output
     assert "left out between splits" in result.output
+    result = _take(
+        made, tmp_path / "one", *settings_of, "--set", "size=24", "--split", "blocks", "--block-px", "99", "--gap-px", "0"
+    )
+    assert "no chip is left for" in result.stderr
     result = _take(made, tmp_path / "other", "--size", "64")
     assert result.exit_code == 2
     assert "--size" in result.stderr

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from aftermap.errors import BandError, UnknownNameError
 
-UNITS = ("dB", "power", "amplitude", "reflectance", "digital_number", "metres", "degrees", "relative", "class")
-"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; slopes; heights and
-slopes on a scale of their author's; class codes."""
+UNITS = ("dB", "power", "amplitude", "reflectance", "digital_number", "metres", "degrees", "1", "1/m", "relative", "class")
+"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; slopes; sine and cosine
+of an angle; curvatures; heights and slopes on a scale of their author's; class codes."""
 SAR_UNITS = ("dB", "power", "amplitude")
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 POWER_FLOOR = 1e-10

@@ -44,6 +44,14 @@ class Ground:
         facing = np.degrees(np.arctan2(-right, -up)) % 360
         return np.where((right == 0) & (up == 0), np.nan, facing).astype(np.float32)
 
+    def facing(self) -> tuple[F32, F32]:
+        """Sine and cosine (y, x) of the aspect: numbers that lie near where directions do. Both 0 where flat; NaN where a
+        neighbour's elevation is not known."""
+        right, up = self._gradient()
+        steep = np.hypot(right, up)
+        steep[steep == 0] = 1
+        return (-right / steep).astype(np.float32), (-up / steep).astype(np.float32)
+
     @property
     def curvature(self) -> F32:
         """Minus the Laplacian (y, x) in 1/m (Zevenbergen and Thorne 1987): above 0 on ridges, below 0 in hollows."""

@@ -22,9 +22,9 @@ FLOORS = (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
-        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "choice", "splits", "chips",
-        "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging",
-        "samples",
+        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "chipdensity", "choice", "splits",
+        "chips", "chipfolder", "cutting", "datasets", "fetch", "listing", "unpack", "acquire", "bandstats", "augment",
+        "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export", "model", "losses",

@@ -105,7 +105,7 @@ def _least(hazard: str, options: Options, size: float | None) -> dict[str, float
 
 def _cells(scene: Scene, options: Options, model: DensityModel | None) -> dict[str, Any] | None:
     """The cells of density.tif in pixels (rows, columns), beside what was asked for; None for no density."""
-    asked, grid, by = options.density_m, scene.grid, None
+    asked, grid, by, told = options.density_m, scene.grid, None, {}
     if model is not None:
         if asked is not None or options.only:
             other = "--only" if options.only else "--density-m"
@@ -114,6 +114,7 @@ def _cells(scene: Scene, options: Options, model: DensityModel | None) -> dict[s
             raise UsageError("densities need to know how large a pixel is", repair="give --gsd-m too, for the image has no CRS")
         model.refuse_above(options.memory_mb, BASE_MB)
         cells, rule, by = model.cells, f"the chips of {model.name}", model.name
+        told = {"training_data": model.network.training_data, "licence": model.network.licence}
     elif asked:
         cells, rule = Cells.nearest(grid, asked, gsd_m=options.gsd_m), "asked for"
     else:
@@ -121,4 +122,4 @@ def _cells(scene: Scene, options: Options, model: DensityModel | None) -> dict[s
         if usual is None or asked == 0:
             return None
         cells, rule = usual, f"{USUAL_M:g} m, or 1 / {FEWEST} of the shorter side of a smaller scene"
-    return {"asked_m": asked, "cell_px": [cells.rows, cells.cols], "rule": rule, "model": by}
+    return {"asked_m": asked, "cell_px": [cells.rows, cells.cols], "rule": rule, "model": by, **told}

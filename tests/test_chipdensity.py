@@ -87,7 +87,8 @@ def test_a_model_grades_the_cells_of_a_map(tmp_path: Path, monkeypatch: pytest.M
     run = mapped.made_by
     assert run["methods"]["combined"] == ["log-ratio"], "the model makes no extent"
     assert run["parameters"]["density"] == {
-        "asked_m": None, "cell_px": [CHIP, CHIP], "rule": "the chips of heads", "model": "heads"
+        "asked_m": None, "cell_px": [CHIP, CHIP], "rule": "the chips of heads", "model": "heads", "training_data": "none",
+        "licence": "Apache-2.0",
     }  # fmt: skip
     assert run["models"]["heads"]["counts_as_per_km2"] == dict(zip(CLASSES, (0, 12.5, 50), strict=True))
     assert cog_validate(out / "density_class.tif", strict=True)[0]

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from click.testing import CliRunner
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import point
 from rio_cogeo.cogeo import cog_validate
@@ -21,8 +22,9 @@ from rio_cogeo.cogeo import cog_validate
 import aftermap as am
 from aftermap import finish, vector
 from aftermap.area import pixel_area_m2
+from aftermap.cli import main
 from aftermap.errors import UsageError
-from aftermap.evaluate import evaluate
+from aftermap.evaluate import evaluate, write_scores
 from aftermap.journal import verify
 from aftermap.outline import Classes, outlines, take_census
 from aftermap.products import priority as priorities
@@ -202,6 +204,13 @@ def test_landslides_have_a_list_unasked(tmp_path: Path) -> None:
     scored = evaluate(mapped, truth).row()
     assert scored["found_top10"] == scored["found_top10_best"] > 0.85
     assert scored["found_top10_chance"] == pytest.approx(3 / 24)
+    bare = am.map(after, before, out=tmp_path / "bare", hazard="landslide", options=am.Options(density_m=0))
+    both = write_scores(tmp_path / "scores", [evaluate(bare, truth), evaluate(mapped, truth)]).row()
+    assert {k: both[k] for k in scored if k.startswith("found")} == {k: scored[k] for k in scored if k.startswith("found")}
+    assert (tmp_path / "scores" / "scores.csv").read_text().splitlines()[1].endswith(",,,"), "a map without a list has none"
+    told = CliRunner().invoke(main, ["evaluate", str(mapped.folder), "--truth", str(truth), "-o", str(tmp_path / "told")])
+    assert "top 10 % of cells: 100 %" in told.output
+    assert "any order 12 %" in told.output
     (tmp_path / "out" / "priority.csv").write_text("rank\n")
     assert verify(tmp_path / "out") == ["priority.csv has changed since it was delivered"]
 

@@ -12,13 +12,16 @@ import rasterio
 from rio_cogeo.cogeo import cog_validate
 
 import aftermap as am
-from aftermap import finish
+from aftermap import finish, learn, recipe
 from aftermap.card import Card
 from aftermap.chipdensity import middles
+from aftermap.chips import Chip
+from aftermap.datasets.dataset import Dataset, Facts, Member
 from aftermap.engine import openvino
 from aftermap.errors import AftermapError, InputRefusedError, UsageError
 from aftermap.journal import sha256, verify
 from aftermap.model import Spec, build, save
+from aftermap.samples import survey
 from aftermap.scorer import LayerBands
 from tests.conftest import grid, write
 
@@ -171,3 +174,27 @@ def test_a_trained_kind_of_network_reads_the_ground(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.nansum(likely, axis=0)[np.isfinite(likely[0])], 1, atol=1e-5)
     assert len(np.unique(likely[1][np.isfinite(likely[1])])) > 4, "cells differ"
     assert mapped.made_by["methods"]["lead"] == "log-ratio"
+
+
+def test_what_a_recipe_learns_orders_a_map(tmp_path: Path) -> None:
+    names = [f"{event}{k}" for event in "abc" for k in range(3)]
+    members = {n: Member(n, "all", n[0], {}) for n in names}
+
+    def load(member: Member) -> Chip:
+        k = int(member.name[1])
+        pixels = np.random.default_rng(k).normal(5 * k - 20, 1, (2, 30, 31)).astype(np.float32)
+        return Chip(pixels, np.ones((30, 31), bool), None, ("VV", "VH"), "dB", member.name, member.event, target=k)
+
+    data = Dataset("own", tmp_path, Facts("t", "l", "", ""), ("VV", "VH"), "dB", CLASSES, members, load)
+    steps = (recipe.Step(recipe.Train({"ce": 1.0}, "classify", steps=2, batch=3)),)
+    asked = recipe.Recipe("landslide", ("after",), recipe.Network("mobilenetv3_small_050"), steps, name="heads")
+    split = {"train": ["a"], "validation": ["b"], "test": ["c"]}
+    samples = survey(data, ["after"], split=split, of_chips=True)
+    card = learn.learn(tmp_path / "m", asked, samples, seed=0, name="heads", made_by="a test", progress=lambda *_: None)
+    row, _ = learn.row(asked, samples, tmp_path / "m", card, progress=lambda *_: None)
+    assert len(row["scores"]["auc_per_class"]) == 3
+    before, after = images(tmp_path)
+    options = am.Options(model=str(tmp_path / "m"), precision="f32")
+    mapped = am.map(after, before, out=tmp_path / "out", hazard="landslide", options=options)
+    assert mapped.made_by["parameters"]["density"]["cell_px"] == [32, 32]
+    assert [r["by"] for r in listed(tmp_path / "out")][:7] == ["heads"] * 7

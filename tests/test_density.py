@@ -172,7 +172,8 @@ def listed(out: Path) -> list[dict[str, str]]:
 def slides(folder: Path, shape: tuple[int, int] = (96, 132), *, crs: str | None = UTM) -> tuple[Path, Path, Path]:
     """Before, after (VV, VH in dB) and truth of ground on which two patches of VH fell by 9 dB."""
     rng = np.random.default_rng(2)
-    before, after = (np.float32([[[-9]], [[-16]]]) + rng.normal(0, 0.7, (2, *shape)).astype(np.float32) for _ in range(2))
+    level = np.array([[[-9]], [[-16]]], np.float32)
+    before, after = (level + rng.normal(0, 0.7, (2, *shape)).astype(np.float32) for _ in range(2))
     truth = np.zeros((1, *shape), np.uint8)
     truth[0, 50:62, 70:90], truth[0, 8:16, 10:18] = 1, 1
     after[1] -= 9 * truth[0]
@@ -216,7 +217,7 @@ def test_landslides_have_a_list_unasked(tmp_path: Path) -> None:
 
 
 def xy_of(lon: float, lat: float) -> tuple[float, float]:
-    return point(lon, lat, "EPSG:4326").to_crs(UTM).coords[0]  # type: ignore[no-any-return]
+    return point(lon, lat, "EPSG:4326").to_crs(UTM).coords[0]
 
 
 def test_scenes_without_a_scale_and_those_who_want_none(tmp_path: Path) -> None:

@@ -85,6 +85,15 @@ def pixels_per_m(grid: GeoBox, azimuth_deg: float) -> tuple[float, float]:
     return (e * dx - b * dy) / det / reach, (a * dy - d * dx) / det / reach
 
 
+def lon_lat(grid: GeoBox, x: F64, y: F64) -> tuple[F64, F64] | None:
+    """Longitude in [-180, 180) and latitude in degrees of WGS84 of places (n,) in the grid's CRS; None where it has none, or one
+    of a building site."""
+    if grid.crs is None or grid.crs.proj.geodetic_crs is None:
+        return None
+    lon, lat = pyproj.Transformer.from_crs(grid.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
+    return (np.asarray(lon) + 180) % 360 - 180, np.asarray(lat)
+
+
 def _sides_at(grid: GeoBox, rows: I64, cols: I64) -> tuple[F64, F64]:
     """Geodesics (row, col) in m across single pixels and down them, through their centres."""
     assert grid.crs is not None

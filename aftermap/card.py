@@ -91,6 +91,8 @@ class Card:
     """Those of several classes that are the hazard together: their probabilities add up. Empty for the one called as it."""
     gives: str = "map"
     """Of GIVES: a map; or of a whole chip one class, several classes or a number, which no map shows."""
+    chip_px: int = 0
+    """Side of the whole chips that it was trained on; 0 of a map, or where it is not known."""
     threshold: float = 0.5
     """Of the network's probability, where hazard begins."""
     encoder: str = ""
@@ -121,8 +123,8 @@ class Card:
             raise _refuse(f"{strange[0]} of the hazard_classes of {self.name} is none of its classes, {', '.join(self.classes)}")
         if self.gives not in GIVES:
             raise _refuse(f"{self.name} gives {self.gives}, and can give {', '.join(GIVES)}")
-        if not 0 < self.threshold < 1 or self.halo_px < 0 or self.multiple_of < 1:
-            raise _refuse(f"threshold, halo_px or multiple_of of {self.name} is impossible")
+        if not 0 < self.threshold < 1 or min(self.halo_px, self.chip_px) < 0 or self.multiple_of < 1:
+            raise _refuse(f"threshold, halo_px, chip_px or multiple_of of {self.name} is impossible")
 
     @property
     def lead(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ No map shows labels of chips, so there it is the network in torch that is scored
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from aftermap.batches import Batches
 from aftermap.confusion import Confusion
 from aftermap.engine import Network
 from aftermap.losses import UNKNOWN, Sum
-from aftermap.metrics import Errors
+from aftermap.metrics import Errors, aucs_one_vs_rest, macro
 from aftermap.model import load
 from aftermap.objectives.classify import Classify
 from aftermap.samples import Samples
@@ -38,6 +38,8 @@ class Classed:
     trivial: dict[str, Any]
     """Scores of an answer that looks at nothing."""
     by_event: dict[str, Any]
+    whole: Confusion | None = None
+    """All events together, where classes exclude one another."""
 
 
 def score(folder: Path, samples: Samples, split: str) -> Classed:
@@ -51,9 +53,22 @@ def score(folder: Path, samples: Samples, split: str) -> Classed:
     if gives == "classes":
         return _several(outputs, targets, len(samples.classes))
     code, known = targets.numpy(), targets.numpy() != UNKNOWN
-    mapped = (outputs[:, 0] > 0).long().numpy() if outputs.shape[1] == 1 else outputs.argmax(dim=1).numpy()
-    each, classes = [(str(e), known & (events == e)) for e in np.unique(events)], samples.classes or PRESENCE
-    return _pooled({e: Confusion.of(classes, code[here], mapped[here]) for e, here in each}, classes)
+    if outputs.shape[1] == 1:  # one logit against 0
+        outputs = torch.cat([torch.zeros_like(outputs), outputs], dim=1)
+    mapped, classes = outputs.argmax(dim=1).numpy(), samples.classes or PRESENCE
+    each = [(str(e), known & (events == e)) for e in np.unique(events)]
+    found = _pooled({e: Confusion.of(classes, code[here], mapped[here]) for e, here in each}, classes)
+    likely = outputs.double().softmax(dim=1).numpy()[known]
+    assert found.whole is not None
+    commonest = found.trivial["commonest"] | _ranked(np.zeros_like(likely), code[known], found.whole.commonest())
+    return replace(found, scores=found.scores | _ranked(likely, code[known], found.whole), trivial={"commonest": commonest})
+
+
+def _ranked(likely: npt.NDArray[np.float64], code: I64, whole: Confusion) -> dict[str, Any]:
+    """Scores of probabilities (n, class) of known chips: ROC area of each class against the others in their order, the mean of
+    those that are defined, and the kappa of classes that have an order; by no other are they in the row."""
+    areas = aucs_one_vs_rest(likely, code)
+    return {"macro_auc": macro(areas), "auc_per_class": list(areas), "qwk": whole.qwk}
 
 
 def _of_pixels(folder: Path, samples: Samples, split: str) -> Classed:
@@ -72,7 +87,7 @@ def _of_pixels(folder: Path, samples: Samples, split: str) -> Classed:
 def _pooled(of_event: dict[str, Confusion], classes: Sequence[str]) -> Classed:
     whole = sum(of_event.values(), start=Confusion.none(classes))
     cells = {event: one.cells.tolist() for event, one in sorted(of_event.items())}
-    return Classed(whole.scores(), {"commonest": whole.commonest().scores()}, cells)
+    return Classed(whole.scores(), {"commonest": whole.commonest().scores()}, cells, whole)
 
 
 @torch.no_grad()

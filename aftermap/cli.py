@@ -119,7 +119,9 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--threshold", type=float, help="Score above which a pixel is hazard, in place of --favour.")
 @click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000, or 10 pixels without a scale]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres, for areas of a scene without CRS.")
-@click.option("--density-m", type=float, help="Also write density.tif and priority cells: share of hazard per cell of this side.")
+@click.option(
+    "--density-m", type=float, help="Side of the cells of density.tif and priority.csv; 0: none.  [default: 1280 for landslides]"
+)
 @click.option("--profile", help="unosat: map.gpkg also has a layer with the field names of UNOSAT (floods).")
 @click.option("--event-code", help="UNOSAT's code of the event, for --profile unosat.")
 @click.option(
@@ -185,6 +187,8 @@ def _say_map(mapped: Any, as_json: bool) -> None:
         else:
             click.echo(f"report    {mapped.folder / 'report.html'}")
             click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
+            if run["parameters"]["density"]:
+                click.echo(f"look at   {mapped.folder / 'priority.csv'}: the cells, the first first")
     if mapped.answer == "not analysed":
         sys.exit(_NOT_ANALYSED_EXIT)
 
@@ -254,6 +258,11 @@ def _say_scores(result: Any) -> None:
     )
     said = "  ".join(f"{w} {row[w]:.3f}" if row[w] is not None else f"{w} undefined" for w in words)
     click.echo(f"{row['event']}: {said}")
+    if row.get("found_top10") is not None:
+        found, chance, best = (100 * row[f"found_top10{k}"] for k in ("", "_chance", "_best"))
+        click.echo(
+            f"  top 10 % of cells: {found:.0f} % of affected pixels found; any order {chance:.0f} %, the best {best:.0f} %"
+        )
     missed = row["not_analysed_px"]
     click.echo(f"  {row['scored_px']:,} pixels scored, {missed:,} with known truth not analysed, ranked on {row['ranked_on']}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aftermap.metrics import Counts
+from aftermap.metrics import Counts, macro
 
 I64 = npt.NDArray[np.int64]
 DAMAGE = ("no-damage", "minor-damage", "major-damage", "destroyed")
@@ -57,12 +57,24 @@ class Confusion:
     @property
     def macro_iou(self) -> float | None:
         """Mean IoU of the classes that the truth has."""
-        return _mean([c.iou for c in self._present])
+        return macro([c.iou for c in self._present])
 
     @property
     def macro_f1(self) -> float | None:
         """Mean F1 of the classes that the truth has."""
-        return _mean([c.f1 for c in self._present])
+        return macro([c.f1 for c in self._present])
+
+    @property
+    def qwk(self) -> float | None:
+        """Kappa with quadratic weights (Cohen 1968): 1 less squared error over that of chance. Classes count in their order.
+
+        Undefined where truth and map are all of one and the same class.
+        """
+        place = np.arange(len(self.classes))
+        weights = (place[:, None] - place[None, :]) ** 2
+        total = int(self.cells.sum())
+        by_chance = float((weights * np.outer(self.cells.sum(axis=1), self.cells.sum(axis=0))).sum())
+        return 1 - total * float((weights * self.cells).sum()) / by_chance if by_chance else None
 
     @property
     def _present(self) -> list[Counts]:
@@ -100,8 +112,3 @@ class Confusion:
         return {
             "localisation_f1": buildings, "damage_f1": damage, "xview2": 0.3 * (buildings or 0.0) + 0.7 * damage,
         }  # fmt: skip
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None

@@ -17,6 +17,7 @@ import numpy as np
 from aftermap import check, coregister, exclude, journal, palette, pieces, raster, report, sight
 from aftermap.ahead import ahead
 from aftermap.calibration import UNCALIBRATED
+from aftermap.chipdensity import DensityModel, apart
 from aftermap.choice import Chosen, Made, choose, make
 from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
 from aftermap.facts import known
@@ -65,7 +66,7 @@ class Options:
     min_area_m2: float | None = None
     gsd_m: float | None = None
     density_m: float | None = None
-    """Side in metres of the cells of density.tif; None for no density."""
+    """Side in metres of the cells of density.tif; None for the usual ones of landslides and no density of others, 0 for none."""
     profile: str | None = None
     """"unosat": map.gpkg also has a layer with the field names of UNOSAT."""
     event_code: str | None = None
@@ -76,7 +77,7 @@ class Options:
     """Azimuth in which the radar looks, in degrees clockwise from north."""
     model: str | tuple[str, ...] | None = None
     """Name or folder of a trained model that runs with the methods, or of several that run as one (ensemble.py); None for the
-    bundled ones of the hazard, with "auto"."""
+    bundled ones of the hazard, with "auto". A model of landslide density (chipdensity.py) is beside these."""
     flips: bool = False
     """Whether each `model` sees the image turned too, up-down, left-right and both."""
     precision: str = "auto"
@@ -216,21 +217,23 @@ class _Job:
         options = self.options
         how = {"precision": options.precision, "engine": options.engine}
         cut = (options.cut, options.band_map) if options.cut else None
-        chosen = choose(
-            self.scene, self.method, model=options.model, baseline=options.baseline, how=how, cut=cut, flips=options.flips
-        )
-        if not options.model and (large := _too_large(chosen, options.memory_mb)):
+        density, models = apart(self.scene, options.model, how)
+        chosen = choose(self.scene, self.method, model=models, baseline=options.baseline, how=how, cut=cut, flips=options.flips)
+        if not models and (large := _too_large(chosen, options.memory_mb)):
             chosen = choose(self.scene, self.method, baseline=options.baseline, bundled=False)
             chosen = replace(chosen, skipped=chosen.skipped | large)
         if options.adapt:
             chosen = _adapting(chosen, options)
-        facts = known(self.scene, self.method, options, chosen, look=self._look, assets=self.assets, footprints=self.footprints)
+        beside = {"assets": self.assets, "footprints": self.footprints}
+        facts = known(self.scene, self.method, options, chosen, look=self._look, density=density, **beside)
         with journal.Journal(self.out, journal.digest(facts)) as log:
             if not log.open(overwrite=self.options.overwrite):
-                self._make(log, chosen, facts, started)
+                self._make(log, chosen, facts, started, density)
         return HazardMap(self.out)
 
-    def _make(self, log: journal.Journal, chosen: Chosen, facts: dict[str, Any], started: float) -> None:
+    def _make(
+        self, log: journal.Journal, chosen: Chosen, facts: dict[str, Any], started: float, density: DensityModel | None
+    ) -> None:
         self.progress("prepare", 0, len(chosen.methods))
         scorers: dict[str, Scorer] = {}
         for n, (key, method) in enumerate(chosen.methods.items()):
@@ -248,8 +251,9 @@ class _Job:
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made)}
         told = partial(self.progress, "deliver")
         summary = finish(
-            self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, grader=grader, progress=told
-        )
+            self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, grader=grader, model=density,
+            progress=told,
+        )  # fmt: skip
         self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
 

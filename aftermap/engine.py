@@ -143,7 +143,7 @@ class Network:
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, class, y, x): of the hazard, 0.5 where it begins, and as they are of the other classes."""
-        scores = np.concatenate([self._run(one[None]) for one in self.levelled(pixels)])
+        scores = self.probabilities(pixels)
         if scores.shape != (len(pixels), len(self.card.classes), *pixels.shape[2:]):
             raise _misfit(self.folder, f"gives {scores.shape} for {pixels.shape}", f"classes {', '.join(self.card.classes)}")
         lead = np.minimum(scores[:, self.card.lead].sum(axis=1, keepdims=True), 1)
@@ -156,6 +156,10 @@ class Network:
         card, own = ([np.asarray(k, np.float32)[:, None, None] for k in pair] for pair in (
             (self.card.mean, self.card.std), (self.scene_mean, self.scene_std)))  # fmt: skip
         return np.asarray((pixels - own[0]) * (card[1] / own[1]) + card[0], np.float32)
+
+    def probabilities(self, pixels: F32) -> F32:
+        """What the graph says of pixels (n, band, y, x): (n, class, y, x), or (n, class) of whole chips."""
+        return np.concatenate([self._run(one[None]) for one in self.levelled(pixels)])
 
     @property
     def _found(self) -> str:
@@ -196,9 +200,10 @@ def _refuse_misfit(path: Path, card: Card) -> None:
         ports = (graph.input(0).partial_shape, graph.output(0).partial_shape)
     except RuntimeError as error:
         raise _misfit(path.parent, f"cannot be read ({error})", "it is whole") from error
-    for shape, count, what in zip(ports, (len(card.mean), len(card.classes)), ("bands", "classes"), strict=True):
-        if shape.rank.is_static and (len(shape) != 4 or (shape[1].is_static and shape[1].get_length() != count)):
-            raise _misfit(path.parent, f"has {shape}", f"(n, {count} {what}, y, x)")
+    axes = ("n, {} bands, y, x", "n, {} classes, y, x" if card.gives == "map" else "n, {} classes")
+    for shape, count, each in zip(ports, (len(card.mean), len(card.classes)), axes, strict=True):
+        if shape.rank.is_static and (len(shape) != len(each.split(",")) or (shape[1].is_static and shape[1] != count)):
+            raise _misfit(path.parent, f"has {shape}", f"({each.format(count)})")
 
 
 def graph_of(folder: Path, engine: str) -> Path:
@@ -218,20 +223,17 @@ def _engine(folder: Path, asked: str) -> str:
         raise UnknownNameError("engine", asked, ENGINES)
     graphs = [n for n in READS["openvino"] if (folder / n).is_file()]
     if not graphs:
-        raise InputRefusedError(
-            f"{folder} holds no graph", repair="aftermap export makes it from the weights", code="model-graph"
-        )
+        repair = "aftermap export makes it from the weights"
+        raise InputRefusedError(f"{folder} holds no graph", repair=repair, code="model-graph")
     installed = [e for e in ENGINES if find_spec(e)]
     if asked != "auto" and asked in installed:
         graph_of(folder, asked)
         return asked
     able = [e for e in installed if set(READS[e]).intersection(graphs)]
     if asked != "auto" or not able:
-        raise UsageError(
-            f"{asked if asked != 'auto' else 'nothing'} that is installed here can run {' or '.join(graphs)}",
-            repair="pip install openvino, or onnxruntime for a graph.onnx",
-            code="engine-missing",
-        )
+        what = f"{asked if asked != 'auto' else 'nothing'} that is installed here can run {' or '.join(graphs)}"
+        repair = "pip install openvino, or onnxruntime for a graph.onnx"
+        raise UsageError(what, repair=repair, code="engine-missing")
     return able[0]
 
 
@@ -374,8 +376,8 @@ def _likely(card: Card, side: int) -> F32:
     for scale in scales:
         cells = rng.normal(size=(len(card.mean), -(-side // scale), -(-side // scale)))
         tile += np.kron(cells, np.ones((scale, scale)))[:, :side, :side] / np.sqrt(len(scales))
-    shape = (-1, 1, 1)
-    return np.asarray(tile * np.reshape(card.std, shape) + np.reshape(card.mean, shape), np.float32)[None]
+    std, mean = (np.reshape(values, (-1, 1, 1)) for values in (card.std, card.mean))
+    return np.asarray(tile * std + mean, np.float32)[None]
 
 
 def _timed(run: Run, tile: F32) -> tuple[F32, float]:

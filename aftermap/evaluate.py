@@ -14,9 +14,12 @@ import numpy.typing as npt
 from aftermap import raster, vector
 from aftermap.calibration import UNCALIBRATED
 from aftermap.errors import InputRefusedError, UsageError
-from aftermap.hazardmap import HazardMap
+from aftermap.hazardmap import NOT_ANALYSED, HazardMap
 from aftermap.journal import write_json
-from aftermap.metrics import Counts, Ranking, Reliability
+from aftermap.metrics import Counts, Inspection, Ranking, Reliability, inspected
+from aftermap.products.density import FILE as DENSITY
+from aftermap.products.density import Cells
+from aftermap.products.priority import FILE as PRIORITY
 from aftermap.tiles import Window, blocks
 
 WINDOW_PX = 2048
@@ -36,6 +39,8 @@ class Evaluation:
     not_analysed_px: int = 0
     hazard_not_analysed_px: int = 0
     ranked_on: str = "score"
+    inspection: Inspection | None = None
+    """What the list of cells to look at first finds, where the map has one that reaches far enough."""
 
     def add(
         self,
@@ -63,6 +68,8 @@ class Evaluation:
         for name in ("truth_px", "hazard_px", "not_analysed_px", "hazard_not_analysed_px"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.ranked_on = other.ranked_on if other.ranked_on != "score" else self.ranked_on
+        if other.inspection is not None:
+            self.inspection = other.inspection + (self.inspection or Inspection())
         return self
 
     def row(self) -> dict[str, Any]:
@@ -74,7 +81,7 @@ class Evaluation:
             "tp": c.tp, "fp": c.fp, "fn": c.fn, "tn": c.tn, "balanced_accuracy": c.balanced_accuracy, "iou": c.iou, "f1": c.f1,
             "precision": c.precision, "recall": c.recall, "average_precision": self.ranking.average_precision,
             "auc": self.ranking.auc, "expected_calibration_error": self.reliability.expected_calibration_error,
-            "area_error": c.area_error, "ranked_on": self.ranked_on,
+            "area_error": c.area_error, "ranked_on": self.ranked_on, **(self.inspection.row() if self.inspection else {}),
         }  # fmt: skip
 
 
@@ -83,23 +90,65 @@ def evaluate(hazard_map: HazardMap, truth: Path, *, band: int = 1, hazard_code: 
 
     A raster on another grid is read by nearest neighbour on the map's grid. Ranking uses score.tif where the run kept it, else
     the 101 levels of likelihood.tif, said in `ranked_on`; calibration uses likelihood.tif where it is calibrated, else what
-    ranking uses. Raises InputRefusedError for other codes, for a mask of 0 and 255 alone (which of the two readings?), and
-    where nothing is known of the map's place.
+    ranking uses. Where the map has a list of cells to look at first, what its first tenth finds is scored too.
+
+    Raises InputRefusedError for other codes, for a mask of 0 and 255 alone (which of the two readings?), and where nothing is
+    known of the map's place.
     """
     result = Evaluation(
         event or hazard_map.folder.name, ranked_on="score" if hazard_map.has_scores else "likelihood (101 levels)"
     )
+    cells = _PriorityCells.of(hazard_map)
     for window, actual in _truth(hazard_map, truth, band, hazard_code):
         extent = hazard_map.extent(window)
+        if cells:
+            cells.add(window, (actual == 1) & (extent != NOT_ANALYSED))
         likelihood = hazard_map.likelihood(window).astype(np.float32) / np.float32(100)
         scores = hazard_map.score(window) if hazard_map.has_scores else likelihood
         calibrated = hazard_map.made_by["calibration"] != UNCALIBRATED
         result.add(actual, extent, scores, likelihood if calibrated else scores)
+    result.inspection = cells.inspection() if cells else None
     if result.truth_px == 0:
         raise InputRefusedError(
             f"{truth.name} knows the truth of no pixel of this map", repair="check place and codes", code="no-truth"
         )
     return result
+
+
+@dataclass(frozen=True)
+class _PriorityCells:
+    """Affected pixels (row, column) of each cell of a density, which of them were analysed, and the list in its order."""
+
+    cells: Cells
+    affected: npt.NDArray[np.int64]
+    analysed: npt.NDArray[np.bool_]
+    listed: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+
+    @classmethod
+    def of(cls, hazard_map: HazardMap) -> _PriorityCells | None:
+        """Of a map that has a list; None for another."""
+        if not (hazard_map.folder / PRIORITY).exists():
+            return None
+        with (hazard_map.folder / PRIORITY).open(newline="", encoding="utf-8") as stream:
+            rows = [(int(r["row"]), int(r["col"])) for r in csv.DictReader(stream)]
+        height, width = raster.size_of(hazard_map.folder / DENSITY)
+        share = raster.read_window(hazard_map.folder / DENSITY, Window(0, 0, height, width))[0]
+        row, col = np.asarray(rows, np.intp).reshape(-1, 2).T
+        cells = Cells(*hazard_map.made_by["parameters"]["density"]["cell_px"])
+        return cls(cells, np.zeros((height, width), np.int64), np.isfinite(share), (row, col))
+
+    def add(self, window: Window, affected: npt.NDArray[np.bool_]) -> None:
+        """Counts the affected pixels (y, x) of a window."""
+        y, x = np.nonzero(affected)
+        np.add.at(self.affected, ((y + window.row) // self.cells.rows, (x + window.col) // self.cells.cols), 1)
+
+    def inspection(self) -> Inspection | None:
+        """Of the first tenth of the analysed cells; None where the list ends before."""
+        places = np.cumsum(self.analysed.ravel()).reshape(self.analysed.shape) - 1  # among the analysed
+        cells = int(self.analysed.sum())
+        if len(self.listed[0]) < inspected(cells):
+            return None
+        return Inspection.of(self.affected[self.analysed].astype(np.float64), places[self.listed])
 
 
 def _truth(
@@ -164,6 +213,6 @@ def _pool(results: Sequence[Evaluation]) -> Evaluation:
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(stream, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

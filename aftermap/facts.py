@@ -8,15 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odc.geo.geobox import GeoBox
-
 from aftermap import check, exclude, journal, meridian, provenance, raster
 from aftermap.area import pixel_size_m
 from aftermap.assumptions import assumptions
 from aftermap.calibration import FILE as CALIBRATION
+from aftermap.chipdensity import DensityModel
 from aftermap.choice import Chosen
 from aftermap.errors import UsageError
-from aftermap.products.density import Cells
+from aftermap.predict import BASE_MB
+from aftermap.products.density import FEWEST, USUAL_M, Cells
 from aftermap.scene import Scene
 from aftermap.sight import Look
 
@@ -37,6 +37,7 @@ def known(
     look: Look | None,
     assets: Path | None,
     footprints: Path | None,
+    density: DensityModel | None = None,
 ) -> dict[str, Any]:
     """Inputs with hashes, networks, parameters, versions, warnings. Raises UsageError where options do not fit the scene."""
     grid = scene.grid
@@ -57,12 +58,12 @@ def known(
             "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,
             "centre": None if grid.crs is None else [round(v, 5) for v in meridian.centre(grid)],
         },
-        "models": chosen.models,
+        "models": chosen.models | ({density.name: density.facts} if density else {}),
         "parameters": {
             "method": method, "threshold": options.level, "keep_scores": options.keep_scores,
             "baseline": options.baseline, "adapt": [options.adapt, options.adapt_mode] if options.adapt else None,
             "cut": [options.cut, options.band_map] if options.cut else None,
-            "favour": options.favour, "gsd_m": options.gsd_m, "density": _cells(grid, options),
+            "favour": options.favour, "gsd_m": options.gsd_m, "density": _cells(scene, options, density),
             "profile": options.profile, "event_code": options.event_code,
             "exclusion": asdict(limits) if limits else None,
             "radar_look": look.facts() if look else None,
@@ -102,9 +103,23 @@ def _least(hazard: str, options: Options, size: float | None) -> dict[str, float
     return {"min_area_m2": usual if options.min_area_m2 is None else options.min_area_m2}
 
 
-def _cells(grid: GeoBox, options: Options) -> dict[str, Any] | None:
-    """The cells of density.tif in pixels (rows, columns), beside what was asked for."""
-    if options.density_m is None:
-        return None
-    cells = Cells.nearest(grid, options.density_m, gsd_m=options.gsd_m)
-    return {"asked_m": options.density_m, "cell_px": [cells.rows, cells.cols]}
+def _cells(scene: Scene, options: Options, model: DensityModel | None) -> dict[str, Any] | None:
+    """The cells of density.tif in pixels (rows, columns), beside what was asked for; None for no density."""
+    asked, grid, by, told = options.density_m, scene.grid, None, {}
+    if model is not None:
+        if asked is not None or options.only:
+            other = "--only" if options.only else "--density-m"
+            raise UsageError(f"{other} does not go with {model.name}, whose chips are the cells", repair="leave one of them out")
+        if pixel_size_m(grid) is None and options.gsd_m is None:
+            raise UsageError("densities need to know how large a pixel is", repair="give --gsd-m too, for the image has no CRS")
+        model.refuse_above(options.memory_mb, BASE_MB)
+        cells, rule, by = model.cells, f"the chips of {model.name}", model.name
+        told = {"training_data": model.network.training_data, "licence": model.network.licence}
+    elif asked:
+        cells, rule = Cells.nearest(grid, asked, gsd_m=options.gsd_m), "asked for"
+    else:
+        usual = Cells.usual(grid, gsd_m=options.gsd_m) if scene.hazard == "landslide" and not options.only else None
+        if usual is None or asked == 0:
+            return None
+        cells, rule = usual, f"{USUAL_M:g} m, or 1 / {FEWEST} of the shorter side of a smaller scene"
+    return {"asked_m": asked, "cell_px": [cells.rows, cells.cols], "rule": rule, "model": by, **told}

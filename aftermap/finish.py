@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from aftermap import meridian, vector
 from aftermap.ahead import ahead
 from aftermap.area import pixel_area_m2
+from aftermap.chipdensity import DensityModel
 from aftermap.features import Features
 from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
@@ -24,10 +25,11 @@ from aftermap.predict import PLANES, SPREAD, Parts
 from aftermap.products import exposure as exposed
 from aftermap.products.buildings import Buildings, Grader
 from aftermap.products.cog import RASTERS, RasterSet
-from aftermap.products.density import FILE, Cells, Density
+from aftermap.products.density import Cells, Density
 from aftermap.products.exposure import Exposure
 from aftermap.products.geopackage import BUILT_UP, PRIORITY, UNOSAT, Event, MapPackage, Source
 from aftermap.products.outlined import own_outlines
+from aftermap.products.priority import FILE
 from aftermap.products.styles import raster_styles
 from aftermap.products.summary import Summary
 from aftermap.scene import Scene
@@ -51,11 +53,13 @@ _PHASES = {"after": "Post-event", "before": "Pre-event"}
 
 def finish(
     scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, assets: Path | None = None,
-    footprints: Path | None = None, grader: Grader | None = None, progress: Callable[[int, int], None],
+    footprints: Path | None = None, grader: Grader | None = None, model: DensityModel | None = None,
+    progress: Callable[[int, int], None],
 ) -> Summary:  # fmt: skip
     """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes.
 
-    Buildings are graded by `grader`, where there is one: `footprints`, or the outlines that it has itself.
+    Buildings are graded by `grader`, where there is one: `footprints`, or the outlines that it has itself. Cells of the density
+    are ordered by `model`, where there is one.
 
     Where `parameters.only` names rasters, these and their styles alone.
     """
@@ -66,7 +70,7 @@ def finish(
     least = {HAZARD: parameters["min_area_m2"] if "min_area_m2" in parameters else parameters["min_area_px"]}
     classes = Classes(_counted(partial(_codes, parts), progress, 2 * len(windows)), windows, scene.shape, area, frozenset({0}))
     outlined = footprints or (own_outlines(scene, parts, grader, windows, area, log.work) if grader else None)
-    tables, rasters = _tables(scene, log, run, assets, outlined, grader), _rasters(scene, log, run)
+    tables, rasters = _tables(scene, parts, log, run, assets, outlined, grader, model), _rasters(scene, log, run)
     package_of = partial(MapPackage, log.stage / "map.gpkg", scene.grid, _event(run), gsd_m=parameters["gsd_m"])
     with package_of(extra=tables.layers) as package:
         beside = partial(_beside, parts)
@@ -75,7 +79,7 @@ def finish(
             tables.add(found, package, parts)
         _context(scene, package, run)
         tables.finish(package, log.stage)
-    _finish_rasters(rasters, log, run, density=tables.density is not None)
+    _finish_rasters(rasters, log, run, density=tables.density)
     return tables.summary
 
 
@@ -106,7 +110,9 @@ class _Tables:
             package.unosat(hazard, self.run["classes"][0], self.run["parameters"]["event_code"])
         if self.density:
             lowest = vector.lowest_pixels(hazard.geometry, self.grid.affine)
-            self.density.add(found.window, found.codes == HAZARD, np.isin(found.codes, (0, HAZARD)), found.area_m2, lowest)
+            analysed = np.isin(found.codes, (0, HAZARD))
+            likelihood = found.values["likelihood"]
+            self.density.add(found.window, found.codes == HAZARD, analysed, found.area_m2, lowest, likelihood)
         if self.exposure:
             self.exposure.add(found.window, _states(found.codes), found.area_m2)
         if self.buildings:
@@ -124,19 +130,24 @@ class _Tables:
             self.summary.graded = self.buildings.facts()
         package.summary(self.summary.rows())
         if self.density:
-            self.density.finish(stage / FILE)
-            package.priority(self.density.priority, self.density.cells)
+            self.density.finish(stage)
+            model, cell_px = self.density.model, (self.density.cells.rows, self.density.cells.cols)
+            methods = " + ".join(self.run["methods"]["combined"])
+            priority = self.density.priority
+            columns = priority.columns(model.classes if model else (), model.name if model else "", methods)
+            package.priority(priority, cell_px, columns)
+            priority.write(stage / FILE, cell_px, self.grid, columns)
 
 
 def _tables(
-    scene: Scene, log: Journal, run: Mapping[str, Any], assets: Path | None, outlined: Path | Features | None,
-    grader: Grader | None,
+    scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], assets: Path | None, outlined: Path | Features | None,
+    grader: Grader | None, model: DensityModel | None,
 ) -> _Tables:  # fmt: skip
     exposure = Exposure(assets, scene.grid, log.work, gsd_m=run["parameters"]["gsd_m"]) if assets else None
     found = run["classes"][0]
     buildings = Buildings(outlined, scene, log.work, found=found, grader=grader) if outlined else None
     summary = Summary(run["classes"][0], run["area_unit"])
-    return _Tables(run, scene.grid, summary, _density(scene, log, run), exposure, buildings, grader)
+    return _Tables(run, scene.grid, summary, _density(scene, parts, log, run, model), exposure, buildings, grader)
 
 
 def _rasters_alone(
@@ -158,12 +169,14 @@ def _rasters_alone(
     return summary
 
 
-def _finish_rasters(rasters: RasterSet, log: Journal, run: Mapping[str, Any], *, density: bool = False) -> None:
+def _finish_rasters(rasters: RasterSet, log: Journal, run: Mapping[str, Any], *, density: Density | None = None) -> None:
     """The rasters as they are delivered, each with its style."""
     rasters.finish()
     (log.stage / "styles").mkdir()
-    for name, qml in raster_styles(run["maps"], len(run["methods"]["ran"]), density=density).items():
-        if Path(name).stem in (*rasters.names, "density"):
+    classes = density.model.classes if density and density.model else ()
+    styles = raster_styles(run["maps"], len(run["methods"]["ran"]), density=density is not None, classes=classes)
+    for name, qml in styles.items():
+        if Path(name).stem in (*rasters.names, "density", "density_class"):
             (log.stage / "styles" / name).write_text(qml, encoding="utf-8")
 
 
@@ -186,12 +199,17 @@ def _rasters(scene: Scene, log: Journal, run: Mapping[str, Any]) -> RasterSet:
     return RasterSet(names, scene.grid, log.work, log.stage, words)
 
 
-def _density(scene: Scene, log: Journal, run: Mapping[str, Any]) -> Density | None:
+def _density(
+    scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], model: DensityModel | None
+) -> Density | None:  # fmt: skip
     """The cells that were asked for; slides are counted too, for their number tells what their area does not."""
     asked = run["parameters"]["density"]
     if asked is None:
         return None
-    return Density(Cells(*asked["cell_px"]), scene.grid, log.work, what=run["maps"], counted=run["hazard"] == "landslide")
+    graded = model.of(scene, lambda window: parts.planes(window, "exclusion")[0] == 0) if model else None
+    return Density(
+        Cells(*asked["cell_px"]), scene.grid, log.work, what=run["maps"], counted=run["hazard"] == "landslide", model=graded
+    )
 
 
 def _states(codes: U8) -> U8:

@@ -123,7 +123,8 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
     hazard_classes = () if samples.of_chips else recipe.map.hazard_classes or samples.classes[1:]
     return Card(
         name=name, hazard=recipe.hazard, classes=samples.classes if several else (recipe.hazard,), hazard_classes=hazard_classes,
-        gives=gives, inputs=samples.inputs, mean=samples.reference.mean, std=samples.reference.std,
+        gives=gives, chip_px=samples.size if samples.of_chips else 0,
+        inputs=samples.inputs, mean=samples.reference.mean, std=samples.reference.std,
         normalise=recipe.normalise if recipe.normalise in NORMALISED else "scene", halo_px=HALO_PX, multiple_of=32,
         training_data=data, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
@@ -280,7 +281,7 @@ def row(
 
 
 def _into_card(folder: Path, card: Card, samples: Samples, scores: dict[str, Any]) -> None:
-    known = {k: v for k, v in scores.items() if v is not None}
+    known = {k: v for k, v in scores.items() if v is not None and not (isinstance(v, list) and None in v)}  # TOML has no null
     mine = {"data": samples.dataset.name, **known, "unseen": samples.unseen, "events": len(samples.events["test"])}
     replace(card, scores=(mine,)).write(folder)
 

@@ -5,6 +5,8 @@ Definitions after methods.md section 0.1: a rate whose denominator is zero is un
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,6 +93,79 @@ def ceiling(prevalence: float, share: float = 0.05) -> float | None:
 def marked(scores: npt.NDArray[np.floating], percent: float = 95) -> npt.NDArray[np.bool_]:
     """Scores of the valid pixels of one image (n,) strictly above their percentile: the rule that `ceiling` bounds."""
     return np.asarray(scores > np.percentile(scores, percent)) if scores.size else np.zeros(0, bool)
+
+
+def inspected(cells: int, share: float = 0.1) -> int:
+    """How many of so many cells are that share of them, rounded up, so that at least one is looked at."""
+    return min(cells, max(1, math.ceil(share * cells - 1e-9)))
+
+
+def found_when_inspecting(affected: npt.ArrayLike, order: npt.ArrayLike, share: float = 0.1) -> float:
+    """Share of all that is affected (n,), pixels or area of each analysed cell, that lies in the first `share` of the cells.
+
+    `order` holds places in `affected`, the cell to look at first first; it may end early, but not before that share.
+    NaN where nothing is affected.
+    """
+    amounts = np.asarray(affected, np.float64)
+    first = np.asarray(order, np.intp)[: inspected(len(amounts), share)]
+    assert len(first) == inspected(len(amounts), share), "the order ends before the share that is looked at"
+    total = float(amounts.sum())
+    return float(amounts[first].sum()) / total if total else float("nan")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Affected pixels by who would have found them in the first cells looked at; sums of several maps add."""
+
+    affected: float = 0.0
+    found: float = 0.0
+    """In the order of the list."""
+    best: float = 0.0
+    """In the order of the truth."""
+    chance: float = 0.0
+    """In any order, on average."""
+
+    @classmethod
+    def of(cls, affected: npt.NDArray[np.float64], order: npt.NDArray[np.intp], share: float = 0.1) -> Inspection:
+        """Of affected pixels (n,) of the analysed cells, and places in it."""
+        total = float(affected.sum())
+        if not total:
+            return cls()
+        found, best = (found_when_inspecting(affected, o, share) for o in (order, np.argsort(-affected, kind="stable")))
+        return cls(total, found * total, best * total, total * inspected(len(affected), share) / len(affected))
+
+    def __add__(self, other: Inspection) -> Inspection:
+        return Inspection(*(getattr(self, k) + getattr(other, k) for k in ("affected", "found", "best", "chance")))
+
+    def row(self) -> dict[str, float | None]:
+        """Shares of all that is affected; None where nothing is."""
+        return {
+            "found_top10": _ratio(self.found, self.affected), "found_top10_chance": _ratio(self.chance, self.affected),
+            "found_top10_best": _ratio(self.best, self.affected),
+        }  # fmt: skip
+
+
+def aucs_one_vs_rest(probabilities: npt.NDArray[np.floating], codes: npt.NDArray[np.integer]) -> tuple[float | None, ...]:
+    """Area under the ROC curve of each class against all others, from probabilities (n, class) and true codes (n,).
+
+    By ranks, those of equal probability shared (Mann-Whitney); None for a class that the truth lacks, or that is all of it.
+    """
+    return tuple(_auc_of_ranks(column, codes == k) for k, column in enumerate(np.asarray(probabilities, np.float64).T))
+
+
+def _auc_of_ranks(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float | None:
+    hazard, clear = int(truth.sum()), int((~truth).sum())
+    if not hazard or not clear:
+        return None
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return float((ranks[truth].sum() - hazard * (hazard + 1) / 2) / (hazard * clear))
+
+
+def macro(values: Sequence[float | None]) -> float | None:
+    """The mean of what is defined."""
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
 
 
 @dataclass(frozen=True)

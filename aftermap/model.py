@@ -319,7 +319,7 @@ def dense(folder: Path, out: Path) -> Card:
         )
     mapping = build(replace(model.spec, gives="map"))
     mapping.load_state_dict(model.state_dict())
-    made = replace(card, gives="map", classes=(card.hazard,), hazard_classes=(), calibration=None, scores=())
+    made = replace(card, gives="map", chip_px=0, classes=(card.hazard,), hazard_classes=(), calibration=None, scores=())
     return save(out, mapping.eval(), made)
 
 

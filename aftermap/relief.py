@@ -1,7 +1,8 @@
-"""Slope and height above drainage as bands of a scene's elevation model, for whatever scores pixels.
+"""What the ground is like as bands of a scene's elevation model, for whatever scores pixels.
 
 A scorer does not know which window it is given; so what the ground gives by window it must get as pixels, like any band:
-`LayerBands("dem", ("slope",), "degrees")` and `LayerBands("dem", ("elevation", "hand"), "metres")`.
+`LayerBands("dem", ("slope",), "degrees")`, `LayerBands("dem", ("elevation", "hand"), "metres")`, where a slope faces
+`LayerBands("dem", ("aspect_sin", "aspect_cos"), "1")` and `LayerBands("dem", ("curvature",), "1/m")`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from aftermap.area import pixel_size_m
 from aftermap.drainage import CHANNEL_KM2, ELEVATION, Drainage, drain
 from aftermap.scene import Scene
 from aftermap.scorer import LayerBands
-from aftermap.terrain import read_ground
+from aftermap.terrain import Ground, read_ground
 from aftermap.tiles import Window, blocks
 
 F32 = npt.NDArray[np.float32]
@@ -25,6 +26,11 @@ F32 = npt.NDArray[np.float32]
 SLOPE, HAND = LayerBands("dem", ("slope",), "degrees"), LayerBands("dem", ("hand",), "metres")
 _STEP_PX = 512
 """Side of the parts in which slope is worked out, which takes some ten times the room of its result."""
+_SHAPES: Mapping[str, Callable[[Ground], F32]] = {
+    "slope": lambda ground: ground.slope_deg, "aspect_sin": lambda ground: ground.facing()[0],
+    "aspect_cos": lambda ground: ground.facing()[1], "curvature": lambda ground: ground.curvature,
+}  # fmt: skip
+"""Band -> what the ground says by window (terrain.py)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Relief:
     @property
     def units(self) -> Mapping[str, str]:
         """Of the bands that there are."""
-        return {"slope": "degrees", "hand": "metres"}
+        return {"slope": "degrees", "hand": "metres", "aspect_sin": "1", "aspect_cos": "1", "curvature": "1/m"}
 
     @cached_property
     def drainage(self) -> Drainage:
@@ -45,12 +51,10 @@ class Relief:
         return drain(self.scene, gsd_m=self.gsd_m)
 
     def read(self, band: str, window: Window) -> F32:
-        """Slope or hand (y, x) of a window."""
-        return self._slope(window) if band == "slope" else self._hand(window)
-
-    def _slope(self, window: Window) -> F32:
-        """Slope (y, x) in degrees; NaN where a neighbour's elevation is not known."""
-        return _by_parts(window, lambda part: read_ground(self.scene, part, gsd_m=self.gsd_m).slope_deg)
+        """One of `units` (y, x) of a window; but for hand NaN where a neighbour's elevation is not known."""
+        if band == "hand":
+            return self._hand(window)
+        return _by_parts(window, lambda part: _SHAPES[band](read_ground(self.scene, part, gsd_m=self.gsd_m)))
 
     def _hand(self, window: Window) -> F32:
         """Height (y, x) in m above the nearest drainage, NaN where the elevation is not known.
@@ -64,7 +68,7 @@ class Relief:
 
 
 def with_relief(scene: Scene, *, gsd_m: float | None = None) -> Scene:
-    """The scene whose `dem` also has the bands slope and hand; itself where it has no elevation model or no scale."""
+    """The scene whose `dem` also has the bands of Relief; itself where it has no elevation model or no scale."""
     if "dem" not in scene.layers or not (pixel_size_m(scene.grid) or gsd_m):
         return scene
     return replace(scene, derived={**scene.derived, "dem": Relief(scene, gsd_m)})

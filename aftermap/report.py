@@ -50,6 +50,7 @@ _FILES = {
     "likelihood.tif": "likelihood in percent", "extent.tif": "the mapped extent",
     "exclusion.tif": "why a pixel was not analysed", "agreement.tif": "how many methods agree",
     "spread.tif": "how far the members of the ensemble lie apart", "density.tif": "share of hazard per cell",
+    "density_class.tif": "class of density per cell, by the model", "priority.csv": "the cells to look at first",
     "summary.csv": "the numbers above", "item.json": "STAC item", "run.json": "all that determines this result",
 }  # fmt: skip
 
@@ -263,7 +264,8 @@ def _limits(run: Mapping[str, Any]) -> list[object]:
 
 def _files(run: Mapping[str, Any], pictures: Mapping[str, U8]) -> Html:
     absent = {f"{n}.tif": n not in pictures for n in ("agreement", "spread")}
-    absent["density.tif"] = not run["parameters"].get("density")
+    density = run["parameters"].get("density") or {}
+    absent |= dict.fromkeys(("density.tif", "priority.csv"), not density) | {"density_class.tif": not density.get("model")}
     present = {name: words for name, words in _FILES.items() if not absent.get(name)}
     return pairs({tag(f'a href="{name}"', name): words for name, words in present.items()})
 

@@ -46,6 +46,14 @@ class Ground:
         facing = np.degrees(np.arctan2(-right, -up)) % 360
         return np.where((right == 0) & (up == 0), np.nan, facing).astype(np.float32)
 
+    def facing(self) -> tuple[F32, F32]:
+        """Sine and cosine (y, x) of the aspect: numbers that lie near where directions do. Both 0 where flat; NaN where a
+        neighbour's elevation is not known."""
+        right, up = self._gradient()
+        steep = np.hypot(right, up)
+        steep[steep == 0] = 1
+        return (-right / steep).astype(np.float32), (-up / steep).astype(np.float32)
+
     @property
     def aspect_vector(self) -> F32:
         """Where the slope faces (2, y, x), as sine and cosine of `aspect_deg`; both 0 where flat, NaN where not known."""

@@ -22,8 +22,8 @@ FLOORS = (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
-        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "choice", "splits", "chips",
-        "passes", "published", "dealing", "chipfolder", "cutting", "datasets", "recutting", "fetch", "listing", "unpack",
+        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "chipdensity", "choice", "splits",
+        "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets", "recutting", "fetch", "listing", "unpack",
         "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (

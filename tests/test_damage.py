@@ -306,6 +306,10 @@ def test_labels_of_whole_chips(
     if gives == "class":
         assert np.sum(row["by_event"]["c"]) == 4
         assert row["trivial"]["commonest"]["accuracy"] == 0.5
+        assert (card.chip_px, len(row["scores"]["auc_per_class"])) == (samples.size, 2)
+        assert row["scores"]["macro_auc"] == pytest.approx(np.mean(row["scores"]["auc_per_class"]))
+        assert (row["trivial"]["commonest"]["macro_auc"], row["trivial"]["commonest"]["qwk"]) == (0.5, 0)
+        assert -1 <= row["scores"]["qwk"] <= 1
     with pytest.raises(InputRefusedError, match="has one label") as refused:
         survey(labelled(tmp_path, target), ["after"], split=split, of_chips=True, size=32)
     assert refused.value.code == "chip-sizes"

@@ -8,9 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
-from aftermap.metrics import CountErrors, Counts, Ranking, Reliability, ceiling, marked
+from aftermap.confusion import Confusion
+from aftermap.metrics import (
+    CountErrors,
+    Counts,
+    Inspection,
+    Ranking,
+    Reliability,
+    aucs_one_vs_rest,
+    ceiling,
+    found_when_inspecting,
+    inspected,
+    macro,
+    marked,
+)
 
 counts = st.builds(Counts, *[st.integers(0, 10**9)] * 4)
 
@@ -104,3 +117,43 @@ def test_count_errors_by_hand() -> None:
     assert errors.delta_count(hazard=True) == 0
     assert errors.delta_count(hazard=False) == 4
     assert CountErrors(true[:3], true[:3]).delta_count(hazard=False) is None
+
+
+def test_found_when_inspecting_by_hand() -> None:
+    affected = [0, 6, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0]
+    order = [4, 1, 0, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert found_when_inspecting(affected, order) == 0.9, "two of twelve cells, for a tenth is rounded up"
+    assert found_when_inspecting(affected, order, 1 / 12) == 0.3
+    assert found_when_inspecting(affected, order[:3], 0.25) == 0.9
+    assert np.isnan(found_when_inspecting([0, 0], [1, 0]))
+    assert [inspected(n) for n in (1, 10, 30, 31)] == [1, 1, 3, 4]
+    one = Inspection.of(np.asarray(affected, np.float64), np.asarray(order))
+    assert one.row() == {"found_top10": 0.9, "found_top10_chance": pytest.approx(1 / 6), "found_top10_best": 0.9}
+    assert (one + Inspection.of(np.zeros(5), np.arange(5))).row() == one.row()
+    other = Inspection.of(np.array([0.0, 10.0]), np.array([0, 1]))
+    assert (one + other).row()["found_top10"] == 0.45
+    assert set(Inspection().row().values()) == {None}
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_one_against_the_rest_agrees_with_scikit_learn(ties: bool) -> None:
+    rng = np.random.default_rng(5)
+    codes = rng.choice(3, 300, p=[0.7, 0.2, 0.1])
+    likely = rng.random((300, 3)) + np.eye(3)[codes]
+    likely = np.round(likely, 1) if ties else likely
+    likely /= likely.sum(axis=1, keepdims=True)
+    areas = aucs_one_vs_rest(likely, codes)
+    for k in range(3):
+        assert areas[k] == pytest.approx(roc_auc_score(codes == k, likely[:, k]), abs=1e-12)
+    assert macro(areas) == pytest.approx(roc_auc_score(codes, likely, multi_class="ovr", average="macro"), abs=1e-12)
+    assert aucs_one_vs_rest(np.full((4, 3), 1 / 3), np.array([0, 0, 1, 1])) == (0.5, 0.5, None)
+    assert macro([None, None]) is None
+
+
+def test_kappa_of_ordered_classes() -> None:
+    truth, mapped = np.array([0, 0, 1, 2, 2, 1]), np.array([0, 1, 1, 2, 0, 1])
+    made = Confusion.of(("none", "few", "many"), truth, mapped)
+    assert made.qwk == pytest.approx(1 - 6 * 5 / 42), "steps of 1 and 2 are 5 squared; all pairs 14 + 6 + 22"
+    assert made.qwk == pytest.approx(cohen_kappa_score(truth, mapped, weights="quadratic"))
+    assert made.commonest().qwk == 0
+    assert Confusion.of(("none", "few"), truth[:2], mapped[:1].repeat(2)).qwk is None

@@ -55,6 +55,25 @@ def scene(folder: Path, **how: object) -> Scene:
     return open_scene(files(folder, **how), hazard="flood")  # type: ignore[arg-type]
 
 
+def test_where_a_slope_faces_and_how_it_bends(tmp_path: Path) -> None:
+    """A valley that falls to the west: its north side faces south, its south side north; a thread of lower ground bends."""
+    y, x = np.mgrid[:20, :33]
+    z = np.asarray(5.0 * np.abs(y - 10) + 0 * x, np.float32)[None]
+    on = grid((20, 33))
+    layers = {"after": [write(tmp_path / "a.tif", 0 * z - 9, on, ("VH",), unit="dB")]}
+    layers["dem"] = [write(tmp_path / "d.tif", z, on, ("elevation",))]
+    made, window = with_relief(open_scene(layers, hazard="landslide")), Window(2, 3, 17, 29)
+    sine, cosine = made.read(LayerBands("dem", ("aspect_sin", "aspect_cos"), "1"), window)
+    np.testing.assert_allclose(sine, 0, atol=1e-6)
+    np.testing.assert_allclose(cosine[[0, 8, -1], 7], [-1, 0, 1], atol=1e-6)
+    bent = made.read(LayerBands("dem", ("curvature",), "1/m"), window)[0]
+    np.testing.assert_allclose(bent[[3, 8], 7], [0, -0.1], atol=1e-4)  # (5 + 5 - 0) m / (10 m)^2 in the hollow
+    assert "not in degrees" in made.missing(LayerBands("dem", ("curvature",), "degrees"))
+    aspect = read_ground(made, window).aspect_deg
+    there = np.isfinite(aspect)
+    np.testing.assert_allclose(np.cos(np.radians(aspect[there])), cosine[there], atol=1e-5)
+
+
 def test_derived_bands_are_what_the_ground_says(tmp_path: Path) -> None:
     plain = scene(tmp_path)
     both, window = with_relief(plain), Window(13, 61, 70, 120)

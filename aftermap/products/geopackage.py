@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from aftermap import vector
 from aftermap.outline import Outlines
 from aftermap.palette import EXCLUSION
-from aftermap.products.density import Cells, Priority
+from aftermap.products.priority import Priority
 from aftermap.products.styles import layer_styles
 from aftermap.tally import Statistics
 from aftermap.vector import GeoPackageWriter, Layer, Style
@@ -45,8 +45,13 @@ LAYERS = (
 )  # fmt: skip
 """The layers of every map.gpkg (products.md). `area_px` counts pixels, also where no pixel size gives hectares."""
 
-PRIORITY = Layer("priority", "Polygon", {"rank": "integer", **dict.fromkeys(("share", "affected_ha", "analysed_ha"), "real")})
-"""The layer of priority cells, where a density was asked for."""
+PRIORITY = Layer(
+    "priority", "Polygon",
+    {"rank": "integer"}
+    | dict.fromkeys(("share", "affected_ha", "analysed_ha", "polygons_per_km2", "likelihood_mean", "expected_per_km2"), "real")
+    | dict.fromkeys(("density_class", "by"), "text"),
+)  # fmt: skip
+"""The layer of priority cells, where there is a density (priority.py)."""
 
 BUILT_UP = Layer(
     "built_up", "MultiPolygon",
@@ -138,15 +143,9 @@ class MapPackage:
         reasons = [EXCLUSION[int(code)][0] for code in outlines.code]
         self._file.write("not_analysed", outlines.geometry, {"reason": reasons, **self._areas(outlines)})
 
-    def priority(self, found: Priority, cells: Cells) -> None:
-        """Adds the priority cells, cut at the edge of the grid."""
-        first = np.stack([found.col * cells.cols, found.row * cells.rows], axis=1)
-        last = np.minimum(first + np.array([cells.cols, cells.rows]), (self._grid.shape[1], self._grid.shape[0]))
-        columns = {
-            "rank": np.arange(len(found.row)) + 1, "share": (found.affected_m2 / found.analysed_m2).round(6),
-            "affected_ha": found.affected_m2 / 1e4, "analysed_ha": found.analysed_m2 / 1e4,
-        }  # fmt: skip
-        self._file.write("priority", vector.boxes(first, last, self._grid.affine), columns)
+    def priority(self, found: Priority, cell_px: tuple[int, int], columns: Mapping[str, Any]) -> None:
+        """Adds the priority cells, cut at the edge of the grid, with `columns` of them."""
+        self._file.write("priority", vector.boxes(*found.corners(cell_px, self._grid), self._grid.affine), columns)
 
     def built_up(self, shapes: Any, columns: Mapping[str, Any]) -> None:
         """Adds graded footprints, in pixels of the grid."""

@@ -12,9 +12,9 @@ _OPEN_SHARE = 0.45
 """Opacity of filled polygons against that of their outline: the image must show through."""
 
 
-def raster_styles(hazard: str, methods: int, *, density: bool = False) -> dict[str, str]:
+def raster_styles(hazard: str, methods: int, *, density: bool = False, classes: Sequence[str] = ()) -> dict[str, str]:
     """File name in `styles/` -> QML; `hazard` names what was mapped in legends, `methods` is how many could agree; with
-    `density` also the style of density.tif."""
+    `density` also the style of density.tif, with `classes` that of density_class.tif."""
     share = [(f"{k} of {methods}", k, agreed(k, methods)) for k in range(1, methods + 1)]
     return {
         "likelihood.qml": likelihood_qml(hazard),
@@ -23,6 +23,7 @@ def raster_styles(hazard: str, methods: int, *, density: bool = False) -> dict[s
         "agreement.qml": paletted_qml([("none", 0, (0, 0, 0, 0)), *share]),
         "spread.qml": _ramp_qml([(percent, f"members {percent} % apart", colour) for percent, colour in SPREAD]),
         **({"density.qml": density_qml(hazard)} if density else {}),
+        **({"density_class.qml": density_class_qml(classes)} if classes else {}),
     }
 
 
@@ -34,7 +35,7 @@ def layer_styles(hazard: str) -> dict[str, str]:
         "unosat": _single_qml(hazard, _fill(EXTENT, outline=EXTENT)),
         "not_analysed": _categories_qml("reason", reasons),
         "built_up": _categories_qml("damage_gra", {g: _fill(c, outline=c) for g, c in _graded()}),
-        "priority": _single_qml(f"cells with {hazard}", _fill(None, outline=PRIORITY, width_mm=0.4)),
+        "priority": _single_qml(f"cells to look at first ({hazard})", _fill(None, outline=PRIORITY, width_mm=0.4)),
         "area_of_interest": _single_qml("area of interest", _fill(None, outline=(230, 30, 90, 255), width_mm=0.6)),
         "image_footprint": _single_qml("image footprint", _fill(None, outline=NOT_ANALYSED, line="dash")),
     }
@@ -66,6 +67,14 @@ def density_qml(hazard: str) -> str:
     low, high = LIKELIHOOD[0], [(percent**2 / 1e4, colour) for percent, colour in LIKELIHOOD[1:]]
     stops = [(0.0, (*low[1][:3], 0)), *high]
     return _ramp_qml([(share, f"{hazard} {100 * share:.3g} %", colour) for share, colour in stops])
+
+
+def density_class_qml(classes: Sequence[str]) -> str:
+    """A style for classes of density from the least up, which is clear, over the colours of likelihood."""
+    last = max(len(classes) - 1, 1)
+    colours = [LIKELIHOOD[-1 - (last - k) * (len(LIKELIHOOD) - 2) // last][1] for k in range(1, len(classes))]
+    clear: Colour = (0, 0, 0, 0)
+    return paletted_qml([(name, k, colour) for k, (name, colour) in enumerate(zip(classes, [clear, *colours], strict=True))])
 
 
 def _ramp_qml(stops: Sequence[tuple[float, str, Colour]]) -> str:

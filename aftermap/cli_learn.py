@@ -61,7 +61,8 @@ _TRIVIAL = {
 def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bool, quiet: bool, **given: Any) -> None:
     """Train a model on your own images and masks; `aftermap map --model` then maps with it."""
     from aftermap import experiment
-    from aftermap.recipe import Chips, Data, Network, Recipe, Step, Train
+    from aftermap.page import Chips, Data, Network, Step, Train
+    from aftermap.recipe import Recipe
     from aftermap.strict import setting
 
     inputs = tuple(name.strip() for name in given["inputs"].split(",")) if given["inputs"] else ()
@@ -221,7 +222,7 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap import readapt
     from aftermap.adapt.norm import Adaptation
     from aftermap.layer import Declared
-    from aftermap.recipe import Data
+    from aftermap.page import Data
     from aftermap.strict import setting
 
     bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()

@@ -16,7 +16,8 @@ from aftermap.card import WEIGHTS, Card
 from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest, write_json
-from aftermap.recipe import Data, Recipe
+from aftermap.page import Data
+from aftermap.recipe import Recipe
 from aftermap.samples import Progress, Samples, survey
 from aftermap.scored import Scored, score
 from aftermap.untrained import Untrained

@@ -31,8 +31,9 @@ from aftermap.model import WHOLE, Spec, build, dense, load, save
 from aftermap.objectives.classify import Classify
 from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
-from aftermap.recipe import Network as Said
-from aftermap.recipe import Recipe, Train
+from aftermap.page import Network as Said
+from aftermap.page import Train
+from aftermap.recipe import Recipe
 from aftermap.samples import Progress, Samples
 from aftermap.scored import Scored
 from aftermap.surgery import freeze, thaw

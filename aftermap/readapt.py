@@ -21,7 +21,7 @@ from aftermap.errors import InputRefusedError, UsageError
 from aftermap.experiment import refuse_without_extra
 from aftermap.journal import write_json
 from aftermap.layer import Declared
-from aftermap.recipe import Data, Target
+from aftermap.page import Data, Target
 from aftermap.samples import survey
 from aftermap.scene import open_scene
 from aftermap.targets import Images

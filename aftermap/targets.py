@@ -20,7 +20,7 @@ from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.journal import digest
 from aftermap.normalise import Normaliser, fit, fit_each, of_card
-from aftermap.recipe import Target
+from aftermap.page import Target
 from aftermap.samples import OFFICIAL
 from aftermap.tiles import Window
 from aftermap.transfer import reads_pictures

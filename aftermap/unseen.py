@@ -30,7 +30,7 @@ from aftermap.chips import F32, Chip
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.journal import digest, write_json
-from aftermap.recipe import Adapt, Target
+from aftermap.page import Adapt, Target
 from aftermap.scored import read_arrays, write_arrays
 from aftermap.targets import Images
 from aftermap.untrained import Untrained

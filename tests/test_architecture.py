@@ -33,7 +33,7 @@ FLOORS = (
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "strict", "recipe", "classed", "learn", "targets", "unseen", "experiment", "readapt", "results", "unseen_table",
+        "strict", "page", "recipe", "classed", "learn", "targets", "unseen", "experiment", "readapt", "results", "unseen_table",
         "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip

@@ -21,6 +21,8 @@ from aftermap.engine import openvino
 from aftermap.errors import AftermapError, InputRefusedError, UsageError
 from aftermap.journal import sha256, verify
 from aftermap.model import Spec, build, save
+from aftermap.page import Network as Said
+from aftermap.page import Step, Train
 from aftermap.samples import survey
 from aftermap.scorer import LayerBands
 from tests.conftest import grid, write
@@ -186,8 +188,8 @@ def test_what_a_recipe_learns_orders_a_map(tmp_path: Path) -> None:
         return Chip(pixels, np.ones((30, 31), bool), None, ("VV", "VH"), "dB", member.name, member.event, target=k)
 
     data = Dataset("own", tmp_path, Facts("t", "l", "", ""), ("VV", "VH"), "dB", CLASSES, members, load)
-    steps = (recipe.Step(recipe.Train({"ce": 1.0}, "classify", steps=2, batch=3)),)
-    asked = recipe.Recipe("landslide", ("after",), recipe.Network("mobilenetv3_small_050"), steps, name="heads")
+    steps = (Step(Train({"ce": 1.0}, "classify", steps=2, batch=3)),)
+    asked = recipe.Recipe("landslide", ("after",), Said("mobilenetv3_small_050"), steps, name="heads")
     split = {"train": ["a"], "validation": ["b"], "test": ["c"]}
     samples = survey(data, ["after"], split=split, of_chips=True)
     card = learn.learn(tmp_path / "m", asked, samples, seed=0, name="heads", made_by="a test", progress=lambda *_: None)

@@ -26,6 +26,8 @@ from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.export import Graph
 from aftermap.model import Spec, build
+from aftermap.page import Network as Said
+from aftermap.page import Step, Train
 from aftermap.products.buildings import DAMAGE, UNGRADED
 from aftermap.samples import choose_codes, survey
 from aftermap.simulate import building
@@ -289,8 +291,8 @@ def test_labels_of_whole_chips(
     objective: str, target: Any, losses: dict[str, float], words: tuple[str, ...], gives: str, tmp_path: Path
 ) -> None:
     asked = recipe.Recipe(
-        "landslide", ("after",), recipe.Network("mobilenetv3_small_050"),
-        (recipe.Step(recipe.Train(losses, objective, steps=2, batch=2)),), name="labels",
+        "landslide", ("after",), Said("mobilenetv3_small_050"),
+        (Step(Train(losses, objective, steps=2, batch=2)),), name="labels",
     )  # fmt: skip
     split = {"train": ["a"], "validation": ["b"], "test": ["c"]}
     samples = survey(labelled(tmp_path, target), ["after"], split=split, of_chips=True)

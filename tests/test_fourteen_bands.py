@@ -14,7 +14,7 @@ from aftermap.chips import Cutter, Labels
 from aftermap.datasets.dataset import open_dataset
 from aftermap.datasets.landslide4sense import BANDS, UNIT
 from aftermap.layer import Declared
-from aftermap.recipe import Data, Target
+from aftermap.page import Data, Target
 from aftermap.samples import survey
 from aftermap.scene import open_scene
 from aftermap.scorer import LayerBands

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from aftermap import encoders, recipe
+from aftermap import encoders
 from aftermap.card import WEIGHTS, Card
 from aftermap.engine import openvino
 from aftermap.enlarging import multiple_of
@@ -20,6 +20,7 @@ from aftermap.losses import Sum
 from aftermap.model import Spec, build, save_weights
 from aftermap.objectives.segment import Segment
 from aftermap.ocr import SHARE, ObjectContext
+from aftermap.page import Chips
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import Tensor, functional, nn, torch
 
@@ -189,9 +190,9 @@ def test_whole_numbers_stay_as_they_were(tmp_path: Path) -> None:
     with safe_open(tmp_path / WEIGHTS, framework="pt") as file:
         assert json.loads(file.metadata()["spec"])["upsample"] == 2
     for given in (4, 4.0):
-        assert type(recipe.Chips(96, given).upsample) is int
-    assert recipe.Chips(128, 2.5).upsample == 2.5
+        assert type(Chips(96, given).upsample) is int
+    assert Chips(128, 2.5).upsample == 2.5
     for size in (0, 96):
         with pytest.raises(UsageError, match="a multiple of 64") as refused:
-            recipe.Chips(size, 2.5)
+            Chips(size, 2.5)
         assert refused.value.code == "recipe-invalid"

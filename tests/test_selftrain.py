@@ -26,7 +26,7 @@ from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.losses import Sum, hardest
 from aftermap.model import Model, Spec, build, save
 from aftermap.normalise import Normaliser, fit
-from aftermap.recipe import Data, Target
+from aftermap.page import Data, Target
 from aftermap.scorer import LayerBands
 from aftermap.targets import Images
 from aftermap.torchdoor import Tensor, nn, torch

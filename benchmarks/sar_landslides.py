@@ -51,7 +51,7 @@ REGIONS = {"andes": Region("andes", 11, 4.9), "alps": Region("alps", 12, 3.5)}
 STEPS, LARGE, LARGE_STEPS, BATCH, KEPT = 80, 110, 160, 8, 3
 """Steps of a training on few chips, and on all of the published budget; chips in a step at most; checkpoints kept of four."""
 QUICK = (
-    f"chips.size={SIZE}", "pretrain.train.epochs=0", "pretrain.train.steps=150", "pretrain.train.every=30",
+    f"chips.size={SIZE}", "pretrain.train.epochs=0", "pretrain.train.steps=400", "pretrain.train.every=80", "pretrain.train.batch=16",
     "pretrain.train.patience=0", "steps.0.train.epochs=0", "steps.0.train.patience=0", f"steps.0.train.keep={KEPT}",
 )  # fmt: skip
 ARMS = {

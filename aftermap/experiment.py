@@ -54,7 +54,8 @@ def run(
     if targets:
         _refuse_early(page, targets)
     said = " ".join(f"--set {shlex.quote(one)}" for one in overrides)
-    made_by = f"aftermap run {recipe if str(recipe) in recipes.listed() else Path(recipe).name} {said}".strip()
+    elsewhere = f"--pretrain-on {pretrain_on.name} " if pretrain_on else ""
+    made_by = f"aftermap run {recipe if str(recipe) in recipes.listed() else Path(recipe).name} {elsewhere}{said}".strip()
     found, folds = [], recipes.folds(page)
     for number, fold in enumerate(folds):
         samples = _samples(fold, data, progress)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from aftermap.errors import UsageError
 from aftermap.metrics import CountErrors, Ranking
 from aftermap.samples import Samples
-from aftermap.scored import read_arrays
+from aftermap.scored import Scored, read_arrays
 from aftermap.stats import interval, signed_rank_over_images
 
 F64 = npt.NDArray[np.float64]
@@ -156,6 +156,19 @@ def nothing(study: str, truth: Truth) -> Line:
     return Line(
         study, "nothing marked", 0, 1, len(truth.names), prevalence, prevalence, None, prevalence, none.delta_l1,
         float(truth.true.mean()), none.delta_l1, none.delta_count(hazard=True), none.delta_count(hazard=True), 0.0, 0.0, 0.0,
+    )  # fmt: skip
+
+
+def classical(study: str, each: Scored, methods: str) -> Line:
+    """The methods without training on the same chips, squares of one picture apart."""
+    tp, fp, fn = each.counts[:, :3].T.astype(np.float64)
+    soft = (each.levels.sum(axis=1) * np.linspace(0, 1, each.levels.shape[2])).sum(axis=1)
+    true, ap = tp + fn, Ranking(each.levels.sum(axis=0, dtype=np.int64)).average_precision or float("nan")
+    hard, summed = CountErrors(tp + fp, true), CountErrors(soft, true)
+    return Line(
+        study, methods, 0, 1, len(true), float(true.sum() / each.counts.sum()), ap, None, ap, hard.delta_l1,
+        float(np.abs(hard.mapped - true).mean()), summed.delta_l1, hard.delta_count(hazard=True), summed.delta_count(hazard=True),
+        hard.delta_count(hazard=False), summed.delta_count(hazard=False), float((tp + fp)[true == 0].mean()),
     )  # fmt: skip
 
 

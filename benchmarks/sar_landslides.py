@@ -67,8 +67,8 @@ landslide, sides dealt by blocks of 2 km with a chip between two. Cut against th
 place of 128.
 """
 WORDS = """AP is that of each checkpoint, meaned over the checkpoints of a seed, then over seeds; ± is their standard
-deviation over the root of their number (the paper's code divides by their number). Counts are of the ensemble of all logits at one
-half, medians over chips, in pixels of a chip of 4,096. Published AP on Hokkaido (128 px, 10 m), without, pretrained there, on
+deviation over the root of their number (the paper's code divides by their number). Counts are of the ensemble of all logits at
+one half, medians over chips, in pixels of a chip of 4,096. Published AP on Hokkaido (128 px, 10 m), without, pretrained there, on
 Kaikoura: 2 chips 0.048, 0.046, 0.048; 5 0.080, 0.088, 0.075; 10 0.132, 0.169, 0.146; 20 0.184, 0.180, 0.181; 110 0.324, 0.338,
 0.338."""
 CLAIM = """Does what was learned by classifying cut false alarms on chips without a landslide beyond what an untrained network

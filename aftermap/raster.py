@@ -285,9 +285,10 @@ class Writer:
         unit: str = "",
     ):
         path.unlink(missing_ok=True)  # what a kill left half-written cannot be opened, not even to be overwritten
+        side = _block_px(grid.shape)
         self._dst = rasterio.open(
             path, "w", driver="GTiff", height=grid.shape[0], width=grid.shape[1], count=len(descriptions), dtype=dtype,
-            crs=grid.crs, transform=grid.affine, nodata=nodata, tiled=True, blockxsize=BLOCK_PX, blockysize=BLOCK_PX,
+            crs=grid.crs, transform=grid.affine, nodata=nodata, tiled=True, blockxsize=side, blockysize=side,
             compress="ZSTD", zstd_level=1, bigtiff="IF_SAFER", interleave="band", sparse_ok=True,
         )  # fmt: skip
         self._dst.descriptions = tuple(descriptions)
@@ -321,17 +322,19 @@ def finish_cog(scratch: Path, destination: Path, *, overview: str) -> None:
     """A Cloud Optimized GeoTIFF from a closed scratch file; overviews by "average" (measurements) or "nearest" (classes)."""
     with rasterio.open(scratch) as src:
         predictor = {"predictor": "FLOATING_POINT"} if "float" in src.dtypes[0] else {}
+        side = _block_px(src.shape)
     try:
-        _copy_as_cog(scratch, destination, overview, predictor)
+        rasterio.shutil.copy(
+            scratch, destination, driver="COG", compress="DEFLATE", level=6, blocksize=side, num_threads="ALL_CPUS",
+            overview_resampling=overview.upper(), bigtiff="IF_SAFER", **predictor,
+        )  # fmt: skip
     except rasterio.errors.RasterioError as error:
         raise OSError(f"{destination.name} could not be written: {error}") from error
 
 
-def _copy_as_cog(scratch: Path, destination: Path, overview: str, predictor: Mapping[str, str]) -> None:
-    rasterio.shutil.copy(
-        scratch, destination, driver="COG", compress="DEFLATE", level=6, blocksize=BLOCK_PX, num_threads="ALL_CPUS",
-        overview_resampling=overview.upper(), bigtiff="IF_SAFER", **predictor,
-    )  # fmt: skip
+def _block_px(shape: Sequence[int]) -> int:
+    """Side of a file's blocks: no larger than the image needs, for a whole block is stored, and decoded, for a chip of 64 px."""
+    return min(BLOCK_PX, -(-int(max(shape)) // 16) * 16)
 
 
 def read_window(path: Path, window: Window, bands: Sequence[int] = (1,)) -> npt.NDArray[Any]:

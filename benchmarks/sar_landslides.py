@@ -63,7 +63,7 @@ After Boehm et al. 2022 (papers/002), in the exact layers of the released code. 
 
 **The two radar regions are simulated**: no labelled SAR landslides are at hand. Chips of 64 px (10 m), half of them with a
 landslide, sides dealt by blocks of 2 km with a chip between two. Cut against the paper: at most 400 steps of 16 chips in stage 1,
-80 steps of at most 8 chips in stage 2 (160 on 110 chips), three checkpoints of four kept in place of five, chips of 64 px in
+60 steps of at most 8 chips in stage 2 (120 on 110 chips), three checkpoints of four kept in place of five, chips of 64 px in
 place of 128.
 """
 WORDS = """AP is that of each checkpoint, meaned over the checkpoints of a seed, then over seeds; ± is their standard
@@ -91,7 +91,7 @@ class Region:
 
 REGIONS = {"andes": Region("andes", 11, 4.9), "alps": Region("alps", 12, 3.5)}
 """Where few chips are segmented, and the other region."""
-STEPS, LARGE, LARGE_STEPS, BATCH, KEPT = 80, 110, 160, 8, 3
+STEPS, LARGE, LARGE_STEPS, BATCH, KEPT = 60, 110, 120, 8, 3
 """Steps of a training on few chips, and on all of the published budget; chips in a step at most; checkpoints kept of four."""
 QUICK = (
     f"chips.size={SIZE}", "pretrain.train.epochs=0", "pretrain.train.steps=400", "pretrain.train.every=80",
@@ -135,8 +135,8 @@ class Study:
 STUDIES = {
     "simulated": Study(tuple(ARMS), FEW),
     "large": Study(AT_LARGE, (LARGE,)),
-    "l4s": Study(AT_LARGE, (5, 20), L4S, "landslide_l4s_rgb"),
-    "ombria": Study(AT_LARGE, (5, 20), FLOODS, "flood_ombria"),
+    "l4s": Study(AT_LARGE, (20,), L4S, "landslide_l4s_rgb"),
+    "ombria": Study(AT_LARGE, (20,), FLOODS, "flood_ombria"),
     "five-passes": Study(("same", "none"), (20,), (f"data.settings={{'passes': {PASSES}}}",)),
     "fc": Study(("same",), (20,), ("pretrain.model.decoder=fc",)),
     "faults": Study(("same",), (20,), ("fidelity=['norm_bug', 'batch_softmax', 'bn_leak']",)),

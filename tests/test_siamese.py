@@ -202,7 +202,7 @@ def test_the_command_says_what_is_wrong(folder: Path, tmp_path: Path) -> None:
         experiment.run("flood-folder", folder, tmp_path, pretrain_on=folder)
     with pytest.raises(UnknownNameError, match="norm_bug"):
         recipe.read(RECIPE, ["fidelity=['norm-bug']"])
-    result = CliRunner().invoke(main, ["run", RECIPE, "--on", str(folder), "-o", str(tmp_path), "--set", "pretrain.use=none"])
+    result = CliRunner().invoke(main, ["run", RECIPE, "--on", str(folder), "-o", str(tmp_path), "--set", "pretrain.use=frozen"])
     assert result.exit_code == 2
     with pytest.raises(UsageError, match="objective classify"):
         recipe.read(RECIPE, ["steps.0.train.target=presence"])

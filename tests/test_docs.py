@@ -33,6 +33,9 @@ LEARNING = (
     "product",
     "recipe",
     "adaptation",
+    "fidelity",
+    "balance",
+    "use",
 )
 """Names that only training asks for."""
 

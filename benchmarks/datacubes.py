@@ -32,7 +32,7 @@ from aftermap.simulate import landslide
 from aftermap.stats import interval
 from aftermap.torchdoor import torch
 from aftermap.untrained import Untrained
-from benchmarks import sar_landslides
+from benchmarks import sar_landslides_runs
 from benchmarks.sar_landslides_table import measured, table, write_csv
 
 RESULTS = Path(__file__).parent / "results"
@@ -85,7 +85,7 @@ RECIPES = {"pixels": "sar-datacube", "density": "landslide-density"}
 def chips(runs: Path, study: str) -> Path:
     """The chips of a study, simulated and cut where they are not there."""
     if study == "pixels":
-        return sar_landslides.chips(runs, "andes")
+        return sar_landslides_runs.chips(runs, "andes")
     scene, out = runs / "regions" / "wide", runs / "chips-wide"
     if not (scene / "truth.tif").exists():
         landslide.simulate(scene, size=SIDE_PX, seed=13, sensor="sentinel-1", terrain="andes", passes=PASSES)

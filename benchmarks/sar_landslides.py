@@ -104,10 +104,11 @@ def write(runs: Path, shared: Path, seeds: Sequence[int]) -> None:
         found = {key: one for key, one in each.items() if one is not None}
         lines += [table.line(name, arm, n, one) for (arm, n), one in found.items()]
         if found:
-            lines.append(table.nothing(name, next(iter(found.values())).truth))
-        for path in sorted((runs / name).glob("without-training-*/facts.json")):
-            methods = ", ".join(json.loads(path.read_text(encoding="utf-8"))["methods"])
-            lines.append(table.classical(name, Scored.read(path.parent / "samples.npz"), methods))
+            truth = next(iter(found.values())).truth
+            lines.append(table.nothing(name, truth))
+            for path in sorted((runs / name).glob("without-training-*/facts.json")):
+                methods = ", ".join(json.loads(path.read_text(encoding="utf-8"))["methods"])
+                lines.append(table.classical(name, Scored.read(path.parent / "samples.npz"), methods, len(truth.names)))
         pairs = [(a, b) for a, b in CLAIMED if {a, b} <= {*study.arms}]
         claims += [
             table.claim(name, a, b, n, found[a, n], found[b, n])
@@ -144,7 +145,7 @@ def page(lines: Sequence[table.Line], claims: Sequence[table.Claim], runs: Path,
 
 def regions(runs: Path) -> list[str]:
     """What the simulated regions are like, and table A1: how many chips are on each side."""
-    rows = ["| region | relief | slope, 10th, 50th, 90th percentile | roughness | looks | woods | slides per km2 | chips: " +
+    rows = ["| region | relief | slope, 10th, 50th, 90th percentile | roughness | looks | slid | slides per km2 | chips: " +
             ", ".join(SIDES) + " |", "|" + " --- |" * 8]  # fmt: skip
     for name, region in REGIONS.items():
         if not (runs / f"chips-{name}" / "split.json").exists():
@@ -160,7 +161,7 @@ def regions(runs: Path) -> list[str]:
         area_km2 = dem.size * (GSD_M / 1000) ** 2
         rows.append(
             f"| {name} | {np.ptp(dem):.0f} m | {percentiles} degrees | {rough.std():.1f} m in 110 m | {region.looks} |"
-            f" {100 * truth.mean():.2f} % slid | {heads / area_km2:.1f} | {counts} |"
+            f" {100 * truth.mean():.2f} % | {heads / area_km2:.1f} | {counts} |"
         )
     return rows
 

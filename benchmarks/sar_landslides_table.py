@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,13 @@ class Line:
     """Standard deviation over seeds, divided by the root of their number."""
     ap_together: float
     l1: float | None
-    l1_mean: float
+    l1_mean: float | None
     l1_soft: float | None
     count_hazard: float | None
     count_hazard_soft: float | None
     count_free: float | None
     count_free_soft: float | None
-    false_per_free_chip: float
+    false_per_free_chip: float | None
 
 
 def line(study: str, arm: str, chips: int, mapped: Mapped) -> Line:
@@ -159,9 +159,13 @@ def nothing(study: str, truth: Truth) -> Line:
     )  # fmt: skip
 
 
-def classical(study: str, each: Scored, methods: str) -> Line:
-    """The methods without training on the same chips, squares of one picture apart."""
+def classical(study: str, each: Scored, methods: str, chips: int) -> Line:
+    """The methods without training on the same pixels; they are counted where they saw the same `chips`, not whole pictures."""
     tp, fp, fn = each.counts[:, :3].T.astype(np.float64)
+    if len(tp) != chips:
+        blank = Line(study, methods, 0, 1, len(tp), float((tp + fn).sum() / each.counts.sum()), 0, None, 0, *[None] * 8)
+        ap = Ranking(each.levels.sum(axis=0, dtype=np.int64)).average_precision or float("nan")
+        return replace(blank, ap=ap, ap_together=ap)
     soft = (each.levels.sum(axis=1) * np.linspace(0, 1, each.levels.shape[2])).sum(axis=1)
     true, ap = tp + fn, Ranking(each.levels.sum(axis=0, dtype=np.int64)).average_precision or float("nan")
     hard, summed = CountErrors(tp + fp, true), CountErrors(soft, true)
@@ -219,13 +223,15 @@ def table(lines: Sequence[Any], names: Mapping[str, str]) -> list[str]:
     """Markdown: a column for each field that is named."""
     rows = [f"| {' | '.join(names.values())} |", "|" + " --- |" * len(names)]
     for one in lines:
-        rows.append(f"| {' | '.join(_cell(getattr(one, name)) for name in names)} |")
+        rows.append(f"| {' | '.join(_cell(getattr(one, name), name) for name in names)} |")
     return rows
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, name: str) -> str:
+    """Pixels to a tenth where they are few, what lies between 0 and 1 to a thousandth."""
     if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"
+        of_pixels = name.startswith(("l1", "count", "false"))
+        return f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}" if of_pixels else f"{value:.3f}"
     return "–" if value is None else str(value)
 
 

@@ -57,6 +57,14 @@ def test_only_what_was_observed_and_labelled_is_cut(event: tuple[Path, Path, Pat
     assert chip.valid.all()
 
 
+def test_a_chip_is_one_block_no_larger_than_itself(event: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    cut(tmp_path / "chips", Cut((event[1],), event[2], (event[0],), size=40))
+    for path in (tmp_path / "chips").glob("*/*.tif"):
+        with rasterio.open(path) as chip:
+            assert chip.shape == (40, 40)
+            assert set(chip.block_shapes) == {(48, 48)}, "the next multiple of 16: a block is decoded whole"
+
+
 def test_random_and_balanced_follow_their_generator(event: tuple[Path, Path, Path]) -> None:
     from_truth = cutter(event)
 

@@ -58,7 +58,7 @@ HEAD = """# SAR landslides: chips classified first, few segmented then
 After Boehm et al. 2022 (papers/002), in the exact layers of the released code. {measured} Seeds {seeds}.
 
 **The two radar regions are simulated**: no labelled SAR landslides are at hand. Chips of 64 px (10 m), half of them with a
-landslide, sides dealt by blocks of 2 km with a chip between two. Cut against the paper: 1,000 steps of 16 chips in stage 1 (400
+landslide, sides dealt by blocks of 2 km with a chip between two. Cut against the paper: 500 steps of 16 chips in stage 1 (400
 on real pictures), 60 steps of at most 8 chips in stage 2 (120 on 110 chips), three checkpoints of four kept in place of five,
 chips of 64 px in place of 128.
 """
@@ -115,7 +115,7 @@ def write(runs: Path, shared: Path, seeds: Sequence[int]) -> None:
             for a, b in pairs for n in study.budgets if {(a, n), (b, n)} <= found.keys()
         ]  # fmt: skip
         if name == "simulated":
-            shown = {arm: m for (arm, n), m in found.items() if n == FEW[-1]}
+            shown = {arm: m for (arm, n), m in found.items() if n == FEW[0]}
             if shown:
                 table.draw_chips(RESULTS / "sar_landslides_chips.jpg", shown)
     drawn = [replace(one, study="") for one in lines if one.study in ("simulated", "large")]

@@ -54,7 +54,8 @@ ARMS = {
 }
 """What stands beside the network: nothing; one that classified chips of the same region, or of the other; one that learned
 nothing; nothing, but as many parameters; a plain CNN that classified."""
-FEW, AT_LARGE = (2, 5, 10, 20), ("none", "same", "random")
+FEW, AT_LARGE = (20, 5, 2, 10), ("none", "same", "random")
+"""Budgets, what tells most first; arms that are dear."""
 L4S = (
     "data={'kind': 'landslide4sense-rgb', 'settings': {'runs': 4}}", "inputs=['after']", "normalise=chip", "model.fusion=single",
     "pretrain.split={'train': ['A1', 'A2', 'A3'], 'validation': ['A4']}",
@@ -78,8 +79,8 @@ class Study:
     """Below --data; empty: the simulated region."""
 
 
-LONG = ("pretrain.train.steps=1000", "pretrain.train.every=100")
-"""Some 30 passes over the chips of a region, which are harder to tell apart than real pictures."""
+LONG = ("pretrain.train.steps=500", "pretrain.train.every=100")
+"""Some 15 passes over the chips of a region, which are harder to tell apart than real pictures."""
 STUDIES = {
     "simulated": Study(tuple(ARMS), FEW, LONG),
     "large": Study(AT_LARGE, (LARGE,), LONG),

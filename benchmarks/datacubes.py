@@ -71,14 +71,16 @@ def _density(name: str, inputs: str, passes: int) -> Arm:
 
 _STACKED = ", ".join(f'"{side}-{k}"' for side in ("before", "after") for k in range(2, PASSES + 1))
 ARMS = (
-    *(_pixels(f"VV and VH, {t} pass{'es' if t > 1 else ''}", SAR, t) for t in (1, 2, 3, 4)),
-    _pixels("VV, 4 passes", '"before.VV", "after.VV"', 4), _pixels("VH, 4 passes", '"before.VH", "after.VH"', 4),
-    _pixels("VV and VH, 4 passes, and the ground", f"{SAR}, {GROUND}", 4), _pixels("the ground", GROUND, 1),
-    _pixels("VV and VH after alone, 4 passes", '"after"', 4),
-    _density("the ground", GROUND, 1), _density("radar, 1 pass", SAR, 1), _density("radar, 3 passes", f"{SAR}, {_STACKED}", 3),
-    _density("radar, 1 pass, and the ground", f"{SAR}, {GROUND}", 1),
+    _density("the ground", GROUND, 1), _density("radar, 1 pass", SAR, 1),
     _density("radar, 3 passes, and the ground", f"{SAR}, {_STACKED}, {GROUND}", 3),
+    _density("radar, 3 passes", f"{SAR}, {_STACKED}", 3), _density("radar, 1 pass, and the ground", f"{SAR}, {GROUND}", 1),
+    *(_pixels(f"VV and VH, {t} pass{'es' if t > 1 else ''}", SAR, t) for t in (1, 4)),
+    _pixels("VV and VH, 4 passes, and the ground", f"{SAR}, {GROUND}", 4), _pixels("the ground", GROUND, 1),
+    *(_pixels(f"VV and VH, {t} passes", SAR, t) for t in (2, 3)),
+    _pixels("VV, 4 passes", '"before.VV", "after.VV"', 4), _pixels("VH, 4 passes", '"before.VH", "after.VH"', 4),
+    _pixels("VV and VH after alone, 4 passes", '"after"', 4),
 )  # fmt: skip
+"""What tells most first."""
 RECIPES = {"pixels": "sar-datacube", "density": "landslide-density"}
 
 

@@ -100,7 +100,7 @@ def write(runs: Path, shared: Path, seeds: Sequence[int]) -> None:
     lines: list[table.Line] = []
     claims: list[table.Claim] = []
     for name, study in STUDIES.items():
-        each = {(arm, n): mapped(name, arm, n, runs, shared, seeds) for n in study.budgets for arm in study.arms}
+        each = {(arm, n): mapped(name, arm, n, runs, shared, seeds) for n in sorted(study.budgets) for arm in study.arms}
         found = {key: one for key, one in each.items() if one is not None}
         lines += [table.line(name, arm, n, one) for (arm, n), one in found.items()]
         if found:

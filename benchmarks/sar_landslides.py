@@ -33,10 +33,10 @@ from aftermap.samples import survey
 from aftermap.scored import Scored
 from aftermap.torchdoor import torch
 from benchmarks import sar_landslides_table as table
-from benchmarks.sar_landslides_runs import ARMS, FEW, REGIONS, SIZE, STUDIES, One, every
+from benchmarks.sar_landslides_runs import ARMS, FEW, GSD_M, REGIONS, SIZE, STUDIES, One, every
 
 RESULTS = Path(__file__).parent / "results"
-SIDES, GSD_M = ("pretrain", "train", "validation", "test"), 10.0
+SIDES = ("pretrain", "train", "validation", "test")
 CLAIMED = (("same", "random"), ("other", "random"), ("same", "none"), ("same", "wide"), ("same", "simple"))
 TITLES = {
     "simulated": "Simulated region, few chips", "large": "Simulated region, 110 chips", "l4s": "Landslide4Sense RGB, region B",

@@ -20,7 +20,7 @@ from aftermap.scored import write_arrays
 from aftermap.simulate import landslide
 from aftermap.torchdoor import torch
 
-SIZE, PASSES = 64, 5
+SIZE, PASSES, GSD_M = 64, 5, 10.0
 SHARES = "pretrain=0.55,train=0.2,validation=0.1,test=0.15"
 """By ground, in blocks of 2 km with a chip between two sides, in place of the published 60/20/10/10 at random."""
 

@@ -208,14 +208,15 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
         "simulated": lambda at: varied(at, read.hazard), "bigearthnet": lambda at: bigearthnet(at).folder,
         "landslide4sense": lambda at: landslide4sense(at).folder,
     }  # fmt: skip
-    own = quakes if read.pretrain else graded if read.classes else folder
+    cubes = {"passes", "target"} & set(read.data.settings)
+    own = quakes if read.pretrain or cubes else graded if read.classes else folder
     data = made.get(read.data.kind, own)(tmp_path / "data")
     trains = [k for k, step in enumerate(read.steps) if step.train]
     wheres = [*(f"steps.{k}" for k in trains), *(["pretrain"] if read.pretrain else [])]
     steps = [f"{where}.train.{v}" for where in wheres for v in ("steps=2", "epochs=0", "batch=2")]
     once = ["split={'test': ['C'], 'train': ['A+B+H']}"] if "folds" in read.split else []
     whole = read.data.kind in ("simulated", "bigearthnet")
-    large = read.ensemble or read.data.kind == "bigearthnet"  # building-damage has its ResNet-34
+    large = read.ensemble or cubes or read.data.kind == "bigearthnet"  # building-damage has its ResNet-34
     quick = ["model.encoder=resnet18_half", "ensemble=[]", "chips.upsample=1"] if large else []
     few = [*steps, *once, *quick, f"chips.size={128 if whole else 32}", "model.weights=none"]
     (row,) = experiment.run(name, data, tmp_path / "out", overrides=few)

@@ -168,11 +168,12 @@ def test_both_stages_run_and_map(folder: Path, tmp_path: Path) -> None:
     assert (second / "checkpoints" / "2" / "model.toml").is_file()
     assert card.reads == "before VV, VH in dB and after VV, VH in dB"
     chip = open_dataset(folder).read("test-0")
+    pixels = chip.pixels[:4]  # the network reads no ground
     network = Network.open(second, precision="f32")
     with torch.no_grad():
         mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
-        own = torch.sigmoid(stage((torch.from_numpy(chip.pixels)[None] - mean) / std))
-    np.testing.assert_allclose(network(chip.pixels[None], chip.valid[None]), own.numpy(), atol=2e-3)
+        own = torch.sigmoid(stage((torch.from_numpy(pixels)[None] - mean) / std))
+    np.testing.assert_allclose(network(pixels[None], chip.valid[None]), own.numpy(), atol=2e-3)
     assert json.loads(next((tmp_path / "pretrained").glob("*/row.json")).read_text())["scores"]["accuracy"] >= 0
 
 

@@ -184,6 +184,7 @@ class Claim:
     arm: str
     against: str
     chips: int
+    seeds: int
     false_pixels: float
     """Of landslide in a chip without any, less than the other (below 0: fewer)."""
     false_low: float
@@ -196,7 +197,9 @@ class Claim:
 
 
 def claim(study: str, arm: str, against: str, chips: int, one: Mapped, other: Mapped) -> Claim:
-    """As the class says."""
+    """As the class says; of the first seeds that both have."""
+    seeds = min(len(one.logits), len(other.logits))
+    one, other = (replace(m, logits=m.logits[:seeds]) for m in (one, other))
     truth, free = one.truth, one.truth.true == 0
     false = [np.mean([[m.counted(c, hard=True) for c in seed] for seed in m.logits], axis=(0, 1)) for m in (one, other)]
     less, ranked = false[0] - false[1], [[m.levels(np.asarray(seed.mean(axis=0))) for seed in m.logits] for m in (one, other)]
@@ -216,7 +219,7 @@ def claim(study: str, arm: str, against: str, chips: int, one: Mapped, other: Ma
     except UsageError:
         p = None
     first, second = (interval(truth.blocks, score, np.random.default_rng(0), resamples=RESAMPLES) for score in (of_false, of_ap))
-    return Claim(study, arm, against, chips, first.value, first.low, first.high, p, second.value, second.low, second.high)
+    return Claim(study, arm, against, chips, seeds, first.value, first.low, first.high, p, second.value, second.low, second.high)
 
 
 def table(lines: Sequence[Any], names: Mapping[str, str]) -> list[str]:

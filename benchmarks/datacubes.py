@@ -294,9 +294,16 @@ def write(runs: Path, seeds: Sequence[int]) -> None:
     """The tables of what is there."""
     arms = [(arm, [f for seed in seeds if (f := folder_of(arm, seed, runs))]) for arm in ARMS if arm.study == "pixels"]
     pixels = [by_pixel(arm.name, [Scored.read(f / "samples.npz") for f in folders]) for arm, folders in arms if folders]
-    for path in sorted((runs / "datacubes-pixels").glob("without-training-*/samples.npz"))[:1]:
-        pixels.append(by_pixel("log-ratio, without training", [Scored.read(path)]))
-        pixels.append(by_pixel("all marked", [Scored.read(path).everything()]))
+    beside: dict[str, str] = {}
+    for row in (json.loads((f / "row.json").read_text(encoding="utf-8")) for _, folders in arms for f in folders):
+        told = row["without_training"]
+        if told and told["methods"]:
+            beside.setdefault(
+                told["folder"], f"{', '.join(told['methods'])} without training, passes: {row['settings']['passes']}"
+            )
+    without = {words: Scored.read(runs / "datacubes-pixels" / name / "samples.npz") for name, words in beside.items()}
+    pixels += [by_pixel(words, [one]) for words, one in without.items()]
+    pixels += [by_pixel("all marked", [one.everything()]) for one in [*without.values()][:1]]
     cells, words = densities(runs, seeds)
     out = [HEAD.format(measured=measured())]
     if pixels:

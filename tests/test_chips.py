@@ -225,5 +225,5 @@ def test_every_code_of_data_sets_is_made_in_these_tests() -> None:
         Path(__file__).with_name(f"test_{n}.py").read_text(encoding="utf-8")
         for n in ("chips", "inventories", "datasets", "fetch")
     )
-    assert len(told) == 10
+    assert len(told) == 11
     assert [code for code in told if f'code == "{code}"' not in tests] == []

@@ -161,15 +161,13 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
     outputs = 1 if gives == "number" else len(samples.classes) or 1
     decoder = "pool" if samples.of_chips and recipe.model.decoder not in WHOLE else recipe.model.decoder
     made = _of(replace(recipe.model, decoder=decoder), bands, recipe.chips.upsample, samples.size)
-    alone = recipe.pretrain is None or recipe.pretrain.use == "none"
-    other = None if alone or recipe.pretrain is None else _of(recipe.pretrain.model, bands, recipe.chips.upsample, samples.size)
+    first = recipe.pretrain if recipe.pretrain and recipe.pretrain.use != "none" else None
+    other = None if first is None else _of(first.model, bands, recipe.chips.upsample, samples.size)
     return replace(made, outputs=outputs, gives=gives, beside=other)
 
 
 def _of(said: Said, bands: tuple[int, ...], upsample: float, size: int) -> Spec:
     fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
-    if fusion == "siamese" and len(bands) == 1:
-        fusion = "single"  # a recipe of pairs on data of one date
     return Spec(said.encoder, said.decoder, bands, 1, fusion, said.widths or ((size,) if said.decoder == "fc" else ()), upsample)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy.typing as npt
 import aftermap as am
 from aftermap import experiment, recipe
 from aftermap.chipdensity import middles
-from aftermap.cutting import Cut, cut
+from aftermap.cutting import cut
 from aftermap.datasets.dataset import open_dataset
 from aftermap.journal import write_json
 from aftermap.metrics import Inspection, Ranking, aucs_one_vs_rest, macro
@@ -95,17 +95,8 @@ def chips(runs: Path, study: str) -> Path:
     if not (scene / "truth.tif").exists():
         landslide.simulate(scene, size=SIDE_PX, seed=13, sensor="sentinel-1", terrain="andes", passes=PASSES)
     if not (out / "index.csv").exists():
-        more = range(2, PASSES + 1)
-        cut(
-            out,
-            Cut(
-                (scene / "after.tif",), scene / "truth.tif", (scene / "before.tif",),
-                after_pass=tuple(scene / f"after-{k}.tif" for k in more),
-                before_pass=tuple(scene / f"before-{k}.tif" for k in more),
-                dem=(scene / "dem.tif",), points=scene / "inventory.gpkg", size=CHIP_PX, split="blocks", shares=SHARES,
-                block_px=BLOCK_PX, gap_px=0, event="wide",
-            ),
-        )  # fmt: skip
+        how = sar_landslides_runs.event_of(scene, PASSES)
+        cut(out, replace(how, size=CHIP_PX, split="blocks", shares=SHARES, block_px=BLOCK_PX, gap_px=0, event="wide"))
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -92,6 +92,16 @@ STUDIES = {
 }  # fmt: skip
 
 
+def event_of(scene: Path, passes: int) -> Cut:
+    """All files of a simulated event, so many passes of each side."""
+    more = range(2, passes + 1)
+    return Cut(
+        (scene / "after.tif",), scene / "truth.tif", (scene / "before.tif",),
+        after_pass=tuple(scene / f"after-{k}.tif" for k in more), before_pass=tuple(scene / f"before-{k}.tif" for k in more),
+        dem=(scene / "dem.tif",), points=scene / "inventory.gpkg",
+    )  # fmt: skip
+
+
 def chips(runs: Path, name: str) -> Path:
     """The chips of a region, simulated and cut where they are not there."""
     scene, out, region = runs / "regions" / name, runs / f"chips-{name}", REGIONS[name]
@@ -101,17 +111,8 @@ def chips(runs: Path, name: str) -> Path:
             passes=PASSES,
         )  # fmt: skip
     if not (out / "index.csv").exists():
-        more = range(2, PASSES + 1)
-        cut(
-            out,
-            Cut(
-                (scene / "after.tif",), scene / "truth.tif", (scene / "before.tif",),
-                after_pass=tuple(scene / f"after-{k}.tif" for k in more),
-                before_pass=tuple(scene / f"before-{k}.tif" for k in more),
-                dem=(scene / "dem.tif",), points=scene / "inventory.gpkg", size=SIZE, how="published", split="blocks",
-                shares=SHARES, event=name,
-            ),
-        )  # fmt: skip
+        how = event_of(scene, PASSES)
+        cut(out, replace(how, size=SIZE, how="published", split="blocks", shares=SHARES, event=name))
     return out
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aftermap.scene import Scene
 
 FILE, WEIGHTS = "model.toml", "model.safetensors"
-GIVES = ("map", "class", "classes", "number")
+GIVES = ("map", "class", "classes", "number", "embedding")
 NORMALISED = ("all", "scene", "per_domain")
 BUNDLED = Path(__file__).parent / "models"
 BYTE = 255
@@ -90,7 +90,7 @@ class Card:
     hazard_classes: tuple[str, ...] = ()
     """Those of several classes that are the hazard together: their probabilities add up. Empty for the one called as it."""
     gives: str = "map"
-    """Of GIVES: a map; or of a whole chip one class, several classes or a number, which no map shows."""
+    """Of GIVES: a map; or of a whole chip one class, several classes, a number or an embedding, which no map shows."""
     chip_px: int = 0
     """Side of the whole chips that it was trained on; 0 of a map, or where it is not known."""
     threshold: float = 0.5

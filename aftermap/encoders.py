@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermap import shallow
+from aftermap import shallow, vit
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.journal import sha256
 from aftermap.torchdoor import Tensor, nn, smp, timm, torch
@@ -19,6 +19,8 @@ MIX = tuple(f"mit_b{size}" for size in range(6))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NARROW = {"resnet18_half": ("resnet18", {"channels": (32, 64, 128, 256)})}
 """Encoders of our own making: a timm network at other widths, for maps on a laptop; nobody publishes weights of these."""
+OWN = (*shallow.NAMES, *vit.NAMES)
+"""Encoders of modules of their own."""
 _WINDOWED = ("swin",)
 """Attention in windows: timm has to be told that other sizes than the trained one are meant."""
 
@@ -53,7 +55,7 @@ class Weights:
 
 def names() -> list[str]:
     """Every encoder that can be asked for."""
-    return [*timm.list_models(), *MIX, *NARROW, *shallow.NAMES]
+    return [*timm.list_models(), *MIX, *NARROW, *OWN]
 
 
 def hub(name: str, *, endpoint: str | None = None, cache: Path | None = None) -> Weights:
@@ -78,7 +80,7 @@ def _published(name: str) -> tuple[str, str | None, str, tuple[float, ...], tupl
     if name in MIX:
         settings = smp.encoders.encoders[name]["pretrained_settings"]["imagenet"]
         return settings["repo_id"], settings["revision"], "see the repository", IMAGENET_MEAN, IMAGENET_STD
-    facts = None if name in (*NARROW, *shallow.NAMES) else timm.models.get_pretrained_cfg(name)
+    facts = None if name in (*NARROW, *OWN) else timm.models.get_pretrained_cfg(name)
     if facts is None or not facts.hf_hub_id:
         raise InputRefusedError(f"no hub has weights of {name}", repair="give a file", code="weights-unreachable")
     return f"{facts.hf_hub_id}{facts.architecture}.{facts.tag}", None, facts.license or "unknown", facts.mean, facts.std
@@ -88,8 +90,8 @@ def build(name: str, bands: int, weights: Weights | None = None, **options: Any)
     """An encoder: pixels (n, band, y, x) -> [pixels, features (n, channel, y / 2, x / 2), ..., (n, channel, y / 32, x / 32)].
 
     Its `out_channels` are the channels of each; 0 where it has no features at stride 2. Those of shallow.py give [pixels,
-    features (n, channel, y, x)]. Weights trained on other bands are inflated. Raises UnknownNameError, InputRefusedError
-    ("weights-misfit").
+    features (n, channel, y, x)], those of vit.py [pixels, class token, tokens]. Weights trained on other bands are inflated.
+    Raises UnknownNameError, InputRefusedError ("weights-misfit").
     """
     _known(name)
     encoder = _empty(name, bands if weights is None else len(weights.mean) or 3, options)
@@ -100,7 +102,7 @@ def build(name: str, bands: int, weights: Weights | None = None, **options: Any)
 
 
 def _known(name: str) -> None:
-    if name not in (*MIX, *NARROW, *shallow.NAMES) and not timm.is_model(name):
+    if name not in (*MIX, *NARROW, *OWN) and not timm.is_model(name):
         raise UnknownNameError("encoder", name, names())
 
 
@@ -109,6 +111,8 @@ def _empty(name: str, bands: int, options: dict[str, Any]) -> nn.Module:
         return DualPath(name, bands)
     if name in shallow.NAMES:
         return shallow.encoder(name, bands)
+    if name in vit.NAMES:
+        return vit.Vit(name, bands, **options)
     if name in MIX:
         encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=bands, weights=None)
         return encoder

@@ -27,20 +27,25 @@ FREE = {0: "n", 2: "y", 3: "x"}
 class Graph(nn.Module):
     """The network with its normalisation and the handling of NaN inside.
 
-    A pixel that lacks any band counts as the mean of every band, as in training (batches.py).
+    A pixel that lacks any band counts as the mean of every band, as in training (batches.py); with the fusion "each" as the mean
+    of that band alone.
     """
 
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], gives: str = "map"):
         super().__init__()
         self.model, self.gives = model, gives
+        self.apart = getattr(getattr(model, "spec", None), "fusion", "") == "each"
         self.mean = nn.Buffer(torch.tensor(mean).reshape(1, -1, 1, 1))
         self.std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, raw: Tensor) -> Tensor:
-        """(n, band, y, x) -> (n, class, y, x) in [0, 1]; (n, class) or (n, 1) of whole chips."""
-        missing = torch.isnan(raw).any(dim=1, keepdim=True)  # (n, 1, y, x)
+        """(n, band, y, x) -> (n, class, y, x) in [0, 1]; (n, class) or (n, 1) of whole chips, (n, d)
+        of an embedding."""
+        missing = torch.isnan(raw)
+        if not self.apart:
+            missing = missing.any(dim=1, keepdim=True)  # (n, 1, y, x)
         logits: Tensor = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
-        if self.gives == "number":
+        if self.gives in ("number", "embedding"):
             return logits
         alone = logits.shape[1] == 1 or self.gives == "classes"
         return torch.sigmoid(logits) if alone else functional.softmax(logits, dim=1)

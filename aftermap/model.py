@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,20 @@ from aftermap.shallow import NAMES, ConvMean, FullyConnected, Pixels
 from aftermap.surgery import freeze
 from aftermap.torchdoor import Tensor, functional, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
+from aftermap.vit import NAMES as VITS
+from aftermap.vit import SIZES, Upward
 
-FUSIONS = ("single", "early", "siamese")
-WHOLE = ("pool", "activation", "conv_mean", "fc")
+FUSIONS = ("single", "early", "siamese", "each")
+EMBEDDINGS = ("mean", "token", "projected")
+"""Decoders that give what the encoder makes of a chip: the mean of its deepest features, the class token of a transformer, or a
+linear map of that token, as contrast across modalities trains it."""
+WHOLE = ("pool", "activation", "conv_mean", "fc", *EMBEDDINGS)
 """Decoders that give one answer for a whole chip; "activation" a map too."""
+OF_VIT = ("upward", "pool", *EMBEDDINGS)
+"""Decoders of a transformer, which has features at one stride."""
 OWN_GRID = ("conv8", "conv_mean", "fc")
 """Decoders of the encoders of shallow.py, whose features are on the image's own grid, and of no others."""
-DECODERS = ("unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", *WHOLE)
+DECODERS = ("unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", "upward", *WHOLE)
 DILATED = 8
 """Stride of the deepest features that DeepLabV3 sees (Chen et al. 2017)."""
 _LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "openvino")
@@ -53,7 +61,8 @@ class Spec:
     outputs: int = 1
     """Logits per pixel: 1 for one hazard, else one for each class."""
     fusion: str = "single"
-    """early: all dates at once. siamese: the same encoder on each date, features side by side."""
+    """early: all dates at once. siamese: the same encoder on each date, features side by side. each: the same encoder, of one
+    band, on each band that is there, the mean of their features."""
     widths: tuple[int, ...] = ()
     """Channels of the decoder d1 to d5, shallow to deep; empty for the decoder's own."""
     upsample: float = 1
@@ -61,6 +70,8 @@ class Spec:
     (methods.md C.2). What is not whole asks for sides of `multiple_of`."""
     gives: str = "map"
     """As the card's: what the outputs are, for the graph that gives them in [0, 1] or, of a number, as they are."""
+    side: int = 0
+    """Of a transformer: side in px of the grid that its positions are learned on; 0: 224."""
     beside: Spec | None = None
     """A network whose encoder stands frozen beside this one's, its last features after this one's; both on the image's grid."""
 
@@ -83,6 +94,9 @@ class Spec:
         if strange or ((self.encoder in NAMES) != (self.decoder in OWN_GRID) and self.decoder != "pool"):
             what = f"{self.encoder} with {self.decoder}: only {', '.join(NAMES)} give features on the image's own grid"
             raise UsageError(what, repair='give them the decoder "conv8", or of whole chips "conv_mean", "fc" or "pool"')
+        if (self.decoder not in OF_VIT) if self.encoder in VITS else self.decoder in ("upward", "token", "projected"):
+            what = f"{self.encoder} with {self.decoder}: the decoders of a transformer are {', '.join(OF_VIT)}"
+            raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(VITS)}")
         if self.decoder in ("conv_mean", "fc") and self.outputs > 1:
             raise UsageError(f"{self.decoder} gives one logit, not {self.outputs}", repair='choose the decoder "pool"')
         if self.beside and sum(self.beside.bands) != sum(self.bands):
@@ -92,7 +106,8 @@ class Spec:
     @property
     def multiple_of(self) -> int:
         """Of heights and widths of what it is given."""
-        return multiple_of(self.upsample)
+        whole = multiple_of(self.upsample)
+        return lcm(whole, SIZES[self.encoder].patch) if self.encoder in VITS else whole
 
 
 class Model(nn.Module):
@@ -134,8 +149,11 @@ class Model(nn.Module):
 def _encoder(spec: Spec, weights: Weights | None) -> nn.Module:
     dates = len(spec.bands) if spec.fusion == "siamese" else 1
     winner = WINNERS.get(spec.encoder) if spec.decoder == "unet_plain" else None
-    make = {"deeplabv3": _dilated, "ocr": _branched}.get(spec.decoder, encoder_of)
-    return make(winner.encoder if winner else spec.encoder, sum(spec.bands) // dates, weights)
+    make: Any = {"deeplabv3": _dilated, "ocr": _branched}.get(spec.decoder, encoder_of)
+    bands = 1 if spec.fusion == "each" else sum(spec.bands) // dates
+    options = {"side": spec.side} if spec.encoder in VITS else {}
+    made: nn.Module = make(winner.encoder if winner else spec.encoder, bands, weights, **options)
+    return made
 
 
 def _channels(spec: Spec, encoder: nn.Module) -> list[int]:
@@ -150,6 +168,11 @@ def _features(spec: Spec, encoder: nn.Module, pixels: Tensor) -> list[Tensor]:
         dates = len(spec.bands)
         each = encoder(torch.unflatten(pixels, 1, (dates, -1)).flatten(0, 1))  # (n date, band, y, x)
         return [torch.unflatten(one, 0, (-1, dates)).flatten(1, 2) for one in each]  # (n, date channel, y, x)
+    if spec.fusion == "each":
+        there = (pixels.amax(dim=(2, 3)) > pixels.amin(dim=(2, 3))).to(pixels)  # (n, band): a constant band says nothing
+        share = there / there.sum(dim=1, keepdim=True).clamp(min=1)
+        each = encoder(pixels.flatten(0, 1)[:, None])  # (n band, 1, y, x)
+        return [(one.unflatten(0, (-1, pixels.shape[1])) * share[..., None, None, None]).sum(dim=1) for one in each]
     features: list[Tensor] = encoder(pixels)
     return features
 
@@ -197,6 +220,12 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
     head = smp.base.SegmentationHead
     if spec.decoder == "pool":
         return Pooled(), nn.Linear(channels[-1], spec.outputs)
+    if spec.decoder in EMBEDDINGS:
+        part: nn.Module = Pooled() if spec.decoder == "mean" else First()
+        return part, nn.Linear(channels[-1], spec.outputs, bias=False) if spec.decoder == "projected" else nn.Identity()
+    if spec.decoder == "upward":
+        width = spec.widths[0] if spec.widths else 256
+        return Upward(channels[-1], width, stride), nn.Conv2d(width, spec.outputs, 1)
     if spec.decoder == "activation":
         return Activation(channels[-1], spec.outputs, stride, dense=spec.gives == "map"), nn.Identity()
     if spec.decoder == "conv8":
@@ -246,6 +275,14 @@ class Pooled(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """As the class says."""
         return features[-1].mean(dim=(2, 3))
+
+
+class First(nn.Module):
+    """Features of a transformer -> its class token (n, width)."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """As the class says."""
+        return features[-2].flatten(1)
 
 
 def save_weights(folder: Path, model: Model, *, half: bool = False) -> Path:

@@ -27,8 +27,8 @@ FLOORS = (
         "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
-        "torchdoor", "batches", "shallow", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export", "model",
-        "losses", "objectives", "checkpoint", "schedules",
+        "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
+        "model", "losses", "objectives", "checkpoint", "schedules",
     ),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (

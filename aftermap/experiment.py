@@ -17,7 +17,7 @@ from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest, write_json
 from aftermap.page import Data
-from aftermap.recipe import Recipe
+from aftermap.recipe import NO_HAZARD, Recipe
 from aftermap.samples import Progress, Samples, survey
 from aftermap.scored import Scored, score
 from aftermap.untrained import Untrained
@@ -146,8 +146,8 @@ def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
     dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
     return survey(
         dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, normalise=recipe.normalise, classes=recipe.classes,
-        of_chips=recipe.objective != "segment", presence=recipe.target == "presence", norm_bug="norm_bug" in recipe.fidelity,
-        progress=progress,
+        of_chips=recipe.objective in ("classify", "regress"), unlabelled=recipe.unlabelled,
+        presence=recipe.target == "presence", norm_bug="norm_bug" in recipe.fidelity, progress=progress,
     )  # fmt: skip
 
 
@@ -163,17 +163,23 @@ def _one(
     from aftermap import learn
 
     own = f"{made_by} --seeds {seed}"
+    if recipe.unlabelled:
+        from aftermap import unlabelled
+
+        found = unlabelled.learn(folder / "model", recipe, samples, seed=seed, made_by=own, progress=progress)
+        return _written(folder, {**about, **found}, None)
     card = learn.learn(
         folder / "model", recipe, samples, seed=seed, name=recipe.name, made_by=own, progress=progress, beside=beside
     )
     row, each = learn.row(recipe, samples, folder / "model", card, progress=progress)
-    if each is not None:
+    if each is not None and recipe.hazard != NO_HAZARD:
         row["without_training"] = _without_training(recipe, samples.hazard(card.lead), out, progress)
     return _written(folder, {**about, **row}, each)
 
 
 def _name(recipe: Recipe, samples: Samples, seed: int, beside: Path | None = None) -> str:
-    own = [recipe.sha256, samples.sha256, seed, *([Card.read(beside).sha256[WEIGHTS]] if beside else [])]
+    others = [Card.read(folder).sha256[WEIGHTS] for folder in (beside, recipe.model.start) if folder]
+    own = [recipe.sha256, samples.sha256, seed, *others]
     return f"{recipe.name}-seed{seed}-{digest(own)[:12]}"
 
 

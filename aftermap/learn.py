@@ -24,10 +24,11 @@ from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
 from aftermap.encoders import Weights, hub
 from aftermap.engine import Network
+from aftermap.errors import InputRefusedError
 from aftermap.evaluate import Evaluation
 from aftermap.losses import Sum
 from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
-from aftermap.model import WHOLE, Spec, build, dense, load, save
+from aftermap.model import WHOLE, Model, Spec, build, dense, load, save, spec_of
 from aftermap.objectives.classify import Classify
 from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
@@ -36,9 +37,11 @@ from aftermap.page import Train
 from aftermap.recipe import Recipe
 from aftermap.samples import Progress, Samples
 from aftermap.scored import Scored
+from aftermap.scorer import LayerBands
 from aftermap.surgery import freeze, thaw
 from aftermap.torchdoor import nn
 from aftermap.train import Plan, Result, fast_precision, train
+from aftermap.vit import NAMES as VITS
 
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
@@ -62,6 +65,8 @@ def learn(
     weights = hub(recipe.model.encoder) if recipe.model.weights == "hub" else None
     card = _card(recipe, samples, seed, name, made_by, weights)  # refuses what no map could read, before it is trained
     model = build(_spec(recipe, samples), seed=seed, weights=weights)
+    if recipe.model.start is not None:
+        _begin(model, recipe.model.start, samples)
     if "freeze_encoder" in recipe.surgery:
         freeze(model.encoder)
     if model.beside is not None:
@@ -113,12 +118,16 @@ def first_weights(recipe: Recipe, samples: Samples, card: Card) -> Iterator[Path
 
 
 def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, weights: Weights | None) -> Card:
-    facts, events = samples.dataset.facts, _named(samples.events["train"])
+    facts, events = samples.dataset.facts, events_named(samples.events["train"])
     count = len(learned(samples, recipe, seed))
     data = f"{samples.dataset.name} ({facts.title}), {count} samples of {samples.size} px; events: {events}"
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
+    if (start := recipe.model.start) is not None:
+        first = Card.read(start)
+        data = f"{data}; encoder from {first.name}, which learned from {first.training_data}"
+        licence = f"{licence}; of the encoder's weights: {first.licence}"
     gives = _gives(recipe, samples)
     several = bool(samples.classes) and gives != "number"
     hazard_classes = () if samples.of_chips else recipe.map.hazard_classes or samples.classes[1:]
@@ -148,7 +157,7 @@ def _objective(recipe: Recipe, step: Train, samples: Samples) -> Segment | Class
     return (Classify if step.objective == "classify" else Segment)(loss, len(samples.classes) or 2)
 
 
-def _named(events: Sequence[str]) -> str:
+def events_named(events: Sequence[str]) -> str:
     """All of a few events, the first and the last of many."""
     return ", ".join(events) if len(events) <= MOST_NAMED else f"{len(events)}, {events[0]} to {events[-1]}"
 
@@ -168,7 +177,28 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
 
 def _of(said: Said, bands: tuple[int, ...], upsample: float, size: int) -> Spec:
     fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
-    return Spec(said.encoder, said.decoder, bands, 1, fusion, said.widths or ((size,) if said.decoder == "fc" else ()), upsample)
+    widths = said.widths or ((size,) if said.decoder == "fc" else ())
+    side = 0 if said.encoder not in VITS else size if said.start is None else spec_of(said.start).side
+    return Spec(said.encoder, said.decoder, bands, 1, fusion, widths, upsample, side=side)
+
+
+def _begin(model: Model, start: Path, samples: Samples) -> None:
+    """Puts in the encoder of a model folder. Raises InputRefusedError ("weights-misfit") where it is another, or reads others."""
+    given, card = load(start)
+    there, here = (
+        f"{one.encoder} of {reads}" for one, reads in ((given.spec, _reads(card.inputs)), (model.spec, _reads(samples.inputs)))
+    )
+    if there != here or given.spec.fusion != model.spec.fusion:
+        raise InputRefusedError(
+            f"{start} is {there}, fused {given.spec.fusion}, and here stands {here}, fused {model.spec.fusion}",
+            repair="choose the encoder, the inputs and the fusion that it was trained with", code="weights-misfit",
+        )  # fmt: skip
+    model.encoder.load_state_dict(given.encoder.state_dict())
+
+
+def _reads(inputs: Sequence[LayerBands]) -> str:
+    """Bands and units in words, whatever the layers are called."""
+    return ", ".join(f"{band} in {one.unit}" for one in inputs for band in one.bands)
 
 
 def _trained(model: Any, recipe: Recipe, step: Train, samples: Samples, seed: int, folder: Path, progress: Progress) -> Result:
@@ -176,9 +206,10 @@ def _trained(model: Any, recipe: Recipe, step: Train, samples: Samples, seed: in
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
     metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
-        steps, lr=step.lr, weight_decay=step.weight_decay, schedule=step.schedule, schedule_options=_options(step, len(learning)),
+        steps, lr=step.lr, weight_decay=step.weight_decay, weight_decay_end=step.weight_decay_end, decay=step.decay,
+        schedule=step.schedule, schedule_options=schedule_options(step, len(learning)),
         every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
-        seed=seed, precision=_precision(step), keep=step.keep, clip=step.clip,
+        seed=seed, precision=precision(step), keep=step.keep, clip=step.clip,
     )  # fmt: skip
     objective = _objective(recipe, step, samples)
     augment = Augment(**step.augmentation) if step.augment else None
@@ -209,7 +240,7 @@ def learned(samples: Samples, recipe: Recipe, seed: int) -> list[str]:
     return [every[k] for k in sorted(order)]
 
 
-def _options(step: Train, chips: int) -> dict[str, Any]:
+def schedule_options(step: Train, chips: int) -> dict[str, Any]:
     """Of the schedule, in steps."""
     passed = {"milestones": [ceil(m * chips / step.batch) for m in step.milestones]} if step.milestones else {}
     return {"warmup": step.warmup, **passed}
@@ -248,7 +279,29 @@ def row(
     recipe: Recipe, samples: Samples, folder: Path, card: Card, *, progress: Progress
 ) -> tuple[dict[str, Any], Scored | None]:
     """What one training came to: who, on what, and its scores on the test split, once, after all choices; also in its card."""
-    about = {
+    told = about(recipe, samples, card)
+    if not samples.ids("test"):
+        return told | {"scores": None, "trivial": {}, "untrained": None, "counts": {}, "by_event": {}}, None
+    several = classed.score(folder, samples, "test") if samples.classes or samples.of_chips else None
+    if samples.of_chips:
+        assert several is not None
+        _into_card(folder, card, samples, several.scores)
+        labels = {"scores": several.scores, "trivial": several.trivial, "by_event": several.by_event}
+        return told | {"untrained": None, "counts": {}} | labels, None
+    pooled, each = score(folder, samples, "test", progress)
+    scores, beside = pooled.row(), trivial(pooled.counts)
+    if several:
+        scores, beside = scores | several.scores, beside | several.trivial
+    _into_card(folder, card, samples, scores)
+    return told | {
+        "scores": scores, "trivial": beside, "untrained": untrained(recipe, samples, card).row(),
+        "counts": {event: asdict(c) for event, c in each.by_event().items()}, "by_event": several.by_event if several else {},
+    }, each  # fmt: skip
+
+
+def about(recipe: Recipe, samples: Samples, card: Card) -> dict[str, Any]:
+    """What a row says of a training whatever it came to."""
+    return {
         "recipe": recipe.name, "recipe_sha256": recipe.sha256, "seed": card.seed, "data": samples.dataset.name,
         "data_sha256": samples.sha256, "settings": dict(recipe.data.settings),
         "events": {k: list(v) for k, v in samples.events.items()},
@@ -256,27 +309,10 @@ def row(
         "validation_dealt": samples.dealt, "unseen": samples.unseen,
         "untouched": bool(samples.ids("test")) and recipe.normalise in ("all", "chip"),
         "weights_sha256": card.sha256[WEIGHTS],
-        "precision": [_precision(step.train) for step in recipe.steps if step.train],
+        "precision": [precision(step.train) for step in recipe.steps if step.train],
         "versions": {"aftermap": version("aftermap"), **card.versions}, "made_by": card.made_by,
         "classes": list(samples.classes),
     }  # fmt: skip
-    if not samples.ids("test"):
-        return about | {"scores": None, "trivial": {}, "untrained": None, "counts": {}, "by_event": {}}, None
-    several = classed.score(folder, samples, "test") if samples.classes or samples.of_chips else None
-    if samples.of_chips:
-        assert several is not None
-        _into_card(folder, card, samples, several.scores)
-        labels = {"scores": several.scores, "trivial": several.trivial, "by_event": several.by_event}
-        return about | {"untrained": None, "counts": {}} | labels, None
-    pooled, each = score(folder, samples, "test", progress)
-    scores, beside = pooled.row(), trivial(pooled.counts)
-    if several:
-        scores, beside = scores | several.scores, beside | several.trivial
-    _into_card(folder, card, samples, scores)
-    return about | {
-        "scores": scores, "trivial": beside, "untrained": untrained(recipe, samples, card).row(),
-        "counts": {event: asdict(c) for event, c in each.by_event().items()}, "by_event": several.by_event if several else {},
-    }, each  # fmt: skip
 
 
 def _into_card(folder: Path, card: Card, samples: Samples, scores: dict[str, Any]) -> None:
@@ -285,5 +321,5 @@ def _into_card(folder: Path, card: Card, samples: Samples, scores: dict[str, Any
     replace(card, scores=(mine,)).write(folder)
 
 
-def _precision(step: Train) -> str:
+def precision(step: Train) -> str:
     return fast_precision() if step.precision == "auto" else step.precision

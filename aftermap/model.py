@@ -327,6 +327,13 @@ def add_graph(folder: Path, kind: str) -> Card:
 def load(folder: Path) -> tuple[Model, Card]:
     """The network and its card, checksums compared. Raises the errors of Card.read, InputRefusedError ("weights-misfit")."""
     card = Card.read(folder)
+    model = build(spec_of(folder))
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model.eval(), card
+
+
+def spec_of(folder: Path) -> Spec:
+    """What the network of a model folder is made of. Raises InputRefusedError ("weights-misfit")."""
     if not (folder / WEIGHTS).is_file():
         raise InputRefusedError(
             f"{folder} holds no {WEIGHTS}", repair="a graph maps, but only weights train", code="weights-misfit"
@@ -337,9 +344,7 @@ def load(folder: Path) -> tuple[Model, Card]:
         raise InputRefusedError(
             f"{folder / WEIGHTS} does not say its network", repair="save it with model.save", code="weights-misfit"
         )
-    model = build(_spec(json.loads(stored)))
-    model.load_state_dict(load_file(folder / WEIGHTS))
-    return model.eval(), card
+    return _spec(json.loads(stored))
 
 
 def dense(folder: Path, out: Path) -> Card:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from aftermap.augment import Augment
@@ -13,8 +14,9 @@ from aftermap.errors import UnknownNameError
 from aftermap.pieces import HAZARDS
 from aftermap.strict import refuse
 
-OBJECTIVES = ("segment", "classify", "regress")
-WEIGHTS = ("none", "hub")
+UNLABELLED = ("mae", "dino", "clip", "contrast")
+"""Objectives without labels: they give a model of embeddings, which others start from."""
+OBJECTIVES = ("segment", "classify", "regress", *UNLABELLED)
 ADAPTATIONS = ("bn", "bidirectional", "self-train")
 PRECISIONS = ("auto", "bf16", "fp32")
 BESIDE = ("trained", "untrained", "none")
@@ -70,18 +72,27 @@ class Network:
     """auto: single for one date, early for two."""
     widths: tuple[int, ...] = ()
     weights: str = "none"
-    """hub: those that the encoder's publisher gives, fetched once."""
+    """hub: those that the encoder's publisher gives, fetched once. Or the folder of a model, from whose encoder it starts."""
 
     def __post_init__(self) -> None:
-        among("weights", self.weights, WEIGHTS)
+        if self.weights not in ("none", "hub") and not Path(self.weights, "model.toml").is_file():
+            raise refuse(f"model.weights is {self.weights!r}", "say none, hub, or the folder of a model")
+
+    @property
+    def start(self) -> Path | None:
+        """The model folder that it starts from."""
+        return None if self.weights in ("none", "hub") else Path(self.weights)
 
 
 @dataclass(frozen=True)
 class Train:
     """One training; as train.Plan."""
 
-    losses: Mapping[str, float]
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Of objectives with labels."""
     objective: str = "segment"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of an objective without labels: as Settings of objectives/mae.py and so on."""
     target: str = ""
     """Of "classify" and "regress": the chips' own labels; or, of "classify", "presence": whether any pixel is hazard."""
     class_weights: tuple[float, ...] = ()
@@ -95,6 +106,9 @@ class Train:
     batch: int = 16
     lr: float = 1e-3
     weight_decay: float = 1e-4
+    weight_decay_end: float | None = None
+    decay: str = "all"
+    """As train.Plan."""
     clip: float = 0.999
     """Largest norm of the gradient."""
     schedule: str = "cosine"
@@ -120,6 +134,11 @@ class Train:
         for name in self.augmentation:
             among("augmentation", name, [f.name for f in fields(Augment)])
         among("objective", self.objective, OBJECTIVES)
+        among("decay", self.decay, ("all", "matrices"))
+        free = self.objective in UNLABELLED
+        if free == bool(self.losses) or (self.settings and not free):
+            what = f"{self.objective} with losses {sorted(self.losses)} and settings {sorted(self.settings)}"
+            raise refuse(what, f"losses are of objectives with labels, settings of {', '.join(UNLABELLED)}")
         among("target", self.target, ("", "presence"))
         among("balance", self.balance, ("", "inverse_sqrt"))
         if self.balance and (self.class_weights or self.objective != "classify"):

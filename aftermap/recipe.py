@@ -13,12 +13,14 @@ from typing import Any
 
 from aftermap.journal import digest
 from aftermap.normalise import BY
-from aftermap.page import Adapt, Chips, Data, Map, Network, Pretrain, Step, Target, among
+from aftermap.page import UNLABELLED, Adapt, Chips, Data, Map, Network, Pretrain, Step, Target, among
 from aftermap.pieces import HAZARDS
 from aftermap.strict import override, refuse, value
 
 BUNDLED = Path(__file__).parent / "recipes"
 SURGERIES = ("freeze_encoder", "domain_norm")
+NO_HAZARD = "none"
+"""Of a recipe that maps none: what learns without labels, land cover."""
 FIDELITY = ("norm_bug", "batch_softmax", "bn_leak")
 """Faults of the code of Boehm et al. 2022 (methods.md B.2 to B.4), for who wants them back."""
 _HEADER = ("Run", "Expect", "Differs")
@@ -59,7 +61,7 @@ class Recipe:
     name: str = ""
 
     def __post_init__(self) -> None:
-        among("hazard", self.hazard, HAZARDS)
+        among("hazard", self.hazard, (*HAZARDS, NO_HAZARD))
         for one in self.surgery:
             among("surgery", one, SURGERIES)
         for one in self.fidelity:
@@ -85,11 +87,18 @@ class Recipe:
             among("class", name, self.classes)
         if len({step.train.objective for step in self.steps if step.train}) > 1:
             raise refuse("the steps have several objectives", "one network has one: give each step the same")
+        if self.unlabelled and (len(self.steps) > 1 or self.classes or self.pretrain or self.ensemble or self.targets):
+            raise refuse(f"{self.objective} is one step, without classes, targets, ensemble or pretraining", "leave them out")
 
     @property
     def objective(self) -> str:
         """Of every step."""
         return next(step.train.objective for step in self.steps if step.train)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether it learns without labels."""
+        return self.objective in UNLABELLED
 
     @property
     def target(self) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-__all__ = ["DataLoader", "Tensor", "VisionTransformer", "functional", "nn", "repaired", "smp", "timm", "torch"]
+__all__ = ["Block", "DataLoader", "Tensor", "VisionTransformer", "functional", "nn", "repaired", "smp", "timm", "torch"]
 
 _DETECTION = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _SCHEMAS = {"nms": _DETECTION, "qnms": _DETECTION}
@@ -43,7 +43,7 @@ _LIBRARY = _repair()
 # After the repair: both import torchvision.
 import segmentation_models_pytorch as smp  # noqa: E402
 import timm  # noqa: E402
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 
 def repaired() -> bool:

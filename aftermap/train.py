@@ -27,6 +27,8 @@ from aftermap.schedules import schedule
 from aftermap.torchdoor import Tensor, nn, torch
 
 LAST, LOG = "last.safetensors", "log.csv"
+DECAYS = ("all", "matrices")
+"""matrices: not gains, biases and scales, which have one axis or none."""
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 Said = Callable[[int, int, dict[str, float]], None]
 """Told (step, steps, numbers) after every step; there are numbers where it was validated."""
@@ -62,6 +64,10 @@ class Plan:
     patience: int = 0
     """Validations without a better one after which training stops; 0 for never."""
     seed: int = 0
+    decay: str = "all"
+    """Of DECAYS: of which parameters weights decay."""
+    weight_decay_end: float | None = None
+    """Where the decay ends, from weight_decay on, by half a cosine; None: it stays."""
     precision: str = "fp32"
     """ "bf16": the network's layers in bfloat16, weights and losses in fp32 (AMP)."""
 
@@ -108,8 +114,7 @@ def train(
         what = f"{fabric.world_size} processes share batches of {training.size} and {len(validation.ids)} chips to validate on"
         raise InputRefusedError(what, repair="take fewer processes", code="no-chips")
     run = _identity(model, training, validation, plan, fabric.world_size)
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(wanted, lr=plan.lr, weight_decay=plan.weight_decay)
+    optimiser = torch.optim.AdamW(_groups(model, plan), lr=plan.lr, weight_decay=plan.weight_decay)
     history = _resume(folder / LAST, run, model, optimiser)
     wrapped, moving = fabric.setup(model, optimiser)
     rate = schedule(plan.schedule, plan.steps, **plan.schedule_options)
@@ -122,6 +127,8 @@ def train(
         torch.manual_seed(_seed(plan.seed, step, fabric.global_rank))  # dropout: as if nothing had come before
         for group in moving.param_groups:
             group["lr"] = plan.lr * rate(step)
+            if plan.weight_decay_end is not None and group["weight_decay"]:
+                group["weight_decay"] = _decayed(plan, step)
         loss = objective(wrapped, _placed(fabric, batch))["loss"]
         if not math.isfinite(value := loss.item()):
             raise AftermapError(f"the loss is {value} at step {step}", repair="lower the learning rate, or look at the data",
@@ -154,6 +161,22 @@ def train(
     checkpoint.read(kept[0], model)
     model.to("cpu")  # where graphs are traced, whatever it was trained on
     return Result(int(history[-1]["step"]), kept, history, stopped)
+
+
+def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    """Parameters that learn, those apart whose weights do not decay."""
+    if plan.decay not in DECAYS:
+        raise UnknownNameError("decay", plan.decay, DECAYS)
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    bare = [p for p in wanted if p.ndim < 2] if plan.decay == "matrices" else []
+    kept = {id(p) for p in bare}
+    groups: list[dict[str, Any]] = [{"params": [p for p in wanted if id(p) not in kept]}]
+    return [*groups, {"params": bare, "weight_decay": 0.0}] if bare else groups
+
+
+def _decayed(plan: Plan, step: int) -> float:
+    assert plan.weight_decay_end is not None
+    return plan.weight_decay_end + (plan.weight_decay - plan.weight_decay_end) * (1 + math.cos(math.pi * step / plan.steps)) / 2
 
 
 @torch.no_grad()

@@ -28,13 +28,13 @@ FLOORS = (
     ),
     (
         "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
-        "model", "losses", "objectives", "checkpoint", "schedules",
+        "model", "losses", "multicrop", "objectives", "checkpoint", "schedules",
     ),
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "strict", "page", "recipe", "classed", "learn", "targets", "unseen", "experiment", "readapt", "results", "unseen_table",
-        "cli_data", "cli_learn", "cli", "__main__",
+        "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "unseen", "experiment", "readapt",
+        "results", "unseen_table", "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,6 +30,8 @@ UNKNOWN = 255
 """Class code of pixels whose truth is not known; losses and metrics leave them out."""
 PRESENCE: Mapping[float, int] = {0: 0, 1: 1, -1: UNKNOWN, UNKNOWN: UNKNOWN}
 """Codes of a raster that marks one hazard: absent, present, unknown."""
+UNSEEN, CONSTANT = "not observed enough", "a band is constant"
+"""Why a chip without labels is left out."""
 _DRAWS_PER_CHIP = 50
 _SQUARE_PX, _SQUARES_KEPT = 2048, 32
 """The squares that vector.py burns in; 4 MB each."""
@@ -86,6 +89,17 @@ def counts(chip: Chip, classes: int) -> npt.NDArray[np.int64]:
             code="label-codes",
         )
     return found
+
+
+def unfit(pixels: F32, valid: Bool, least_px: float) -> str:
+    """Why pixels (band, y, x), `valid` where every band was observed, are no use without labels; empty where they are.
+
+    A constant band says nothing, and as a rule is fill that no tag declares (methods.md D.1).
+    """
+    seen = pixels[:, valid]
+    if seen.shape[1] < max(1, least_px):
+        return UNSEEN
+    return CONSTANT if (seen.min(axis=1) == seen.max(axis=1)).any() else ""
 
 
 class Labels:
@@ -185,12 +199,14 @@ class Cutter:
 
     scene: Scene
     labels: Labels | None
-    """None where points alone tell."""
+    """None where points alone tell, or nothing does."""
     classes: int = 2
     event: str = ""
     more: tuple[Bands, ...] = ()
     points: F64 | None = None
     """Places (n, 2) of an inventory, as column and row in pixels."""
+    skipped: Counter[str] | None = None
+    """Where nothing is labelled: windows that were left out, by reason; None where labels tell."""
 
     def inputs(self) -> tuple[LayerBands, ...]:
         """The bands of each layer, in the units that they have there."""
@@ -222,9 +238,15 @@ class Cutter:
         return int(((self.points >= first) & (self.points < last)).all(axis=1).sum())
 
     def candidates(self, windows: Sequence[Window], least_valid: float) -> Iterator[Candidate]:
-        """Of these windows those observed to at least that share and with any pixel labelled, or where points alone tell all."""
+        """Of these windows those observed to at least that share and with any pixel labelled, or where points alone tell all.
+
+        Where nothing is labelled, those in which besides no band is constant; the others are counted.
+        """
         for window in windows:
             chip = self.chip(window)
+            if self.skipped is not None and (why := unfit(chip.pixels, chip.valid, least_valid * chip.valid.size)):
+                self.skipped[why] += 1
+                continue
             share = float(chip.valid.mean())
             pixels = () if chip.truth is None else tuple(int(n) for n in counts(chip, self.classes))
             if share >= least_valid and (chip.truth is None or any(pixels)):

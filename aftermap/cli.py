@@ -269,13 +269,13 @@ def _say_scores(result: Any) -> None:
 
 @main.command()
 @click.argument("kind", type=click.Choice(sorted(PIECES["simulate"])))
-@click.option("-o", "--out", type=_FILES, required=True, help="Folder for before.tif, after.tif, truth.tif and dem.tif.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for truth.tif, dem.tif and the images.")
 @click.option("--size", type=int, help="Pixels along each side.  [default: 2048, or all of --dem]")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another scene.")
 @click.option("--vary", metavar="FIRST-LAST", help="Many small scenes to train on, one folder per seed, each unlike the last.")
 @click.option("--dem", type=_FILES, help="flood, landslide: a real elevation model to build the scene on, on its grid.")
 @click.option("--sensor", help="flood, landslide: sentinel-1, sentinel-2 or rgb.  [default: sentinel-1; sentinel-2]")
-@click.option("--terrain", help="flood: plain, hills, alps or andes; landslide: alps or andes.  [default: plain; andes]")
+@click.option("--terrain", help="flood, landcover: plain, hills, alps, andes; landslide: alps, andes.  [default: plain; andes]")
 @click.option("--looks", type=float, help="Equivalent number of looks of the speckle.  [default: 4.9]")
 @click.option("--gsd-m", type=float, help="Pixel size in metres.  [default: that of the sensor]")
 @click.option("--passes", type=int, help="landslide, sentinel-1: passes before and after the event, 1 to 5.  [default: 1]")
@@ -297,7 +297,8 @@ def simulate(kind: str, out: Path, seed: int, vary: str | None, quiet: bool, **g
     with Progress(quiet) as progress:
         make(out, seed=seed, progress=lambda done, whole: progress("simulate", done, whole), **chosen)
     more = "; inventory.gpkg has the heads of its slides" if (out / "inventory.gpkg").exists() else ""
-    click.echo(f"wrote before.tif, after.tif, truth.tif and dem.tif to {out}{more}")
+    images = "s1.tif, coherence.tif, rgb.tif" if kind == "landcover" else "before.tif, after.tif"
+    click.echo(f"wrote {images}, truth.tif and dem.tif to {out}{more}")
 
 
 def _vary(kind: str, out: Path, seeds: str, quiet: bool, chosen: Sequence[str]) -> None:

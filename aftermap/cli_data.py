@@ -120,7 +120,7 @@ def check_command(folder: Path, kind: str, settings: Sequence[str], as_json: boo
         for name in found.unseen:
             click.echo(f"unseen:  {name} has no pixel that is both observed and labelled")
         click.echo(f"{dataset.name}: {found.members} members, {len(found.corrupt)} corrupt, {len(found.absent)} files missing")
-        click.echo("labels:  " + ", ".join(f"{name} {n:,} px" for name, n in found.codes.items()))
+        click.echo("labels:  " + (", ".join(f"{name} {n:,} px" for name, n in found.codes.items()) or "none"))
     if found.corrupt or found.absent:
         sys.exit(_REFUSED_EXIT)
 
@@ -171,6 +171,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 @click.option("--data", type=_FILES, help="In place of images and labels: a data set, such as a folder of datacubes.")
 @click.option("--kind", default="", help="Its name, where its layout does not tell.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of it, as docs/data.md lists.")
+@click.option("--scenes", type=_FILES, help="A folder of images, each an event of its own; with --unlabelled.")
+@click.option("--unlabelled", is_flag=True, help="Chips without any label, to pretrain on.")
 @click.option("--after", multiple=True, type=_FILES, help="Image(s) after the event.")
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event.")
 @click.option("--after-pass", multiple=True, type=_FILES, help="Further pass(es) after it, from the event outward.")
@@ -205,11 +207,14 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def chips(
-    context: click.Context, /, out: Path, quiet: bool, data: Path | None, kind: str, settings: Sequence[str], **given: Any
-) -> None:
+    context: click.Context, /, out: Path, quiet: bool, data: Path | None, kind: str, settings: Sequence[str],
+    scenes: Path | None, **given: Any,
+) -> None:  # fmt: skip
     """Cut training chips from an event's images and labels, or take those of a data set, into a folder that other tools open."""
     if data is not None:
         told = _recut(context, out, quiet, data, kind, settings)
+    elif scenes is not None:
+        told = _cut_scenes(context, out, quiet, scenes)
     else:
         told = _cut(out, quiet, kind, settings, given)
     _say_chips(out, told, given["split"])
@@ -221,8 +226,7 @@ _OF_DATA = ("data", "kind", "settings", "out", "how", "split", "shares", "block_
 def _recut(context: click.Context, out: Path, quiet: bool, data: Path, kind: str, settings: Sequence[str]) -> dict[str, Any]:
     from aftermap.recutting import Recut, recut
 
-    told = context.params
-    said = [n for n in told if n not in _OF_DATA and context.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
+    told, said = context.params, _said_besides(context, _OF_DATA)
     if said or told["how"] not in ("regular", "published"):
         wrong = [f"--{n.replace('_', '-')}" for n in said] or [f"--how {told['how']}"]
         raise UsageError(f"{', '.join(wrong)} of a data set, whose chips are cut already", repair="leave it out, or give images")
@@ -232,6 +236,32 @@ def _recut(context: click.Context, out: Path, quiet: bool, data: Path, kind: str
     )  # fmt: skip
     with Progress(quiet) as progress:
         return recut(out, what, progress=progress)
+
+
+def _said_besides(context: click.Context, known: Sequence[str]) -> list[str]:
+    """Options given on the command line besides those known."""
+    given = click.core.ParameterSource.COMMANDLINE
+    return [n for n in context.params if n not in known and context.get_parameter_source(n) is given]
+
+
+_OF_SCENES = (
+    "size", "how", "count", "stride", "least_valid", "split", "shares", "block_px", "gap_px", "bands", "unit", "seed",
+    "unlabelled",
+)  # fmt: skip
+
+
+def _cut_scenes(context: click.Context, out: Path, quiet: bool, scenes: Path) -> dict[str, Any]:
+    from aftermap.cutting import Cut
+    from aftermap.manyscenes import cut_scenes
+
+    if wrong := _said_besides(context, (*_OF_SCENES, "scenes", "out", "quiet")):
+        said = ", ".join(f"--{n.replace('_', '-')}" for n in wrong)
+        raise UsageError(f"{said} with --scenes, whose images are events of their own without labels", repair="leave it out")
+    if not context.params["unlabelled"]:
+        raise UsageError("--scenes has no labels", repair="say --unlabelled, or give one event by --after with its --truth")
+    what = Cut((), **{n: context.params[n] for n in _OF_SCENES})
+    with Progress(quiet) as progress:
+        return cut_scenes(out, scenes, what, progress=progress)
 
 
 def _cut(out: Path, quiet: bool, kind: str, settings: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
@@ -252,6 +282,8 @@ def _cut(out: Path, quiet: bool, kind: str, settings: Sequence[str], given: dict
 def _say_chips(out: Path, told: dict[str, Any], split: str) -> None:
     for reason, n in told["left_out"].items():
         click.echo(f"{n} left out: {reason}", err=True)
+    if aside := told.get("aside"):
+        click.echo(f"no image, and not read: {', '.join(aside)}", err=True)
     if told["chips"] == 0:
         click.echo("no window was observed and labelled enough: nothing was written")
         sys.exit(4)
@@ -263,4 +295,5 @@ def _say_chips(out: Path, told: dict[str, Any], split: str) -> None:
         empty = ", ".join(told["empty"])
         click.echo(f"warning: no chip is left for {empty}: give a larger area, smaller blocks or fewer --shares", err=True)
     left = "left out between splits" if split == "blocks" else "left out"
-    click.echo(", ".join(f"{n} {side or left}" for side, n in told["splits"].items()) + f" in {out}")
+    of = f" of {told['events']} events" if "events" in told else ""
+    click.echo(", ".join(f"{n} {side or left}" for side, n in told["splits"].items()) + f"{of} in {out}")

@@ -1,9 +1,11 @@
-"""One event's files to a folder of chips: opened as a scene, windows chosen, split by blocks of ground or at random, written."""
+"""Files of one event or several to a folder of chips: opened as scenes, windows chosen, split by blocks or at random, written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from aftermap.passes import open_passes
 from aftermap.scene import Scene, open_scene
 from aftermap.splits import LEAK
 from aftermap.terrain import DERIVATIVES, TerrainBands, derivatives
+from aftermap.tiles import Window
 from aftermap.vector import is_vector
 
+TOO_SMALL = "the image is smaller than a chip"
 _COUNT = 100
 _LEAST_VALID = 0.9
 _ROLES = ("after", "after_pass", "before", "before_pass", "truth", "points", "dem")
@@ -65,6 +69,8 @@ class Cut:
     unit: str = ""
     event: str = ""
     seed: int = 0
+    unlabelled: bool = False
+    """Whether neither truth nor points are wanted."""
 
 
 def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -72,31 +78,77 @@ def cut(out: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, 
 
     Raises the errors of its readers, and UsageError for options that contradict one another.
     """
-    _refuse_options(what)
-    cutter = _cutter(what)
-    how, rng = _dealing(cutter, what), np.random.default_rng(what.seed)
-    chosen, left_out = _chosen(cutter, what, rng)
-    dealt = deal(chosen, how, rng)
-    kept = [(chosen[i], side) for i, side in dealt.sides.items() if side]
-    left_out = {reason: n for reason, n in (left_out | {NOT_DRAWN: dealt.not_drawn}).items() if n}
+    return cut_each(out, [what], progress=progress)
+
+
+def cut_each(out: Path, events: Sequence[Cut], *, title: str = "", progress: Progress | None = None) -> dict[str, Any]:
+    """The same of several events, each a scene of its own; what is said besides files is that of the first for all.
+
+    Raises UsageError where their bands or units differ, naming both.
+    """
+    what, held = events[0], lru_cache(1)(_cutter)  # a scene keeps its files open, and there may be thousands
+    for one in events:
+        _refuse_options(one)
+    rng, kinds = np.random.default_rng(what.seed), _Kinds()
+    chosen: list[tuple[Candidate, Cut]] = []
+    left_out: Counter[str] = Counter()
+    for done, one in enumerate(events, 1):
+        kinds.refuse_other(held(one))
+        if len(events) > 1 and min(held(one).scene.shape) < one.size:
+            left_out[TOO_SMALL] += 1
+            continue
+        found, why = _chosen(held(one), one, rng)
+        chosen += [(candidate, one) for candidate in found]
+        left_out.update(why)
+        if progress and len(events) > 1:
+            progress("scenes", done, len(events))
+    how = _dealing(held(what), what)
+    dealt = deal([candidate for candidate, _ in chosen], how, rng, [one.event for _, one in chosen])
+    kept = [(*chosen[i], side) for i, side in dealt.sides.items() if side]
+    left_out[NOT_DRAWN] += dealt.not_drawn
+    reasons = {reason: n for reason, n in left_out.items() if n}
 
     def made() -> Iterator[tuple[Chip, str, GeoBox | None]]:
-        for done, (candidate, side) in enumerate(kept, 1):
-            yield cutter.chip(candidate.window), side, cutter.scene.grid[candidate.window.slices]
+        for done, (candidate, one, side) in enumerate(kept, 1):
+            yield held(one).chip(candidate.window), side, held(one).scene.grid[candidate.window.slices]
             if progress:
                 progress("chips", done, len(kept))
 
-    names = what.classes or (("absent", "present") if what.truth else ("landslide",))
-    facts = {"title": f"chips of {cutter.scene.name}", **_facts(what, left_out)}
-    counted = (lambda chip: _counted(cutter, chip)) if what.points else (lambda _: {})
+    names = what.classes or (("absent", "present") if what.truth else ("landslide",) if what.points else ())
+    facts = {"title": f"chips of {title or held(what).scene.name}", **_facts(events, reasons)}
+    counted = (lambda chip: _counted(held(what), chip)) if what.points else (lambda _: {})
     if kept:
         chipfolder.write(out, made(), classes=names, facts=facts, beside=counted, protocol=how.protocol)
-    return how.told(dealt.sides, left_out)
+    return how.told(dealt.sides, reasons)
+
+
+@dataclass
+class _Kinds:
+    """The bands and units that every scene must have: those of the first."""
+
+    first: str = ""
+    wanted: tuple[Any, ...] = ()
+
+    def refuse_other(self, cutter: Cutter) -> None:
+        """Raises UsageError with both named."""
+        chip = cutter.chip(Window(0, 0, 1, 1))
+        own = (chip.bands, chip.unit)
+        self.first, self.wanted = self.first or cutter.scene.name, self.wanted or own
+        if own != self.wanted:
+            said = [f"{name} has {', '.join(bands)} in {unit}" for name, (bands, unit) in (
+                (cutter.scene.name, own), (self.first, self.wanted))]  # fmt: skip
+            raise UsageError("; ".join(said), repair="keep images of one kind in a folder, or cut each kind by itself")
 
 
 def _refuse_options(what: Cut) -> None:
-    if what.truth is None and what.points is None:
-        raise UsageError("there is neither truth nor points", repair="give --truth, --points, or both")
+    if what.truth is None and what.points is None and not what.unlabelled:
+        raise UsageError(
+            "there is neither truth nor points", repair="give --truth, --points, or both; or say --unlabelled for chips without"
+        )
+    if what.unlabelled and (what.truth or what.points or what.classes or what.hazard_code is not None):
+        raise UsageError("labels are given, and --unlabelled", repair="leave one of them out")
+    if what.unlabelled and what.how not in ("regular", "random"):
+        raise UsageError(f"--how {what.how} goes by labels", repair="say --how regular or random for --unlabelled chips")
     if what.truth is None and (what.classes or what.hazard_code is not None):
         raise UsageError("points have no codes", repair="leave --classes and --hazard-code out, or give --truth")
     if what.terrain and not what.dem:
@@ -122,7 +174,8 @@ def _cutter(what: Cut) -> Cutter:
     if what.dem:
         more += (_terrain(scene, what.terrain),)
     heads = None if what.points is None else features.read_points(what.points, scene.grid)
-    return Cutter(scene, _labels(scene, what), len(what.classes) or 2, what.event, more, heads)
+    skipped = Counter[str]() if what.unlabelled else None
+    return Cutter(scene, _labels(scene, what), len(what.classes) or 2, what.event, more, heads, skipped)
 
 
 def _labels(scene: Scene, what: Cut) -> Labels | None:
@@ -157,7 +210,7 @@ def _chosen(cutter: Cutter, what: Cut, rng: np.random.Generator) -> tuple[list[C
         whole = published.whole(cutter, what.size)
         chosen, left_out = whole.candidates, {"not wholly observed": whole.unseen, "water": whole.water}
     else:
-        chosen = _choose(cutter, what, rng)
+        chosen, left_out = _choose(cutter, what, rng), dict(cutter.skipped or {})
     if cutter.labels is not None:
         cutter.labels.refuse_ambiguous()
     return chosen, left_out
@@ -190,13 +243,20 @@ def _counted(cutter: Cutter, chip: Chip) -> dict[str, Any]:
     return {"points": count, "points_per_km2": "" if pixel_size_m(grid) is None else f"{count / km2:.6f}"}
 
 
-def _facts(what: Cut, left_out: Mapping[str, int]) -> dict[str, Any]:
-    own = {f.name: getattr(what, f.name) for f in fields(what) if f.name not in _TOLD_ELSEWHERE}
-    said = {k: v for k, v in own.items() if v not in (None, "")}
-    if what.split == "random":
+def _facts(events: Sequence[Cut], left_out: Mapping[str, int]) -> dict[str, Any]:
+    own = {f.name: getattr(events[0], f.name) for f in fields(Cut) if f.name not in _TOLD_ELSEWHERE}
+    said = {k: v for k, v in own.items() if v not in (None, "") and v is not False}
+    if len(events) > 1:
+        said.pop("event", None)
+    if events[0].split == "random":
         said["caution"] = LEAK
     if left_out:
         said["left_out"] = [{"reason": reason, "chips": n} for reason, n in left_out.items()]
+    return said | {"sources": [source for one in events for source in _sources(one)]}
+
+
+def _sources(what: Cut) -> Iterator[dict[str, str]]:
     files = {role: given if isinstance(given, tuple) else (given,) for role in _ROLES if (given := getattr(what, role))}
-    roles = [(role.replace("_", "-"), path) for role, paths in files.items() for path in paths]
-    return said | {"sources": [{"role": role, "name": p.name, "sha256": sha256(p) if p.is_file() else ""} for role, p in roles]}
+    for role, paths in files.items():
+        for path in paths:
+            yield {"role": role.replace("_", "-"), "name": path.name, "sha256": sha256(path) if path.is_file() else ""}

@@ -40,6 +40,7 @@ PIECES: dict[str, dict[str, str]] = {
         "landslide": "aftermap.simulate.landslide:simulate",
         "fracture": "aftermap.simulate.fracture:simulate",
         "building": "aftermap.simulate.building:simulate",
+        "landcover": "aftermap.simulate.landcover:simulate",
     },
     "dataset": {
         "sen1floods11": "aftermap.datasets.sen1floods11:SEN1FLOODS11",
@@ -56,6 +57,7 @@ PIECES: dict[str, dict[str, str]] = {
         "m3leo": "aftermap.datasets.m3leo:M3LEO",
         "worldcover": "aftermap.datasets.worldcover:WORLDCOVER",
         "simulated": "aftermap.datasets.simulated:SIMULATED",
+        "simulated-landcover": "aftermap.datasets.landcover:LANDCOVER",
         "folder": "aftermap.datasets.folder:FOLDER",
     },
 }

@@ -6,13 +6,14 @@ Whole events fall to one side; where a data set has official splits, those hold.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
 
-from aftermap.chips import F32, U8, UNKNOWN, Chip
+from aftermap.chips import F32, U8, UNKNOWN, Chip, unfit
 from aftermap.datasets.dataset import Dataset
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.normalise import Fitting, Normaliser, Separated, fit, misapplied, units
@@ -35,6 +36,8 @@ OFFICIAL = "official:"
 """Begins the name of an official split where names of events are asked for."""
 VALIDATION_SHARE = 0.1
 """Of the chips of training, to choose a checkpoint by, where no event is left for that."""
+LEAST_SEEN = 0.5
+"""Share of a square that was observed, from which it is kept without labels."""
 KEPT_BYTES = 2**31
 MULTIPLE_OF, MOST_PX = 32, 256
 """Sides that networks take, and the largest that is chosen without being asked for."""
@@ -71,6 +74,10 @@ class Samples:
     """Whether a sample is a whole chip with its own label, `target`."""
     presence: bool = False
     """Whether that label is 1 where any known pixel is hazard, else 0; of chips without truth by pixel their own label."""
+    unlabelled: bool = False
+    """Whether samples have no labels, whatever the data set has."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Of samples without labels: squares that were left out, by reason (chips.unfit)."""
     _kept: dict[str, Chip] = field(default_factory=dict, repr=False, compare=False)
     """Samples that were read, as many as KEPT_BYTES hold: decoding a picture takes a third of a step of a small network."""
 
@@ -117,6 +124,8 @@ class Samples:
             return known
         name, window = self.places[id]
         chip = _square(_narrowed(self.dataset.read(name), self.bands, self.codes), window, self.size)
+        if self.unlabelled:
+            chip = replace(chip, truth=None, target=None)
         if self.presence:
             chip = replace(chip, truth=None, target=_presence(chip))
         if (len(self._kept) + 1) * (4 * len(self.bands) + 2) * self.size**2 <= KEPT_BYTES:
@@ -127,30 +136,37 @@ class Samples:
 def survey(
     dataset: Dataset, inputs: Sequence[str], *, split: Mapping[str, Sequence[str]] | None = None, size: int = 0, seed: int = 0,
     normalise: str = "all", classes: Sequence[str] = (), of_chips: bool = False, presence: bool = False, norm_bug: bool = False,
-    progress: Progress = lambda *_: None,
+    unlabelled: bool = False, progress: Progress = lambda *_: None,
 ) -> Samples:  # fmt: skip
     """Reads every chip once. `inputs` are layers ("after") or bands ("after.VV"); `split` names the events of each side;
     `classes` of the data set are told apart, by default the hazard from all else; with `of_chips` each chip has one label, with
     `presence` too, made of the truth of each square by itself.
+
+    With `unlabelled` no label counts, whatever else is asked for: squares of which LEAST_SEEN was observed and no band is
+    constant are kept, and statistics are of the chips that have any.
 
     `normalise` says what shares statistics (normalise.BY); with "all" they are those of the chips of training. With `norm_bug`
     these are those of power, and decibels are divided by them (methods.md B.2).
 
     Raises UnknownNameError for inputs, sides, events and classes, InputRefusedError ("no-chips", "band-missing", "chip-sizes").
     """
+    if unlabelled:
+        classes, of_chips, presence = (), False, False
     bands, codes = choose_bands(dataset.bands, inputs), choose_codes(dataset.classes, () if of_chips else classes)
     sides, dealt = divide(dataset, split or {}, np.random.default_rng(seed))
     places: dict[str, tuple[str, Window]] = {}
     of_sample: dict[str, str] = {}
     hashes = hashlib.sha256()
     unit: list[tuple[str, ...]] = []
-    side_px = [size]
+    side_px, skipped = [size], Counter[str]()
 
     fitting = Fitting(normalise)
 
     def of_training() -> Iterator[Chip]:
         for done, (name, side) in enumerate(sides.items(), 1):
             chip = _narrowed(dataset.read(name), bands, codes)
+            if unlabelled:
+                chip = replace(chip, truth=None, target=None)
             unit.append(units(chip))
             side_px[0] = side_px[0] or _side(chip.shape)
             hashes.update(repr((name, side)).encode())
@@ -160,28 +176,31 @@ def survey(
             if labelled:
                 hashes.update(repr(chip.target).encode())
                 _refuse_larger(chip, side_px[0])
+            before = len(places)
             for window in blocks(chip.shape, side_px[0]):
-                if chip.target is not None if labelled else chip.labelled[window.slices].any():
+                if unlabelled and (why := _unfit(chip, window, side_px[0])):
+                    skipped[why] += 1
+                elif unlabelled or (chip.target is not None if labelled else chip.labelled[window.slices].any()):
                     key = f"{name}@{window.row},{window.col}"
                     places[key], of_sample[key] = (name, window), side
             progress("chips", done, len(sides))
+            if unlabelled and len(places) == before:
+                continue
             if normalise != "all":
                 fitting.add(chip)
             if side == "train":
                 yield chip
+        if unlabelled:
+            _refuse_none(dataset, of_sample, skipped)
 
     reference = (misapplied if norm_bug else fit)(of_training())
-    for needed in ("train", "validation"):
-        if needed not in of_sample.values():
-            raise InputRefusedError(
-                f"no chip of {dataset.folder} with labels is left for {needed}", repair="cut more chips", code="no-chips"
-            )
+    _refuse_none(dataset, of_sample, skipped)
     of_side = {s: tuple(sorted({dataset.members[n].event for n, k in sides.items() if k == s})) for s in SPLITS}
     return Samples(
         dataset, bands, _layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, reference,
         reference if normalise == "all" else fitting.done(), codes=codes,
         classes=() if presence else tuple(dataset.classes if of_chips else classes), of_chips=of_chips, presence=presence,
-        sha256=hashes.hexdigest(),
+        sha256=hashes.hexdigest(), unlabelled=unlabelled, skipped={why: n for why, n in skipped.items() if n},
     )  # fmt: skip
 
 
@@ -258,6 +277,19 @@ def _layers(bands: Sequence[str], of: Sequence[str]) -> tuple[LayerBands, ...]:
     named = [(_layer(band), unit) for band, unit in zip(bands, of, strict=True)]
     runs = groupby(named, lambda one: (one[0][0], one[1]))
     return tuple(LayerBands(layer, tuple(own[1] for own, _ in run), unit) for (layer, unit), run in runs)
+
+
+def _refuse_none(dataset: Dataset, of_sample: Mapping[str, str], skipped: Mapping[str, int]) -> None:
+    for needed in ("train", "validation"):
+        if needed not in of_sample.values():
+            why = "".join(f"; {n} squares left out: {reason}" for reason, n in skipped.items())
+            what = f"no chip of {dataset.folder} {'fit to learn from' if skipped else 'with labels'} is left for {needed}{why}"
+            raise InputRefusedError(what, repair="cut more chips", code="no-chips")
+
+
+def _unfit(chip: Chip, window: Window, size: int) -> str:
+    """Why a square of `size` is no use without labels; what lies outside its chip was not observed."""
+    return unfit(chip.pixels[:, *window.slices], chip.valid[window.slices], LEAST_SEEN * size**2)
 
 
 def _presence(chip: Chip) -> int:

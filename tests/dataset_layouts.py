@@ -14,7 +14,7 @@ import numpy.typing as npt
 import rasterio
 
 from aftermap.chipfolder import write as write_chips
-from aftermap.chips import Chip
+from aftermap.chips import UNKNOWN, Chip
 from tests.conftest import grid
 
 SIDE = 24
@@ -367,10 +367,33 @@ def simulated(root: Path) -> Made:
     )
 
 
+def simulated_landcover(root: Path) -> Made:
+    for name in ("plain-000000", "alps-000018"):
+        scene, rng = root / name, np.random.default_rng(len(name))
+        codes = np.zeros((2, SIDE * 2, SIDE * 2), np.uint8)
+        codes[0, 20:], codes[1, :20], codes[0, :3, :3] = 3, 80, UNKNOWN
+        for file, bands in (("s1", 2), ("coherence", 2), ("dem", 1)):
+            tif(scene / f"{file}.tif", rng.uniform(0, 1, (bands, *codes.shape[1:])).astype(np.float32))
+        rgb = rng.integers(1, 255, (3, *codes.shape[1:])).astype(np.uint8)
+        rgb[:, :, :4] = 0
+        tif(scene / "rgb.tif", rgb)
+        tif(scene / "truth.tif", codes)
+    return Made(
+        root,
+        root / "alps-000018/coherence.tif",
+        "alps-000018@0,0",
+        {"train", "validation"},
+        {"plain-000000", "alps-000018"},
+        {"size": 32},
+        remove=root / "plain-000000/dem.tif",
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Made]] = {
     "sen1floods11": sen1floods11, "xbd": xbd, "hr-gldd": hr_gldd, "landslide4sense": landslide4sense,
     "landslide4sense-rgb": landslide4sense_rgb, "antarctic-fractures": antarctic_fractures, "ombria": ombria,
     "sar-landslides": sar_landslides, "sen12landslides": sen12landslides, "bigearthnet": bigearthnet,
     "worldfloods": worldfloods, "m3leo": m3leo, "worldcover": worldcover, "simulated": simulated,
+    "simulated-landcover": simulated_landcover,
     "folder": folder,
 }  # fmt: skip

@@ -23,8 +23,8 @@ FLOORS = (
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
         "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "chipdensity", "choice", "splits",
-        "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets", "recutting", "fetch", "listing", "unpack",
-        "acquire", "bandstats", "augment", "enlarging", "samples",
+        "chips", "passes", "published", "dealing", "chipfolder", "cutting", "manyscenes", "datasets", "recutting", "fetch",
+        "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",

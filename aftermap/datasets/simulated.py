@@ -30,7 +30,7 @@ FACTS = Facts(
     access="make them: aftermap simulate flood --vary 0-199 -o FOLDER",
     cautions=("a simulation is not the world: what is learned from it has to be measured on real images",),
 )
-_SPLITS = {8: "validation", 9: "test"}
+SPLITS = {8: "validation", 9: "test"}
 _IMAGES = {"after": ("after",), "before": ("before",), "both": ("before", "after")}
 _KEPT = 256
 """Scenes that stay in memory, up to 2 MB each: a scene is read square by square, in any order."""
@@ -123,7 +123,7 @@ def _members(scenes: list[Path], size: int, dates: tuple[str, ...]) -> list[tupl
     """The whole squares of each scene."""
     found = []
     for scene in scenes:
-        split = _SPLITS.get(int(scene.name.rpartition("-")[2]) % 10, "train")
+        split = SPLITS.get(int(scene.name.rpartition("-")[2]) % 10, "train")
         files: Mapping[str, Path] = {name: scene / f"{name}.tif" for name in (*dates, "truth")}
         for window in blocks((BLOCK_PX, BLOCK_PX), size):
             if (window.height, window.width) == (size, size):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from aftermap.errors import UnknownNameError
 from aftermap.raster import BLOCK_PX
-from aftermap.simulate import building, flood, fracture, hillside, landslide, optical, recolour
+from aftermap.simulate import building, flood, fracture, hillside, landcover, landslide, optical, recolour
 from aftermap.simulate.conditions import Conditions, Hills, Ice
 from aftermap.simulate.files import Layer, Place, Progress, truth, write_scene
 from aftermap.simulate.relief import Sun
@@ -40,7 +40,12 @@ class Varied:
 
 
 def simulate(hazard: str, out: Path, seeds: Iterable[int], *, progress: Progress | None = None) -> int:
-    """Writes `out`/HAZARD-SEED/ for each seed that is not there yet; how many are now. Raises UnknownNameError."""
+    """Writes `out`/HAZARD-SEED/ for each seed that is not there yet; how many are now. Raises UnknownNameError.
+
+    Of "landcover" a scene of each region, `out`/REGION-SEED/.
+    """
+    if hazard == "landcover":
+        return landcover.many(out, seeds, progress=progress)
     if hazard not in VARIED:
         raise UnknownNameError("hazard", hazard, VARIED)
     varied, wanted = VARIED[hazard], list(seeds)

@@ -41,7 +41,7 @@ def _mae() -> tuple[nn.Module, Objective, Bands]:
 
 
 def _dino() -> tuple[nn.Module, Objective, Bands]:
-    settings = dino.Settings(prototypes=64, hidden=64, bottleneck=32, local=2, drop_path=0.0, momentum=1.0)
+    settings = dino.Settings(prototypes=64, hidden=64, bottleneck=32, local=2, drop_path=0.0, momentum=1.0, centre_momentum=1.0)
     return *dino.prepare({"": _micro("token", 2)}, RADAR, settings, 50), RADAR
 
 

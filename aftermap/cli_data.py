@@ -160,7 +160,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         seen = "-" if row["observed_share"] is None else f"{row['observed_share']:.1%}"
         lines.append(f"{row['split']}: {row['chips']} chips, {seen} observed")
-        lines.append("  " + ", ".join(f"{k} {'-' if v is None else format(v, '.2%')}" for k, v in row["classes"].items()))
+        if row["classes"]:
+            lines.append("  " + ", ".join(f"{k} {'-' if v is None else format(v, '.2%')}" for k, v in row["classes"].items()))
         heads = list(next(iter(row["bands"].values())))
         lines.append(f"  {'band':22}" + "".join(f"{h:>10}" for h in heads))
         lines += [f"  {band:22}" + "".join(number(v[h]) for h in heads) for band, v in row["bands"].items()]
@@ -217,7 +218,7 @@ def chips(
         told = _cut_scenes(context, out, quiet, scenes)
     else:
         told = _cut(out, quiet, kind, settings, given)
-    _say_chips(out, told, given["split"])
+    _say_chips(out, told, given["split"], given["unlabelled"])
 
 
 _OF_DATA = ("data", "kind", "settings", "out", "how", "split", "shares", "block_px", "gap_px", "seed", "quiet")
@@ -279,13 +280,13 @@ def _cut(out: Path, quiet: bool, kind: str, settings: Sequence[str], given: dict
         return cut(out, Cut(**given), progress=progress)
 
 
-def _say_chips(out: Path, told: dict[str, Any], split: str) -> None:
+def _say_chips(out: Path, told: dict[str, Any], split: str, unlabelled: bool) -> None:
     for reason, n in told["left_out"].items():
         click.echo(f"{n} left out: {reason}", err=True)
     if aside := told.get("aside"):
         click.echo(f"no image, and not read: {', '.join(aside)}", err=True)
     if told["chips"] == 0:
-        click.echo("no window was observed and labelled enough: nothing was written")
+        click.echo(f"no window was observed {'' if unlabelled else 'and labelled '}enough: nothing was written")
         sys.exit(4)
     if split == "random":
         from aftermap.splits import LEAK

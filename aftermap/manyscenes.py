@@ -54,7 +54,7 @@ def _files(path: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def cut_scenes(out: Path, folder: Path, what: Cut, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Writes chips of every scene, cut as `what` says (`count` of each); returns as cutting.cut, "events", and "aside": no images."""
+    """Writes chips of every scene, cut as `what` says (`count` of each); returns as cutting.cut, with "events" and "aside"."""
     found = find(folder)
     events = [replace(what, event=n, after=of["after"], before=of.get("before", ())) for n, of in found.scenes.items()]
     told = cut_each(out, events, title=folder.resolve().name, progress=progress)

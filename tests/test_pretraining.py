@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from aftermap import multicrop
-from aftermap.model import Model, Spec, build
+from aftermap import experiment, multicrop
+from aftermap.card import Card
+from aftermap.cli import main
+from aftermap.errors import InputRefusedError, UsageError
+from aftermap.model import Model, Spec, build, load
 from aftermap.multicrop import Bands, Light, boxes, cut, one_band, spread, spread_sums, within
 from aftermap.objectives import clip, contrast, dino, mae
+from aftermap.results import gather, lines
 from aftermap.torchdoor import Tensor, nn, torch
 from aftermap.train import Objective
+from tests.dataset_layouts import simulated_landcover
 
 BANDS = Bands(
     ("s1.VV", "s1.VH", "rgb.red", "rgb.green", "rgb.blue", "dem.elevation"),
@@ -284,3 +291,67 @@ def test_views_of_a_seed_are_the_same_again() -> None:
         drawn = [multicrop.boxes(3, (0.2, 0.9), tilt=10) for _ in range(2)]
     torch.manual_seed(5)
     torch.testing.assert_close(boxes(3, (0.2, 0.9), tilt=10), drawn[0])
+
+
+def test_a_network_starts_from_what_was_learned_without_labels(tmp_path: Path) -> None:
+    """Two models of a stack, then a regression on one of its modalities that starts from the encoder."""
+    data = simulated_landcover(tmp_path / "data").folder
+    few = ["steps.0.train.epochs=0", "steps.0.train.steps=2", "steps.0.train.batch=4", "chips.size=32"]
+    (row,) = experiment.run("clip-small", data, tmp_path / "first", overrides=[*few, "inputs=['s1', 'rgb']"])
+    assert row["scores"] is None
+    assert row["skipped"] == {}
+    (radar,) = (tmp_path / "first").glob("*/model/s1")
+    card = Card.read(radar)
+    assert (card.gives, card.chip_px, card.reads) == ("embedding", 32, "s1 VV, VH in dB")
+    own = ["inputs=['s1']", f"model.weights={radar}", "model.fusion=each", *few]
+    page = _page(tmp_path / "own.toml")
+    (second,) = experiment.run(page, data, tmp_path / "second", overrides=[*own, "steps.0.train.lr=0.0"])
+    (folder,) = (tmp_path / "second").glob("*/model")
+    begun, given = load(folder)[0].encoder.state_dict(), load(radar)[0].encoder.state_dict()
+    assert all(torch.equal(begun[k], v) for k, v in given.items())
+    assert "which learned from simulated-landcover" in Card.read(folder).training_data
+    assert second["weights_sha256"] != row["weights_sha256"]
+    with pytest.raises(InputRefusedError, match="fused single"):
+        experiment.run(page, data, tmp_path / "third", overrides=[*own, "model.fusion=single"])
+    with pytest.raises(UsageError, match=r"model\.weights is 'nowhere'"):
+        experiment.run(page, data, tmp_path / "third", overrides=["model.weights=nowhere"])
+
+
+def test_rows_without_labels_stand_in_no_table(tmp_path: Path) -> None:
+    data = simulated_landcover(tmp_path / "data").folder
+    few = ["steps.0.train.epochs=0", "steps.0.train.steps=2", "steps.0.train.batch=4", "chips.size=32", "inputs=['s1']"]
+    said = CliRunner().invoke(
+        main, ["run", "mae-small", "--on", str(data), "-o", str(tmp_path / "out"), "--quiet", *(f"--set={o}" for o in few)]
+    )
+    assert said.exit_code == 0, said.output
+    assert "spread of embeddings" in said.output
+    assert lines(gather(tmp_path / "out")) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("steps.0.train.losses={'dice': 1}", "losses are of objectives with labels"),
+        ("steps.0.train.settings={'msk': 1}", "did you mean train.settings.mask"),
+        ("classes=['a', 'b']", "without classes"),
+        ("steps.0.train.decay=some", "unknown-decay"),
+    ],
+)
+def test_a_recipe_without_labels_is_strict(wrong: str, says: str, tmp_path: Path) -> None:
+    data = simulated_landcover(tmp_path / "data").folder
+    with pytest.raises(UsageError) as refused:
+        experiment.run("mae-small", data, tmp_path / "out", overrides=["inputs=['s1']", "chips.size=32", wrong])
+    assert says in f"{refused.value} {refused.value.code}"
+
+
+def _page(path: Path) -> Path:
+    path.write_text(
+        """hazard = "none"
+inputs = ["s1"]
+data = { kind = "simulated-landcover", settings = { truth = "vegetation", size = 32 } }
+model = { encoder = "vit_micro8", decoder = "pool" }
+[[steps]]
+train = { objective = "regress", losses = { mse = 1 }, epochs = 1, batch = 4 }
+"""
+    )
+    return path

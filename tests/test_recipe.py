@@ -25,7 +25,7 @@ from aftermap.scored import Scored
 from aftermap.simulate import vary
 from aftermap.torchdoor import torch
 from tests.conftest import flood_pair, grid, write
-from tests.dataset_layouts import antarctic_fractures, bigearthnet, landslide4sense, ombria, png, xbd
+from tests.dataset_layouts import antarctic_fractures, bigearthnet, landslide4sense, ombria, png, simulated_landcover, xbd
 from tests.quakes import written as quakes
 
 torch.set_num_threads(1)
@@ -209,7 +209,7 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
         "landslide4sense": lambda at: landslide4sense(at).folder,
     }  # fmt: skip
     cubes = {"passes", "target"} & set(read.data.settings)
-    own = quakes if read.pretrain or cubes else graded if read.classes else folder
+    own = quakes if read.pretrain or cubes else graded if read.classes else stacks if read.unlabelled else folder
     data = made.get(read.data.kind, own)(tmp_path / "data")
     trains = [k for k, step in enumerate(read.steps) if step.train]
     wheres = [*(f"steps.{k}" for k in trains), *(["pretrain"] if read.pretrain else [])]
@@ -218,11 +218,19 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
     whole = read.data.kind in ("simulated", "bigearthnet")
     large = read.ensemble or cubes or read.data.kind == "bigearthnet"  # building-damage has its ResNet-34
     quick = ["model.encoder=resnet18_half", "ensemble=[]", "chips.upsample=1"] if large else []
+    if read.unlabelled:
+        elevated = "['rgb', 'dem.elevation']" if read.objective == "contrast" else "['s1', 'rgb']"
+        quick = [f"inputs={elevated}", f"model.encoder={'resnet18_half' if read.objective == 'contrast' else 'vit_micro8'}"]
     few = [*steps, *once, *quick, f"chips.size={128 if whole else 32}", "model.weights=none"]
     (row,) = experiment.run(name, data, tmp_path / "out", overrides=few)
     official = whole or read.data.kind == "xbd"
     assert (row["scores"] is not None) == bool({"test", "folds"} & set(read.split) or read.classes or official)
-    assert list((tmp_path / "out").glob("*/model/graph.xml"))
+    assert list((tmp_path / "out").glob("*/model/**/graph.xml"))
+
+
+def stacks(path: Path) -> Path:
+    """Several modalities at once."""
+    return simulated_landcover(path).folder
 
 
 def houses(path: Path) -> Path:

@@ -146,7 +146,7 @@ def _say(row: dict[str, Any]) -> None:
         if words := [f"{w} {_number(row['scores'][w])}" for w in shown if w in row["scores"]]:
             click.echo(f"  {'  '.join(words)}; on {seen}")
     for rule, words_of in _TRIVIAL.items():
-        told = {k: v for k, v in row["trivial"].get(rule, {}).items() if v is not None and " of " not in k}
+        told = {k: v for k, v in row["trivial"].get(rule, {}).items() if isinstance(v, float | int) and " of " not in k}
         if told:
             click.echo(f"  {words_of}: " + ", ".join(f"{k} {v:.3f}" for k, v in told.items()))
 

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import choice, raster
 from aftermap.chips import F32, Chip
-from aftermap.errors import AftermapError
+from aftermap.errors import AftermapError, BandError
 from aftermap.layer import Declared
 from aftermap.normalise import units
 from aftermap.scene import Scene, open_scene
@@ -81,6 +81,9 @@ def scene_of(chip: Chip, hazard: str, folder: Path) -> Scene:
             paths.setdefault(layer, []).append(path)
         known = "" if len(set(radar)) > 1 else _sensor(bands)
         declared[layer] = Declared(bands=() if len(set(radar)) > 1 else bands, sensor=known)
+    if "after" not in paths:
+        what = f"{chip.name} has no image after an event, but {', '.join(paths)}"
+        raise BandError(what, repair="maps without training need one", code="band-missing")
     return open_scene(paths, hazard=hazard, declared=declared, name=chip.name)
 
 

@@ -23,6 +23,7 @@ from aftermap.simulate.files import write_scene
 from aftermap.simulate.landcover import LAYERS, REGIONS, block, many, simulate
 from aftermap.simulate.vegetation import Class
 from aftermap.tiles import Window
+from aftermap.untrained import Untrained
 
 Layers = Mapping[str, npt.NDArray[Any]]
 SEED = 3
@@ -171,6 +172,13 @@ def test_it_is_surveyed_for_every_objective(folder: Path, truth: str, of_chips: 
         ("train", "validation", "test"), 4
     )
     assert samples.unseen
+
+
+def test_methods_without_training_refuse_what_has_no_image_after(folder: Path) -> None:
+    dataset, mapped = open_dataset(folder), Untrained("flood")
+    chip = dataset.read(dataset.ids()[0])
+    assert np.isnan(mapped(chip)).all()
+    assert "has no image after an event, but s1, coherence, rgb, dem" in mapped.refused[chip.name]
 
 
 @pytest.mark.parametrize("truth", TRUTHS)

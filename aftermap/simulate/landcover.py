@@ -52,13 +52,13 @@ class Region:
 
 
 REGIONS = {
-    "plain": Region(Place("EPSG:32633", 420_000, 5_350_000), 20, 0.0, optical.Sky(Sun(154, 60), 1.0, 0.45, 0, "plain"),
+    "plain": Region(Place("EPSG:32633", 420_000, 5_350_000), 205, 1.0, optical.Sky(Sun(154, 60), 1.0, 0.45, 0, "plain"),
                     Growth(0.62, 3.0, 0.05, 0.75)),
-    "hills": Region(Place("EPSG:32632", 660_000, 4_790_000), 175, -1.4, optical.Sky(Sun(148, 64), 1.3, 0.85, 0, "hills"),
+    "hills": Region(Place("EPSG:32632", 660_000, 4_790_000), 20, -1.4, optical.Sky(Sun(148, 64), 1.3, 0.85, 0, "hills"),
                     Growth(0.5, -0.1, 0.15, 0.4)),
-    "alps": Region(Place("EPSG:32632", 372_000, 5_148_000), 95, 0.7, optical.Sky(Sun(150, 58), 0.7, 0.1, 0, "alps"),
+    "alps": Region(Place("EPSG:32632", 372_000, 5_148_000), 75, -0.4, optical.Sky(Sun(150, 58), 0.7, 0.1, 0, "alps"),
                    Growth(0.66, 1.3, 0.02, 0.7)),
-    "andes": Region(Place("EPSG:32718", 776_000, 8_548_000), 140, 1.6, optical.Sky(Sun(40, 48), 1.6, 0.25, 0, "andes"),
+    "andes": Region(Place("EPSG:32718", 776_000, 8_548_000), 170, 1.6, optical.Sky(Sun(40, 48), 1.6, 0.25, 0, "andes"),
                     Growth(0.84, 1.0, 0.08, 0.9)),
 }  # fmt: skip
 """The Danube's plain, dry hills as in Tuscany, Valais, and the wet eastern flank of the Cordillera."""

@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap import model as networks
-from aftermap.card import FILE, Card
+from aftermap.card import FILE, WEIGHTS, Card
 from aftermap.errors import UsageError
 from aftermap.journal import sha256
-from aftermap.model import WEIGHTS, Model, there
+from aftermap.model import Model, there
 from aftermap.torchdoor import Tensor, torch
 from aftermap.vit import SIZES, Vit
 
 F32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 SIDE = 256
 """Side of the squares that a model looks at whose card tells no chip_px."""
 
@@ -38,6 +39,11 @@ class Onlooker:
         return SIZES[self.model.spec.encoder].heads
 
     @property
+    def width(self) -> int:
+        """Numbers of a token."""
+        return SIZES[self.model.spec.encoder].width * (len(self.model.spec.bands) if self.model.spec.fusion == "siamese" else 1)
+
+    @property
     def patch(self) -> int:
         """Side in px."""
         return SIZES[self.model.spec.encoder].patch
@@ -47,10 +53,18 @@ class Onlooker:
         """Side in px of the squares that it looks at: whole patches."""
         return -(-(self.card.chip_px or SIDE) // self.patch) * self.patch
 
+    def seen(self, pixels: F32) -> Bool:
+        """Where (y, x) it has something to look at: every band, or any where each is seen by itself."""
+        missing = np.isnan(pixels)
+        return np.asarray(~(missing.all(axis=0) if self._apart else missing.any(axis=0)), np.bool_)
+
+    @property
+    def _apart(self) -> bool:
+        return self.model.spec.fusion == "each"
+
     def __call__(self, pixels: F32) -> tuple[F32, F32]:
-        """Attention (head, row, col) and tokens (width, row, col) of one square (band, y, x) of whole patches, NaN where unseen."""
-        each = self.model.spec.fusion == "each"  # export.py: there a band that is missing takes no other with it
-        missing = np.isnan(pixels) if each else np.isnan(pixels).any(axis=0, keepdims=True)
+        """Attention (head, row, col) and tokens (width, row, col) of a square (band, y, x) of whole patches, NaN where unseen."""
+        missing = np.isnan(pixels) if self._apart else np.isnan(pixels).any(axis=0, keepdims=True)  # as export.Graph
         normal = np.where(missing, np.float32(0), (pixels - self.mean) / self.std)
         with torch.no_grad():
             attention, tokens = _sight(self.model, torch.from_numpy(normal[None]))
@@ -80,14 +94,16 @@ def _refuse(model: Model, folder: Path) -> None:
 
 
 def _sight(model: Model, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention (n, head, row, col) and tokens (n, width, row, col): means over bands or dates where each is seen by itself."""
+    """Attention (n, head, row, col) and tokens (n, width, row, col): means over bands where each is
+    seen by itself; of dates the mean attention, and tokens side by side."""
     encoder, spec = model.encoder, model.spec
     assert isinstance(encoder, Vit)
     if spec.fusion not in ("each", "siamese"):
         return encoder.sight(pixels)
     parts = pixels.shape[1] if spec.fusion == "each" else len(spec.bands)
     share = there(pixels) if spec.fusion == "each" else torch.full((len(pixels), parts), 1 / parts)
-    every = encoder.sight(torch.unflatten(pixels, 1, (parts, -1)).flatten(0, 1))  # (n part, ...)
-    attention, tokens = ((one.unflatten(0, (-1, parts)) * share[..., None, None, None]).sum(dim=1) for one in every)
-    return attention, tokens
-
+    attention, tokens = (
+        torch.unflatten(one, 0, (-1, parts)) for one in encoder.sight(torch.unflatten(pixels, 1, (parts, -1)).flatten(0, 1))
+    )  # (n, part, ...)
+    weighed = [(one * share[..., None, None, None]).sum(dim=1) for one in (attention, tokens)]
+    return weighed[0], weighed[1] if spec.fusion == "each" else tokens.flatten(1, 2)

@@ -121,8 +121,8 @@ def chosen(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def probed(features: F32, ground: Ground) -> F64 | None:
-    """Linear scores (patch, class) of features (patch, feature): ridge regression of each class's share, in closed form, weighted by
-    pixels. None where the half that fits holds no known pixel."""
+    """Linear scores (patch, class) of features (patch, feature): ridge regression of each class's share in closed form, weighted
+    by pixels. None where the half that fits holds no known pixel."""
     weight = np.where(ground.chooses, ground.known, 0)
     total = weight.sum()
     if not total:
@@ -150,4 +150,3 @@ def of_clusters(codes: npt.NDArray[Any], ground: Ground) -> dict[str, Any]:
     np.add.at(table, (ground.chooses.astype(int), codes.astype(int) - 1), ground.counts)
     found = matched(table[1], table[0])
     return found.row() | {"class_of": {str(k + 1): c for c, k in sorted(found.owner.items())}}
-

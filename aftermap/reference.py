@@ -67,7 +67,7 @@ def open_reference(path: Path, grid: GeoBox, *, band: int = 1) -> Reference:
 
 
 def _known(stored: F32) -> npt.NDArray[np.bool_]:
-    return np.isfinite(stored) & (stored >= 0) & (stored != 255)
+    return np.asarray(np.isfinite(stored) & (stored >= 0) & (stored != 255), np.bool_)
 
 
 def _codes(path: Path, grid: GeoBox, band: int) -> Callable[[Window], F32]:

@@ -6,21 +6,22 @@ edges: a patch there sees half of its surroundings, and positions within a squar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from aftermap.ahead import ahead
 from aftermap.tiles import Window, blocks, starts, taper
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 BLOCK_PX, KEPT = 1024, 40
-"""What is blended at once, and how many squares are remembered meanwhile."""
+"""What is blended at once, and how many squares that reach beyond it are remembered for the next."""
 
 
 class Looks(Protocol):
@@ -86,24 +87,37 @@ class Look:
         return whole.pad(0, self.shape)
 
     def over(self, windows: list[Window]) -> Iterator[Seen]:
-        """What is seen of each block; the same whatever the blocks."""
-        square = lru_cache(KEPT)(self._square)
+        """What is seen of each block; the same whatever the blocks and however many squares are looked at side by side."""
+        kept: dict[Window, F32 | None] = {}
         for window in windows:
-            yield self._block(window, square)
+            yield self._block(window, kept)
+            for old in list(kept)[:-KEPT]:
+                del kept[old]
 
-    def _block(self, block: Window, square: Callable[[Window], F32 | None]) -> Seen:
+    def _block(self, block: Window, kept: dict[Window, F32 | None]) -> Seen:
         heads = self.onlooker.heads
         total = np.zeros((2 * heads + 1 + self.onlooker.width, block.height, block.width))
         weights = np.zeros(total.shape[1:])
-        for tile, part in self._squares(block):
-            if (found := square(tile)) is None:
+        for tile, part, found in self._found(block, kept):
+            if found is None:
                 continue
             here, own = part.within(block).slices, part.within(tile).slices
             weight = np.where(np.isfinite(found[0]), self._weights(tile), 0)[own]
             weights[here] += weight
-            total[(slice(None), *here)] += weight * np.nan_to_num(found[(slice(None), *own)])
+            total[:, *here] += weight * np.nan_to_num(found[:, *own])
         mean = np.where(weights > 0, total / np.maximum(weights, 1), np.nan).astype(np.float32)
         return Seen(block, mean[:heads], mean[heads : 2 * heads + 1] >= 0.5, mean[2 * heads + 1 :])
+
+    def _found(self, block: Window, kept: dict[Window, F32 | None]) -> Iterator[tuple[Window, Window, F32 | None]]:
+        """Squares, the part of each that lies in the block, and their planes; those that other blocks want are kept."""
+        squares, held = list(self._squares(block)), set(kept)
+        fresh = ((tile, self._padded(tile)) for tile, _ in squares if tile not in held)  # read here: one thread for one layer
+        made = ahead(self._square, fresh, workers=os.cpu_count() or 1)
+        for tile, part in squares:
+            found = kept[tile] if tile in held else next(made)
+            if part != tile:
+                kept[tile] = found
+            yield tile, part, found
 
     def _squares(self, block: Window) -> Iterator[tuple[Window, Window]]:
         """Those that reach into a block, and the part of each that does."""
@@ -127,9 +141,9 @@ class Look:
         )
         return down[:, None] * across
 
-    def _square(self, tile: Window) -> F32 | None:
+    def _square(self, given: tuple[Window, F32]) -> F32 | None:
         """Planes (attention of each head, kept of each head and of their mean, tokens; row, col); None where nothing was seen."""
-        pixels = self._padded(tile)
+        tile, pixels = given
         patch = self.onlooker.patch
         seen = self.onlooker.seen(pixels).reshape(tile.height, patch, tile.width, patch).any(axis=(1, 3))
         if not seen.any():

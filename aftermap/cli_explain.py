@@ -89,7 +89,8 @@ def _say_likeness(found: dict[str, Any]) -> None:
             if row["class"] == one["class"]:
                 _say_row(f"probe of {row['of']}", row)
     for of, row in found["clusters"].items():
-        click.echo(f"  clusters of {of}: purity {_number(row['purity'])}, mean IoU one to one {_number(row['miou'])}")
+        alone, joined = _number(row["miou"]), _number(row["miou_joined"])
+        click.echo(f"  clusters of {of}: purity {_number(row['purity'])}, mean IoU {alone} one to one, {joined} joined by class")
 
 
 def _say_row(name: str, row: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from scipy.cluster.vq import kmeans2, vq
 from scipy.optimize import linear_sum_assignment
 
 from aftermap.errors import UsageError
+from aftermap.metrics import macro
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -58,30 +59,35 @@ class Matched:
     """Of each class; None of one that is not there to score on."""
     purity: float | None
     """Share of pixels that are of the commonest class of their cluster."""
+    joined: tuple[float | None, ...]
+    """IoU of each class where every cluster counts as the class that is commonest in it, several as one."""
 
     @property
     def miou(self) -> float | None:
         """Mean over the classes that are there; None where there is none."""
-        there = [iou for iou in self.ious if iou is not None]
-        return sum(there) / len(there) if there else None
+        return macro(self.ious)
 
     def row(self) -> dict[str, Any]:
         """As the record has it."""
-        return {"purity": self.purity, "miou": self.miou, "iou": list(self.ious)}
+        joined = {"miou_joined": macro(self.joined), "iou_joined": list(self.joined)}
+        return {"purity": self.purity, "miou": self.miou, "iou": list(self.ious), **joined}
 
 
 def matched(fitting: F64, scored: F64) -> Matched:
     """Clusters and classes matched for the largest sum of IoU on pixels (cluster, class) of one ground, scored on those of
     another. A class that is there and has no cluster has IoU 0."""
-    ious = _ious(fitting)
+    ious, joined = _ious(fitting), np.zeros((fitting.shape[1], fitting.shape[1]))
+    np.add.at(joined, fitting.argmax(axis=1), scored)  # (class that it counts as, class)
     clusters, classes = linear_sum_assignment(ious, maximize=True)
     owner = {int(c): int(k) for k, c in zip(clusters, classes, strict=True) if ious[k, c] > 0}
     there, own = scored.sum(axis=0) > 0, _ious(scored)
-    found = tuple(
-        (float(own[owner[c], c]) if c in owner else 0.0) if present else None for c, present in enumerate(there.tolist())
+    alone = [float(own[owner[c], c]) if c in owner else 0.0 for c in range(len(there))]
+    found, many = (
+        tuple(float(k) if present else None for k, present in zip(each, there, strict=True))
+        for each in (alone, np.diag(_ious(joined)))
     )
     total = float(scored.sum())
-    return Matched(owner, found, float(scored.max(axis=1).sum()) / total if total else None)
+    return Matched(owner, found, float(scored.max(axis=1).sum()) / total if total else None, many)
 
 
 def _ious(pixels: F64) -> F64:

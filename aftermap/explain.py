@@ -18,7 +18,7 @@ from scipy.ndimage import sobel
 
 from aftermap import check, journal, normalise, provenance
 from aftermap.attended import Look, Seen
-from aftermap.attention import Onlooker, open_onlooker
+from aftermap.attention import Onlooker, one_thread, open_onlooker
 from aftermap.clusters import Groups, fit
 from aftermap.errors import InputRefusedError, JobInterruptedError, UsageError
 from aftermap.layer import Declared
@@ -35,8 +35,8 @@ I16 = npt.NDArray[np.int16]
 U8 = npt.NDArray[np.uint8]
 RECORD = "explain.json"
 """Delivered last: where it is, the others are whole."""
-FITTED, PLACES = 20_000, 48
-"""Tokens that clusters are fitted on, at most, and the squares over the scene that they come from."""
+FITTED, PLACES, FEW = 20_000, 24, 4
+"""Tokens that clusters are fitted on, at most, and the squares over the scene that they come from; all of it in a few blocks."""
 OVERLAYS = ("attention.tif", "clusters.tif", "mask.tif")
 _STAGE = ".explain"
 _LIBRARIES = ("numpy", "scipy", "rasterio", "torch", "timm")
@@ -112,7 +112,8 @@ class _Job:
         stage = self.out / _STAGE
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(parents=True)
-        made, outcome = self._make(stage)
+        with one_thread():
+            made, outcome = self._make(stage)
         record = {"key": key, **facts, **outcome, "files": {path.name: journal.sha256(path) for path in made}}
         journal.write_json(stage / RECORD, record)
         for path in (*made, stage / RECORD):
@@ -176,18 +177,17 @@ class _Job:
     def _groups(self, look: Look) -> Groups:
         """Clusters of tokens of squares spread over the scene."""
         rng = np.random.default_rng(self.options.seed)
-        windows, found = spread(look.patches, look.side, PLACES), []
+        windows, found = look.windows(), []
+        if len(windows) > FEW:
+            windows = spread(look.patches, look.side, PLACES)
         for n, seen in enumerate(look.over(windows)):
             tokens = seen.tokens[:, seen.there].T
             found.append(tokens[np.sort(rng.permutation(len(tokens))[: FITTED // len(windows)])])
             self.progress("clusters", n + 1, len(windows))
         tokens = np.ascontiguousarray(np.concatenate(found))
         if not len(tokens):
-            what, repair = (
-                f"no pixel of {self.scene.name} has all of {self.onlooker.card.reads}",
-                "give an image that shows ground",
-            )
-            raise InputRefusedError(what, repair=repair, code="no-pixels")
+            what = f"no pixel of {self.scene.name} has all of {self.onlooker.card.reads}"
+            raise InputRefusedError(what, repair="give an image that shows ground", code="no-pixels")
         return fit(tokens, self.options.clusters, rng)
 
     def _write(self, overlays: Overlays, seen: Seen, codes: U8, observed: Bool, window: Window) -> None:

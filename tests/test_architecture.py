@@ -19,12 +19,12 @@ PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "clusters", "likeness"),
     (
-        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features", "naming",
-        "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
-        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "chipdensity", "choice", "splits",
-        "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets", "recutting", "fetch", "listing", "unpack",
-        "acquire", "bandstats", "augment", "enlarging", "samples",
+        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
+        "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
+        "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
+        "card", "normalise", "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble",
+        "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets",
+        "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
@@ -33,8 +33,8 @@ FLOORS = (
     ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish", "attended", "likened"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "deliver", "demo", "progress",
-        "manyfiles", "strict", "page", "recipe", "classed", "learn", "targets", "unseen", "experiment", "readapt", "results", "unseen_table",
-        "cli_data", "cli_learn", "cli_explain", "cli", "__main__",
+        "manyfiles", "strict", "page", "recipe", "classed", "learn", "targets", "unseen", "experiment", "readapt", "results",
+        "unseen_table", "cli_data", "cli_learn", "cli_explain", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

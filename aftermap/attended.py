@@ -111,7 +111,9 @@ class Look:
     def _found(self, block: Window, kept: dict[Window, F32 | None]) -> Iterator[tuple[Window, Window, F32 | None]]:
         """Squares, the part of each that lies in the block, and their planes; those that other blocks want are kept."""
         squares, held = list(self._squares(block)), set(kept)
-        fresh = ((tile, self._padded(tile)) for tile, _ in squares if tile not in held)  # read here: one thread for one layer
+        fresh = (
+            (tile, self.read(self.pixels(tile))) for tile, _ in squares if tile not in held
+        )  # read here: one thread for one layer
         made = ahead(self._square, fresh, workers=os.cpu_count() or 1)
         for tile, part in squares:
             found = kept[tile] if tile in held else next(made)
@@ -143,25 +145,20 @@ class Look:
 
     def _square(self, given: tuple[Window, F32]) -> F32 | None:
         """Planes (attention of each head, kept of each head and of their mean, tokens; row, col); None where nothing was seen."""
-        tile, pixels = given
+        tile, inside = given
         patch = self.onlooker.patch
-        seen = self.onlooker.seen(pixels).reshape(tile.height, patch, tile.width, patch).any(axis=(1, 3))
+        beyond = [(0, n * patch - own) for n, own in zip(tile[2:], inside.shape[1:], strict=True)]
+        seen = np.pad(self.onlooker.seen(inside), beyond).reshape(tile.height, patch, tile.width, patch).any(axis=(1, 3))
         if not seen.any():
             return None
-        attention, tokens = self.onlooker(pixels)
+        # Mirrored, for patches cut by the scene's edge would otherwise be alike for that alone.
+        attention, tokens = self.onlooker(np.pad(inside, [(0, 0), *beyond], mode="symmetric"))
         total = attention[:, seen].sum(axis=1)
         if not total.all():  # each band by itself, and every one of them constant
             return None
         scaled = np.where(seen, attention * (seen.sum() / total)[:, None, None], np.float32(np.nan))
         kept = [most(plane, self.mass) for plane in (*scaled, scaled.mean(axis=0))]
         return np.concatenate([scaled, np.stack(kept), tokens]).astype(np.float32)
-
-    def _padded(self, tile: Window) -> F32:
-        """Pixels of a square of whole patches, NaN beyond the scene."""
-        inside = self.read(self.pixels(tile))
-        patch = self.onlooker.patch
-        beyond = (tile.height * patch - inside.shape[1], tile.width * patch - inside.shape[2])
-        return np.pad(inside, ((0, 0), (0, beyond[0]), (0, beyond[1])), constant_values=np.nan)
 
 
 def most(plane: F32, share: float) -> Bool:

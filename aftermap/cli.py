@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap import cli_data, cli_learn
+from aftermap import cli_data, cli_explain, cli_learn
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS, PIECES
@@ -382,6 +382,7 @@ def models(as_json: bool) -> None:
     click.echo(f"{len(cards)} model{'s' * (len(cards) != 1)}; your own belong in {card.own_folder()}", err=True)
 
 
+main.add_command(cli_explain.explain)
 main.add_command(cli_data.data)
 main.add_command(cli_data.chips)
 main.add_command(cli_learn.train)

@@ -169,12 +169,17 @@ def _features(spec: Spec, encoder: nn.Module, pixels: Tensor) -> list[Tensor]:
         each = encoder(torch.unflatten(pixels, 1, (dates, -1)).flatten(0, 1))  # (n date, band, y, x)
         return [torch.unflatten(one, 0, (-1, dates)).flatten(1, 2) for one in each]  # (n, date channel, y, x)
     if spec.fusion == "each":
-        there = (pixels.amax(dim=(2, 3)) > pixels.amin(dim=(2, 3))).to(pixels)  # (n, band): a constant band says nothing
-        share = there / there.sum(dim=1, keepdim=True).clamp(min=1)
+        share = there(pixels)
         each = encoder(pixels.flatten(0, 1)[:, None])  # (n band, 1, y, x)
         return [(one.unflatten(0, (-1, pixels.shape[1])) * share[..., None, None, None]).sum(dim=1) for one in each]
     features: list[Tensor] = encoder(pixels)
     return features
+
+
+def there(pixels: Tensor) -> Tensor:
+    """Share (n, band) that each band of pixels (n, band, y, x) has in the mean of all: a constant one says nothing."""
+    varied = (pixels.amax(dim=(2, 3)) > pixels.amin(dim=(2, 3))).to(pixels)
+    return varied / varied.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -155,6 +156,15 @@ def ramp(percent: float, stops: Sequence[tuple[int, Colour]] = LIKELIHOOD) -> Co
     below = max(i for i, (stop, _) in enumerate(stops[:-1]) if stop <= percent)
     (low, dark), (high, bright) = stops[below], stops[below + 1]
     return mix(dark, bright, (percent - low) / (high - low))
+
+
+def clusters(count: int) -> dict[int, Colour]:
+    """Code from 1 -> a colour unlike its neighbours': hues by the golden ratio, every second darker."""
+    colours = {}
+    for k in range(count):
+        red, green, blue = colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.75 - 0.3 * (k % 3 == 2), 0.95 - 0.3 * (k % 2))
+        colours[k + 1] = (round(255 * red), round(255 * green), round(255 * blue), 255)
+    return colours
 
 
 def agreed(methods: int, count: int) -> Colour:

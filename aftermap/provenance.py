@@ -19,7 +19,7 @@ def assets(path: Path | None) -> list[dict[str, Any]]:
     if path is None:
         return []
     features.layer_of(path)
-    return _files_of(path)
+    return files_of(path)
 
 
 def footprints(path: Path | None, grid: GeoBox) -> list[dict[str, Any]]:
@@ -27,10 +27,10 @@ def footprints(path: Path | None, grid: GeoBox) -> list[dict[str, Any]]:
     if path is None:
         return []
     features.refuse_apart(path, grid)
-    return _files_of(path)
+    return files_of(path)
 
 
-def _files_of(path: Path) -> list[dict[str, Any]]:
+def files_of(path: Path) -> list[dict[str, Any]]:
     """A shapefile keeps its parts in several."""
     return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
 

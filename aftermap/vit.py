@@ -75,6 +75,10 @@ class Vit(nn.Module):
 
     def attention(self, pixels: Tensor) -> Tensor:
         """How much the class token looks at each patch (n, head, row, col), by the last layer; sums to at most 1 a head."""
+        return self.sight(pixels)[0]
+
+    def sight(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The attention, as above, and the tokens of the patches (n, width, row, col), both of one pass."""
         *before, last = self.transformer.blocks
         tokens = self.placed(pixels)
         for block in before:
@@ -83,8 +87,9 @@ class Vit(nn.Module):
         mixed = own.qkv(last.norm1(tokens)).unflatten(2, (3, own.num_heads, own.head_dim)).permute(2, 0, 3, 1, 4)
         query, key = own.q_norm(mixed[0]), own.k_norm(mixed[1])  # (n, head, token, width of a head)
         looked: Tensor = (query[:, :, :1] * own.scale @ key.transpose(-2, -1)).softmax(dim=-1)[:, :, 0, 1:]  # (n, head, patch)
-        rows, cols = pixels.shape[2] // self.output_stride, pixels.shape[3] // self.output_stride
-        return torch.unflatten(looked, 2, (rows, cols))
+        grid = (pixels.shape[2] // self.output_stride, pixels.shape[3] // self.output_stride)
+        after = self.transformer.norm(last(tokens))[:, 1:].transpose(1, 2)  # (n, width, patch)
+        return torch.unflatten(looked, 2, grid), torch.unflatten(after, 2, grid)
 
     def _through(self, tokens: Tensor) -> Tensor:
         for block in self.transformer.blocks:

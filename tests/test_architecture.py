@@ -17,24 +17,24 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "clusters", "likeness"),
     (
-        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
-        "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
-        "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
-        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "chipdensity", "choice", "splits",
-        "chips", "passes", "published", "dealing", "chipfolder", "cutting", "manyscenes", "datasets", "recutting", "fetch",
-        "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
+        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
+        "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
+        "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
+        "card", "normalise", "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble",
+        "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "manyscenes",
+        "datasets", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
-        "model", "losses", "multicrop", "objectives", "checkpoint", "schedules",
+        "model", "attention", "losses", "multicrop", "objectives", "checkpoint", "schedules",
     ),
-    ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
+    ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish", "attended", "likened"),
     (
-        "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "unseen", "experiment", "readapt",
-        "results", "unseen_table", "cli_data", "cli_learn", "cli", "__main__",
+        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "deliver", "demo", "progress",
+        "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "unseen", "experiment",
+        "readapt", "results", "unseen_table", "cli_data", "cli_learn", "cli_explain", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -43,7 +43,8 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
-    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli_learn", "cli"}, "pyproj": {"area", "vector"},
+    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli_learn", "cli_explain", "cli"},
+    "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"engine"}, "onnxruntime": {"engine"}, "h5py": {"datasets"}, "zarr": {"datasets"},

@@ -1,0 +1,101 @@
+"""The command line of `aftermap explain`; arguments and words only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aftermap.manyfiles import ManyFiles
+from aftermap.progress import Progress
+
+_FILES = click.Path(path_type=Path)
+
+
+@click.command(cls=ManyFiles)
+@click.argument("model")
+@click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s): bands stacked or one per file.")
+@click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event, for a model that reads them.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for attention.tif, clusters.tif and explain.json.")
+@click.option("--reference", type=_FILES, help="Raster of classes, or polygons of the hazard: how like them is it?")
+@click.option("--reference-band", default=1, show_default=True, help="Band of the raster of classes.")
+@click.option("--clusters", default=11, show_default=True, help="Groups of tokens, at most.")
+@click.option("--mass", type=float, help="Also write mask.tif: the fewest patches that hold this share of attention, as 0.6.")
+@click.option("--bands", default="", help="Names of the bands of --after (and --before) in file order, for example VV,VH.")
+@click.option("--before-bands", default="", help="The same for --before, where they differ.")
+@click.option("--sensor", default="", help="Sensor of --after (and --before), where the files do not say.")
+@click.option("--before-sensor", default="", help="Sensor of --before, where it differs.")
+@click.option("--unit", default="", help="dB, power, amplitude, reflectance or digital_number, where the files do not say.")
+@click.option("--nodata", type=float, help="Value of pixels that were not observed, where the files do not say.")
+@click.option("--name", default="", help="Name of the scene.  [default: that of the first file]")
+@click.option("--seed", default=0, show_default=True, help="Of the clusters.")
+@click.option("--overwrite", is_flag=True, help="Replace another explanation in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print explain.json.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def explain(model: str, out: Path, as_json: bool, quiet: bool, **given: Any) -> None:
+    """What a MODEL (name or folder) with a vision transformer looks at: attention and clusters as rasters, beside a reference."""
+    from aftermap import card
+    from aftermap import explain as explaining
+    from aftermap.layer import Declared
+
+    def names(words: str) -> tuple[str, ...]:
+        return tuple(name.strip() for name in words.split(",")) if words else ()
+
+    both = {"unit": given["unit"], "nodata": given["nodata"]}
+    declared = {
+        "after": Declared(bands=names(given["bands"]), sensor=given["sensor"], **both),
+        "before": Declared(
+            bands=names(given["before_bands"] or given["bands"]), sensor=given["before_sensor"] or given["sensor"], **both
+        ),
+    }
+    options = explaining.Options(
+        given["clusters"], given["mass"], given["seed"], given["reference_band"], overwrite=given["overwrite"]
+    )
+    with Progress(quiet) as progress:
+        record = explaining.explain(
+            card.find(model), given["after"], given["before"], out=out, reference=given["reference"], declared=declared,
+            name=given["name"], options=options, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    _say(record, out)
+
+
+def _say(record: dict[str, Any], out: Path) -> None:
+    settings = record["settings"]
+    for finding in record["warnings"]:
+        click.echo(f"warning: {finding['what']} ({finding['where']}); {finding['repair']} [{finding['code']}]", err=True)
+    click.echo(f"attention {out / 'attention.tif'}: {settings['heads']} heads and their mean, 1 is as much as at any patch")
+    click.echo(f"clusters  {out / 'clusters.tif'}: {record['clusters']} of the tokens, patches of {settings['patch_px']} px")
+    if "mask.tif" in record["files"]:
+        click.echo(f"mask      {out / 'mask.tif'}: what holds {settings['mass']:g} of the attention")
+    if record["likeness"]:
+        _say_likeness(record["likeness"])
+    click.echo(f"all       {out / 'explain.json'}")
+
+
+def _say_likeness(found: dict[str, Any]) -> None:
+    """The words of each class: what was chosen on one half of the ground, scored on the other."""
+    click.echo(f"beside the reference, {found['patches']:,} patches; chosen on one half of the ground, scored on the other:")
+    for one in found["classes"]:
+        click.echo(f"  {one['class']}, {one['scored_px']:,} pixels; marking everything: IoU {_number(one['iou_of_all'])}")
+        for row in found["best"]:
+            if row["class"] == one["class"]:
+                _say_row(row["plane"], row)
+        for row in found["probes"]:
+            if row["class"] == one["class"]:
+                _say_row(f"probe of {row['of']}", row)
+    for of, row in found["clusters"].items():
+        alone, joined = _number(row["miou"]), _number(row["miou_joined"])
+        click.echo(f"  clusters of {of}: purity {_number(row['purity'])}, mean IoU {alone} one to one, {joined} joined by class")
+
+
+def _say_row(name: str, row: dict[str, Any]) -> None:
+    click.echo(f"    {name:30} IoU {_number(row['iou'])}  correlation {_number(row['correlation'])}")
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -132,9 +132,7 @@ def _say(row: dict[str, Any]) -> None:
     if row["validation_dealt"]:
         click.echo("  no event was left to choose the checkpoint by: chips of the same events as those of training did")
     if told := row.get("pretraining"):
-        click.echo(
-            f"  loss {told['first_loss']:.3f}, then {told['loss']:.3f}; spread of embeddings {told['spread']:.3f}"
-        )
+        click.echo(f"  loss {told['first_loss']:.3f}, then {told['loss']:.3f}; spread of embeddings {told['spread']:.3f}")
         for why, n in row["skipped"].items():
             click.echo(f"  {n} squares left out: {why}")
         return

@@ -293,17 +293,21 @@ def test_views_of_a_seed_are_the_same_again() -> None:
     torch.testing.assert_close(boxes(3, (0.2, 0.9), tilt=10), drawn[0])
 
 
+SMALL = ["data={'kind': 'simulated-landcover', 'settings': {'size': 32}}"]
+"""The chips of the fixture."""
+
+
 def test_a_network_starts_from_what_was_learned_without_labels(tmp_path: Path) -> None:
     """Two models of a stack, then a regression on one of its modalities that starts from the encoder."""
     data = simulated_landcover(tmp_path / "data").folder
-    few = ["steps.0.train.epochs=0", "steps.0.train.steps=2", "steps.0.train.batch=4", "chips.size=32"]
+    few = ["steps.0.train.epochs=0", "steps.0.train.steps=2", "steps.0.train.batch=4", "chips.size=32", *SMALL]
     (row,) = experiment.run("clip-small", data, tmp_path / "first", overrides=[*few, "inputs=['s1', 'rgb']"])
     assert row["scores"] is None
     assert row["skipped"] == {}
     (radar,) = (tmp_path / "first").glob("*/model/s1")
     card = Card.read(radar)
     assert (card.gives, card.chip_px, card.reads) == ("embedding", 32, "s1 VV, VH in dB")
-    own = ["inputs=['s1']", f"model.weights={radar}", "model.fusion=each", *few]
+    own = ["inputs=['s1']", f"model.weights={radar}", "model.fusion=each", *few[:-1]]
     page = _page(tmp_path / "own.toml")
     (second,) = experiment.run(page, data, tmp_path / "second", overrides=[*own, "steps.0.train.lr=0.0"])
     (folder,) = (tmp_path / "second").glob("*/model")
@@ -319,7 +323,7 @@ def test_a_network_starts_from_what_was_learned_without_labels(tmp_path: Path) -
 
 def test_rows_without_labels_stand_in_no_table(tmp_path: Path) -> None:
     data = simulated_landcover(tmp_path / "data").folder
-    few = ["steps.0.train.epochs=0", "steps.0.train.steps=2", "steps.0.train.batch=4", "chips.size=32", "inputs=['s1']"]
+    few = ["steps.0.train.epochs=0", "steps.0.train.steps=2", "steps.0.train.batch=4", "chips.size=32", "inputs=['s1']", *SMALL]
     said = CliRunner().invoke(
         main, ["run", "mae-small", "--on", str(data), "-o", str(tmp_path / "out"), "--quiet", *(f"--set={o}" for o in few)]
     )
@@ -340,7 +344,7 @@ def test_rows_without_labels_stand_in_no_table(tmp_path: Path) -> None:
 def test_a_recipe_without_labels_is_strict(wrong: str, says: str, tmp_path: Path) -> None:
     data = simulated_landcover(tmp_path / "data").folder
     with pytest.raises(UsageError) as refused:
-        experiment.run("mae-small", data, tmp_path / "out", overrides=["inputs=['s1']", "chips.size=32", wrong])
+        experiment.run("mae-small", data, tmp_path / "out", overrides=["inputs=['s1']", "chips.size=32", *SMALL, wrong])
     assert says in f"{refused.value} {refused.value.code}"
 
 

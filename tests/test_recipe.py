@@ -220,7 +220,12 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
     quick = ["model.encoder=resnet18_half", "ensemble=[]", "chips.upsample=1"] if large else []
     if read.unlabelled:
         elevated = "['rgb', 'dem.elevation']" if read.objective == "contrast" else "['s1', 'rgb']"
-        quick = [f"inputs={elevated}", f"model.encoder={'resnet18_half' if read.objective == 'contrast' else 'vit_micro8'}"]
+        whole_folder = "data={'kind': 'simulated-landcover', 'settings': {'size': 32}}"
+        quick = [
+            whole_folder,
+            f"inputs={elevated}",
+            f"model.encoder={'resnet18_half' if read.objective == 'contrast' else 'vit_micro8'}",
+        ]
     few = [*steps, *once, *quick, f"chips.size={128 if whole else 32}", "model.weights=none"]
     (row,) = experiment.run(name, data, tmp_path / "out", overrides=few)
     official = whole or read.data.kind == "xbd"

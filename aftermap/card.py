@@ -26,8 +26,8 @@ from aftermap.sensors import UNITS
 if TYPE_CHECKING:
     from aftermap.scene import Scene
 
-FILE, WEIGHTS = "model.toml", "model.safetensors"
-GIVES = ("map", "class", "classes", "number")
+FILE, WEIGHTS, KNOWN = "model.toml", "model.safetensors", "known.npz"
+GIVES = ("map", "class", "classes", "number", "embedding")
 NORMALISED = ("all", "scene", "per_domain")
 BUNDLED = Path(__file__).parent / "models"
 BYTE = 255
@@ -83,14 +83,14 @@ class Card:
     made_by: str
     """The recipe or command."""
     sha256: Mapping[str, str]
-    """File name -> SHA-256: graph and weights."""
+    """File name -> SHA-256: graph, weights and what it knows (known.py)."""
     normalise: str = "all"
     """Of NORMALISED. scene, per_domain: pixels are first brought from the own mean and std of the scene, or of all images of its
     sensor and place, to those of the card; their level does not matter. A map is of one scene."""
     hazard_classes: tuple[str, ...] = ()
     """Those of several classes that are the hazard together: their probabilities add up. Empty for the one called as it."""
     gives: str = "map"
-    """Of GIVES: a map; or of a whole chip one class, several classes or a number, which no map shows."""
+    """Of GIVES: a map; or of a whole chip one class, several classes, a number or an embedding, which no map shows."""
     chip_px: int = 0
     """Side of the whole chips that it was trained on; 0 of a map, or where it is not known."""
     threshold: float = 0.5

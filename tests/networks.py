@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from aftermap.card import Card, Fit
-from aftermap.engine import openvino
 from aftermap.journal import sha256
+from aftermap.running import openvino
 from aftermap.scorer import LayerBands
 
 AFTER = (LayerBands("after", ("VV", "VH"), "dB"),)

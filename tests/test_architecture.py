@@ -17,23 +17,23 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances"),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "features", "naming", "mosaic",
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
-        "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble", "chipdensity", "choice", "splits",
-        "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets", "recutting", "fetch", "listing", "unpack",
+        "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since", "transfer", "ensemble",
+        "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets", "recutting", "fetch", "listing", "unpack",
         "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "shallow", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export", "model",
         "losses", "objectives", "checkpoint", "schedules",
     ),
-    ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish"),
+    ("train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "strict", "page", "recipe", "classed", "learn", "targets", "unseen", "experiment", "readapt", "results", "unseen_table",
+        "strict", "page", "recipe", "classed", "learn", "targets", "drift", "unseen", "experiment", "readapt", "results", "unseen_table",
         "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
@@ -46,7 +46,7 @@ DOORS = {
     "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli_learn", "cli"}, "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
-    "openvino": {"engine"}, "onnxruntime": {"engine"}, "h5py": {"datasets"}, "zarr": {"datasets"},
+    "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
     "pyarrow": {"datasets", "unpack"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {"h5py": {"landslide4sense", "sen12landslides"}, "zarr": {"sar_landslides"}, "pyarrow": {"bigearthnet", "unpack"}}

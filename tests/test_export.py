@@ -13,10 +13,11 @@ import aftermap as am
 from aftermap import engine, export
 from aftermap.card import Card
 from aftermap.cli import main
-from aftermap.engine import Network, openvino
+from aftermap.engine import Network
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.liveness import held
 from aftermap.model import Spec, add_graph, build, save
+from aftermap.running import openvino
 from aftermap.tiles import Window
 from tests.networks import AFTER, toy
 

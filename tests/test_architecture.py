@@ -23,8 +23,8 @@ FLOORS = (
         "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate",
         "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration", "card", "normalise",
         "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since", "transfer", "ensemble",
-        "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets", "recutting", "fetch", "listing", "unpack",
-        "acquire", "bandstats", "augment", "enlarging", "samples",
+        "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "datasets",
+        "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "shallow", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export", "model",
@@ -33,8 +33,8 @@ FLOORS = (
     ("train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "deliver", "demo", "progress", "manyfiles",
-        "strict", "page", "recipe", "classed", "learn", "targets", "drift", "unseen", "experiment", "readapt", "results", "unseen_table",
-        "cli_data", "cli_learn", "cli", "__main__",
+        "strict", "page", "recipe", "classed", "learn", "targets", "drift", "unseen", "experiment", "readapt", "results",
+        "unseen_table", "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

@@ -178,7 +178,8 @@ def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float | Non
     pair = np.stack([stats.rankdata(np.asarray(one, np.float64)) for one in (first, second)])
     if pair.shape[1] < 2 or (np.ptp(pair, axis=1) == 0).any():
         return None
-    return float(np.corrcoef(pair)[0, 1])
+    ranks = pair - pair.mean(axis=1, keepdims=True)
+    return float(ranks[0] @ ranks[1] / np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
 
 
 def permuted(

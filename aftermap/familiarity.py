@@ -6,7 +6,7 @@ A cell is judged by one chip in its middle, as large as those of training, whate
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def judge(methods: Mapping[str, Any], names: Iterable[str]) -> Judge | None:
                 network = network.network
             if (known := Known.of(network.folder, network.card)) is not None:
                 own = mapped.inputs if mapped is not None else network.inputs
-                return Judge(name, network, own, known, mapped)
+                return Judge(name, replace(network), own, known, mapped)  # a copy: what it compiles is let go of
     return None
 
 

@@ -102,4 +102,5 @@ def keep(network: Network, train: Iterable[F32], validation: Iterable[F32], chip
     found = [[network.embeddings(chip[None]) for chip in chips if seen(chip)] for chips in (train, validation)]
     if not all(found):
         return network.card
-    return Known(*(np.concatenate(side) for side in found), chip_px).write(network.folder, network.card)
+    train_side, validation_side = (np.concatenate(side) for side in found)
+    return Known(train_side, validation_side, chip_px).write(network.folder, network.card)

@@ -91,10 +91,11 @@ def learn(
 def remember(folder: Path, samples: Samples, seed: int) -> Card:
     """Writes known.npz of a saved network: embeddings of samples of training and of validation that the seed draws."""
     network = Network.open(folder, precision="f32", engine="openvino")
-    chips = (
-        (samples.as_mapped(samples.read(name)) for name in known.drawn(samples.ids(side), side, seed)) for side in known.MOST
-    )
-    return known.keep(network, *chips, samples.size)
+
+    def chips(side: str) -> Iterator[F32]:
+        yield from (samples.as_mapped(samples.read(name)) for name in known.drawn(samples.ids(side), side, seed))
+
+    return known.keep(network, chips("train"), chips("validation"), samples.size)
 
 
 def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, Scored]:

@@ -32,8 +32,8 @@ FLOORS = (
     ),
     ("train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish"),
     (
-        "figures", "markup", "report", "assumptions", "provenance", "facts", "pictured", "deliver", "demo", "progress", "manyfiles",
-        "strict", "page", "recipe", "classed", "learn", "targets", "drift", "unseen", "experiment", "readapt", "results",
+        "figures", "markup", "report", "assumptions", "provenance", "facts", "pictured", "deliver", "demo", "progress",
+        "manyfiles", "strict", "page", "recipe", "classed", "learn", "targets", "drift", "unseen", "experiment", "readapt", "results",
         "unseen_table", "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip

@@ -22,5 +22,5 @@ def write(path: Path, **arrays: npt.NDArray[Any]) -> None:
 
 def read(path: Path, *names: str) -> list[npt.NDArray[Any]]:
     """The arrays of those names. Raises one of BROKEN."""
-    with np.load(path, allow_pickle=False) as held:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
         return [held[name] for name in names]

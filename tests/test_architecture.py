@@ -33,8 +33,8 @@ FLOORS = (
     ("train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish"),
     (
         "figures", "markup", "report", "assumptions", "provenance", "facts", "pictured", "deliver", "demo", "progress",
-        "manyfiles", "strict", "page", "recipe", "classed", "learn", "targets", "drift", "unseen", "experiment", "readapt", "results",
-        "unseen_table", "cli_data", "cli_learn", "cli", "__main__",
+        "manyfiles", "strict", "page", "recipe", "classed", "learn", "targets", "drift", "unseen", "experiment", "readapt",
+        "results", "unseen_table", "cli_data", "cli_learn", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""

@@ -52,7 +52,7 @@ def table(every: Sequence[dict[str, Any]]) -> str:
     """Markdown: of each data set how familiar it is, and what IoU has to do with that."""
     lines = [
         "# Is a strange scene one where a network fails?", "",
-        "`python -m benchmarks.familiarity`; median familiarity of an image in percent, far below 5; last Spearman's correlation of",
+        "`python -m benchmarks.familiarity`; median familiarity of an image in percent, far below 5; Spearman's correlation of",
         f"it with IoU, where that is defined, and its interval by resampling images. Of the images of {_looked_at()}.", "",
         "| model | data | images | median | far | IoU of far | IoU of the others | familiarity with IoU |",
         "|---|---|---|---|---|---|---|---|",

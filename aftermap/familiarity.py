@@ -110,8 +110,8 @@ class Familiarity:
     def words(self) -> str:
         """Why to beware of it."""
         return (
-            f"half of the scene is less familiar to {self.by.name} than {FAR:g} % of ground like that of its training: "
-            f"it may be wrong here, and nothing in its scores would show it"
+            f"half of the scene lies farther from the training of {self.by.name} than {100 - FAR:g} % of ground like it: "
+            f"whether {self.by.name} is right here, its scores do not show"
         )
 
 

@@ -166,7 +166,7 @@ def test_a_scene_that_is_far_is_a_warning(knowing: Path, pair: Pair, tmp_path: P
     found = am.map(after, out=tmp_path / "map", options=options)
     assert sorted(p.name for p in found.folder.glob("*.tif")) == ["familiarity.tif"]
     (warned,) = [w for w in found.made_by["warnings"] if w["code"] == "unfamiliar"]
-    assert "half of the scene is less familiar to toy than 5 %" in warned["what"]
+    assert "half of the scene lies farther from the training of toy than 95 %" in warned["what"]
     flipped = am.Options(model=str(knowing), precision="f32", flips=True, only=("familiarity",), baseline=False)
     same = am.map(after, out=tmp_path / "flipped", options=flipped)
     assert same.made_by["methods"]["familiarity"]["of"] == "ensemble"

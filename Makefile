@@ -24,12 +24,15 @@ models: $(VENV)/dev
 	$(BIN)/aftermap simulate flood --vary 0-299 -o $(SIM)/flood-s1
 	$(BIN)/aftermap simulate fracture --vary 0-299 -o $(SIM)/fracture-grey
 	$(BIN)/aftermap simulate building --vary 0-89 -o $(SIM)/building-rgb
+	for hazard in flood fracture building; do $(BIN)/aftermap simulate $$hazard --vary 1000-1039 -o $(SIM)/known/$$hazard || exit 1; done
 	for name in flood-s1 fracture-grey building-rgb; do \
 	  $(BIN)/aftermap run $$name --on $(SIM)/$$name -o build/runs/$$name && \
-	  $(BIN)/python -m benchmarks.bundle $$name --from build/runs/$$name/*/model --unseen $(SIM)/$$name || exit 1; \
+	  $(BIN)/python -m benchmarks.bundle $$name --from build/runs/$$name/*/model --unseen $(SIM)/$$name && \
+	  $(BIN)/python -m benchmarks.bundle $$name --known $(SIM)/known/$${name%%-*} || exit 1; \
 	done
 	$(BIN)/aftermap run landslide-rgb --on ../shared/data/landslide_l4s_rgb -o build/runs/landslide-rgb
 	$(BIN)/python -m benchmarks.bundle landslide-rgb --from build/runs/landslide-rgb/landslide-rgb-*/model
+	$(BIN)/python -m benchmarks.bundle landslide-rgb --known ../shared/data/landslide_l4s_rgb
 
 docs: $(VENV)/docs
 	$(BIN)/python -m mkdocs build --quiet --strict --clean

@@ -26,7 +26,7 @@ from aftermap.sensors import UNITS
 if TYPE_CHECKING:
     from aftermap.scene import Scene
 
-FILE, WEIGHTS = "model.toml", "model.safetensors"
+FILE, WEIGHTS, KNOWN = "model.toml", "model.safetensors", "known.npz"
 GIVES = ("map", "class", "classes", "number", "embedding")
 NORMALISED = ("all", "scene", "per_domain")
 BUNDLED = Path(__file__).parent / "models"
@@ -83,7 +83,7 @@ class Card:
     made_by: str
     """The recipe or command."""
     sha256: Mapping[str, str]
-    """File name -> SHA-256: graph and weights."""
+    """File name -> SHA-256: graph, weights and what it knows (known.py)."""
     normalise: str = "all"
     """Of NORMALISED. scene, per_domain: pixels are first brought from the own mean and std of the scene, or of all images of its
     sensor and place, to those of the card; their level does not matter. A map is of one scene."""

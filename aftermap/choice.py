@@ -107,7 +107,7 @@ def _asked(scene: Scene, model: str, *, any_hazard: bool) -> tuple[str, Path]:
             repair="give another model, or --cut even to try what it makes of a hazard that it never saw", code="model-hazard",
         )  # fmt: skip
     if asked.gives != "map":
-        what = f"the model {asked.name} gives a {asked.gives} of a whole chip"
+        what = f"the model {asked.name} gives {'an' if asked.gives == 'embedding' else 'a'} {asked.gives} of a whole chip"
         raise UsageError(what, repair="give a model that maps", code="model-hazard")
     if asked.name in pieces.PIECES[scene.hazard]:
         raise UsageError(f"the model is called as the method {asked.name}", repair="call it otherwise in model.toml")

@@ -276,3 +276,45 @@ def _say_round(row: Mapping[str, Any]) -> None:
     ended = [row["stopped"]] if "stopped" in row else []
     found = f"{row['labelled']:.1%} of pixels labelled, {row['prevalence']:.1%} of them hazard"
     click.echo(f"round {row['round']}  {found}; {', '.join([*scores, *barren, *ended])}")
+
+
+@click.command(cls=ManyFiles)
+@click.argument("model")
+@click.option("--to", multiple=True, type=_FILES, required=True, help="Images, or folders of data sets, whose labels score.")
+@click.option("--from", "source", multiple=True, type=_FILES, help="The same to measure from.  [default: what MODEL knows]")
+@click.option("-o", "--out", type=_FILES, help="Folder for drift.json, drift.csv (a row per chip) and drift.txt.")
+@click.option("--most", default=512, show_default=True, help="Chips of each side.")
+@click.option("--seed", default=0, show_default=True, help="Of the chips, directions and permutations drawn.")
+@click.option("--band-map", default="auto", show_default=True, help="How bands become the model's, where it reads others.")
+@click.option("--bands", default="", help="Names of the bands of image files in file order.")
+@click.option("--sensor", default="", help="Sensor of image files, where they do not say.")
+@click.option("--unit", default="", help="Unit of image files, where they do not say.")
+@click.option("--kind", default="", help="Name of the data set of --to, where its layout does not tell.")
+@_SET
+@click.option("--from-kind", default="", help="The same of --from.")
+@click.option("--from-set", "from_settings", multiple=True, metavar="KEY=VALUE", help="A setting of the data set of --from.")
+@click.option("--json", "as_json", is_flag=True, help="Print the distances as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def drift(
+    model: str, to: Sequence[Path], source: Sequence[Path], out: Path | None, most: int, seed: int, as_json: bool, quiet: bool,
+    settings: Sequence[str], from_settings: Sequence[str], **given: Any,
+) -> None:  # fmt: skip
+    """How far the images of one set lie from another, or from what a MODEL (name or folder) knows, and whether its errors grow
+    with that."""
+    from aftermap import drift as drifting
+    from aftermap.layer import Declared
+    from aftermap.page import Data
+    from aftermap.strict import setting
+
+    bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
+    declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])
+    sides = [
+        drifting.Seen(paths, Data(kind, dict(map(setting, own))), given["band_map"], declared) if paths else None
+        for paths, kind, own in ((to, given["kind"], settings), (source, given["from_kind"], from_settings))
+    ]
+    assert sides[0] is not None
+    with Progress(quiet) as progress:
+        facts, rows = drifting.drift(model, sides[0], sides[1], most=most, seed=seed, progress=progress)
+    if out is not None:
+        drifting.write(out, facts, rows)
+    click.echo(json.dumps(facts) if as_json else "\n".join(drifting.words(facts)))

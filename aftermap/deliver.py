@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aftermap import check, coregister, exclude, journal, palette, pieces, raster, report, sight
-from aftermap.ahead import ahead
+from aftermap import check, coregister, exclude, journal, pieces, report, sight
 from aftermap.calibration import UNCALIBRATED
+from aftermap.card import KNOWN
 from aftermap.chipdensity import DensityModel, apart
 from aftermap.choice import Chosen, Made, choose, make
 from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
@@ -24,15 +24,18 @@ from aftermap.facts import known
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared
+from aftermap.pictured import pictured
 from aftermap.predict import LEVELS, THREADS, Plan, predict
 from aftermap.products.buildings import Grader, grades
-from aftermap.products.cog import RASTERS
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
 from aftermap.scorer import Heavy, Scorer, Several
 from aftermap.seamless import CORE_PX
+
+if TYPE_CHECKING:
+    from aftermap.familiarity import Familiarity
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
@@ -42,9 +45,9 @@ PROFILES = ("unosat",)
 FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
 """Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
 LEAST_MEMORY_MB = 420
-PICTURE_PX = 1200
-ONLY = ("likelihood", "extent", "exclusion", "agreement", "spread")
+ONLY = ("likelihood", "extent", "exclusion", "agreement", "spread", "familiarity")
 """Rasters that can be asked for alone."""
+UNFAMILIAR = "look at familiarity.tif and at the other methods, or train or adapt a model on images like these"
 _UNSEPARATED = {
     "water": "open water, permanent water not separated",
     "bare soil": "bare soil, old and new not separated",
@@ -224,6 +227,8 @@ class _Job:
             chosen = replace(chosen, skipped=chosen.skipped | large)
         if options.adapt:
             chosen = _adapting(chosen, options)
+        if "familiarity" in options.only and not knowing(chosen.models):
+            raise UsageError("--only familiarity is of a model that knows its training", repair="give a --model with known.npz")
         beside = {"assets": self.assets, "footprints": self.footprints}
         facts = known(self.scene, self.method, options, chosen, look=self._look, density=density, **beside)
         with journal.Journal(self.out, journal.digest(facts)) as log:
@@ -245,14 +250,15 @@ class _Job:
             scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations,
             told_apart=grader.name if grader else "",
         )  # fmt: skip
+        familiar = familiarity(self.scene, scorers, chosen.models)
         exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look)
         parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
         mapped = time.time()
-        run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made)}
+        run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made, familiar)}
         told = partial(self.progress, "deliver")
         summary = finish(
             self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, grader=grader, model=density,
-            progress=told,
+            familiarity=familiar, progress=told,
         )  # fmt: skip
         self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
         journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
@@ -272,7 +278,9 @@ class _Job:
     def _look(self) -> sight.Look | None:
         return sight.look_of(self.scene, self.options.incidence, self.options.look)
 
-    def _outcome(self, facts: Mapping[str, Any], scorers: Mapping[str, Scorer], chosen: Chosen, made: Made) -> dict[str, Any]:
+    def _outcome(
+        self, facts: Mapping[str, Any], scorers: Mapping[str, Scorer], chosen: Chosen, made: Made, familiar: Familiarity | None
+    ) -> dict[str, Any]:
         """What the methods found in the scene as a whole."""
         lead = made.combined[0]
         found = scorers[lead].classes[0]
@@ -285,6 +293,8 @@ class _Job:
         ]  # fmt: skip
         repair = "look at likelihood.tif before trusting the extent, or map with another method"
         assumed = [check.Finding("threshold-assumed", "warn", c, self.scene.name, repair).facts() for c in cautions]
+        if familiar and familiar.far:
+            assumed.append(check.Finding("unfamiliar", "warn", familiar.words(), self.scene.name, UNFAMILIAR).facts())
         level = self.options.level
         table = made.calibrations.get(lead) if len(made.combined) == 1 else None
         return {
@@ -295,6 +305,7 @@ class _Job:
                 "lead": lead, "combined": list(made.combined), "why": made.why, "images": list(made.images),
                 "ran": {n: _numbers(s) for n, s in scorers.items()}, "skipped": chosen.skipped,
                 "spread": next((_spread(n, s) for n, s in scorers.items() if isinstance(s, Several)), None),
+                "familiarity": familiar.facts() if familiar else None,
                 "calibration": {n: c.words if (c := made.calibrations.get(n)) else UNCALIBRATED for n in scorers},
                 "percent_at_threshold": round(100 * (float(table(np.array([level], np.float32))[0]) if table else level)),
             },
@@ -307,32 +318,24 @@ class _Job:
         write_summary(log.stage / "summary.csv", rows)
         journal.write_json(log.stage / "run.json", run)
         if not self.options.only:
-            report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=self._pictures(log.stage, run))
+            report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=pictured(self.scene, log.stage, run))
         write_item(log.stage, self.scene.grid, run)
         log.deliver()
 
-    def _pictures(self, stage: Path, run: Mapping[str, Any]) -> dict[str, palette.U8]:
-        scale = max(1.0, max(self.scene.shape) / PICTURE_PX)
-        shape = (max(1, round(self.scene.shape[0] / scale)), max(1, round(self.scene.shape[1] / scale)))
-        pictures = {}
-        after = self.scene.layers["after"]
-        beside = {before.name.partition("-")[0]: before.name for other, before in self.scene.pairs() if other is after}
-        shown = {**beside, "after": after.name}
-        thumbs = dict(zip(shown, ahead(lambda name: self.scene.thumbnail(name, shape), shown.values(), workers=2), strict=True))
-        for key, pixels in thumbs.items():
-            layer = self.scene.layers[beside.get(key, key)]
-            names = [band.common if (band := layer.sensor.band(n)) else n for n in layer.bands]
-            like = thumbs["after"] if layer.bands == after.bands and layer.unit == "dB" else None
-            pictures[key] = palette.photograph(pixels, names, like=like)
-        coded = ("likelihood", "extent", "exclusion", "agreement", *(["spread"] if run["methods"]["spread"] else []))
-        codes = {n: raster.thumbnail(stage / RASTERS[n].file, shape) for n in coded}
-        return pictures | {
-            "likelihood": palette.paint_likelihood(codes["likelihood"]),
-            "extent": palette.paint_extent(codes["extent"]),
-            "exclusion": palette.paint_exclusion(codes["exclusion"]),
-            "agreement": palette.paint_agreement(codes["agreement"], len(run["methods"]["ran"])),
-            **({"spread": palette.paint_spread(codes["spread"])} if "spread" in codes else {}),
-        }
+
+def familiarity(scene: Scene, methods: Mapping[str, Any], models: Mapping[str, Any]) -> Familiarity | None:
+    """Of the first network that knows anything; None where none does."""
+    if not models:
+        return None
+    from aftermap.familiarity import judge, of  # with openvino, which most maps do without
+
+    by = judge(methods, models)
+    return of(scene, by) if by else None
+
+
+def knowing(models: Mapping[Any, Mapping[str, Any]]) -> bool:
+    """Whether any of the networks, or of the members of one, has a known.npz, by their facts."""
+    return any(KNOWN in one.get("files", {}) or knowing(dict(enumerate(one.get("members", [])))) for one in models.values())
 
 
 def _too_large(chosen: Chosen, memory_mb: int) -> dict[str, str]:

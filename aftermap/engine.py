@@ -10,13 +10,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,25 +21,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap.batchnorm import Statistics, restate
+from aftermap.batchnorm import Statistics
 from aftermap.calibration import Calibration
 from aftermap.card import FILE, Card
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.journal import cache_folder, digest, sha256, write_json
 from aftermap.liveness import Held, guessed, held
 from aftermap.normalise import of_scene
+from aftermap.running import FEATURES, READS, SCORES, Run, alone, graph_of, opened, openvino
 from aftermap.scorer import Bool, LayerBands, Scorer
 
 if TYPE_CHECKING:
     from aftermap.scene import Scene
 
 F32 = npt.NDArray[np.float32]
-Run = Callable[[F32], F32]
-"""Raw pixels (1, band, y, x), NaN where not observed, to probabilities (1, class, y, x)."""
 
 PRECISIONS = ("auto", "f32", "bf16")
-READS = {"openvino": ("graph.xml", "graph.onnx"), "onnxruntime": ("graph.onnx",)}
-"""Engine -> the graphs that it can run, the best first."""
 ENGINES = tuple(READS)
 ENGINE_MB, VALUES_KEPT = 130, {"openvino": 1.0, "onnxruntime": 1.7}
 """What an engine takes beside weights and values, and what it keeps for each value that lives at the worst moment: measured of
@@ -127,8 +120,9 @@ class Network:
         return ENGINE_MB + (files + size * (parts.weights + values)) / 1e6
 
     def release(self) -> None:
-        """Lets go of the compiled graph."""
+        """Lets go of the compiled graphs."""
         self.__dict__.pop("_run", None)
+        self.__dict__.pop("_embed", None)
 
     def why_not(self, scene: Scene) -> str:
         """As the card says."""
@@ -161,6 +155,12 @@ class Network:
         """What the graph says of pixels (n, band, y, x): (n, class, y, x), or (n, class) of whole chips."""
         return np.concatenate([self._run(one[None]) for one in self.levelled(pixels)])
 
+    def embeddings(self, pixels: F32) -> F32:
+        """Raw pixels of chips (n, band, y, x) to embeddings (n, d): the mean over each chip of the deepest features, or what a
+        graph that embeds gives. Raises InputRefusedError ("no-embedding") where the graph keeps its features to itself."""
+        found = np.concatenate([self._embed(one[None]) for one in self.levelled(pixels)])
+        return found if found.ndim == 2 else np.asarray(found.mean(axis=(2, 3), dtype=np.float64), np.float32)
+
     @property
     def _found(self) -> str:
         if len(self.card.classes) == 1:
@@ -185,7 +185,13 @@ class Network:
 
     @cached_property
     def _run(self) -> Run:
-        return _opened(self.folder, self.engine, self.precision, self.statistics)
+        return opened(self.folder, self.engine, self.precision, self.statistics)
+
+    @cached_property
+    def _embed(self) -> Run:
+        """In fp32 whatever maps: what a chip is compared with was made so."""
+        output = SCORES if self.card.gives == "embedding" else FEATURES
+        return opened(self.folder, self.engine, "f32", self.statistics, output=output)
 
 
 def _misfit(folder: Path, graph: str, card: str) -> InputRefusedError:
@@ -200,21 +206,12 @@ def _refuse_misfit(path: Path, card: Card) -> None:
         ports = (graph.input(0).partial_shape, graph.output(0).partial_shape)
     except RuntimeError as error:
         raise _misfit(path.parent, f"cannot be read ({error})", "it is whole") from error
-    axes = ("n, {} bands, y, x", "n, {} classes, y, x" if card.gives == "map" else "n, {} classes")
+    gives = {"map": "n, {} classes, y, x", "embedding": "n, numbers"}.get(card.gives, "n, {} classes")
+    axes = ("n, {} bands, y, x", gives)
     for shape, count, each in zip(ports, (len(card.mean), len(card.classes)), axes, strict=True):
-        if shape.rank.is_static and (len(shape) != len(each.split(",")) or (shape[1].is_static and shape[1] != count)):
+        other = "{}" in each and shape.rank.is_static and shape[1].is_static and shape[1] != count
+        if shape.rank.is_static and (len(shape) != len(each.split(",")) or other):
             raise _misfit(path.parent, f"has {shape}", f"({each.format(count)})")
-
-
-def graph_of(folder: Path, engine: str) -> Path:
-    """The graph of a model folder that an engine runs; raises UsageError ("engine-missing") where there is none."""
-    for name in READS[engine]:
-        if (folder / name).is_file():
-            return folder / name
-    raise UsageError(
-        f"{engine} runs {' or '.join(READS[engine])}, and {folder} holds no such file",
-        repair=f"aftermap export {folder} --format onnx makes graph.onnx from the weights", code="engine-missing",
-    )  # fmt: skip
 
 
 def _engine(folder: Path, asked: str) -> str:
@@ -237,78 +234,13 @@ def _engine(folder: Path, asked: str) -> str:
     return able[0]
 
 
-def openvino() -> Any:
-    """The library, whose telemetry is opted out of: it would report its import over the network."""
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its own fallback then is a stub
-    library = import_module("openvino")
-    # Two threads that meet numpy first through these bindings lock one another out for ever (seen with 2026.4.1: one waits for
-    # the interpreter inside a C++ static, the other holds it and waits for the static). So one thread meets it here.
-    np.asarray(library.Tensor(np.zeros(1, np.float32)).data)
-    return library
-
-
-def _opened(folder: Path, engine: str, precision: str, statistics: Statistics | None = None) -> Run:
-    graph = graph_of(folder, engine)
-    return _Openvino(graph, precision, statistics) if engine == "openvino" else _onnxruntime(graph)
-
-
 def _held(graph: Path, shape: tuple[int, ...]) -> Held:
     """What the graph holds at once for pixels (n, band, y, x)."""
     if find_spec("openvino") is None:
         return guessed(graph.stat().st_size, shape)
-    model = openvino().Core().read_model(graph)
+    model = alone(openvino().Core().read_model(graph), SCORES)
     model.reshape({model.input(0): list(shape)})
     return held(model)
-
-
-class _Openvino:
-    """One compiled graph per shape of tile, one request per thread."""
-
-    def __init__(self, graph: Path, precision: str, statistics: Statistics | None):
-        self._graph, self._precision, self._statistics, self._core = graph, precision, statistics, openvino().Core()
-        self._compiled: dict[tuple[int, ...], Any] = {}
-        self._own, self._lock = threading.local(), threading.Lock()
-
-    def __call__(self, pixels: F32) -> F32:
-        if pixels.shape in self._compiled:
-            return self._inferred(pixels)
-        with self._lock:
-            if pixels.shape not in self._compiled:
-                self._compiled[pixels.shape] = self._for(pixels.shape)
-            return self._inferred(pixels)
-
-    def _inferred(self, pixels: F32) -> F32:
-        requests = self._own.__dict__.setdefault("requests", {})
-        if pixels.shape not in requests:
-            requests[pixels.shape] = self._compiled[pixels.shape].create_infer_request()
-        return np.array(requests[pixels.shape].infer({0: pixels})[0], np.float32)  # the request writes over its own output
-
-    def _for(self, shape: tuple[int, ...]) -> Any:
-        model = self._core.read_model(self._graph)
-        if self._statistics is not None:
-            restate(openvino(), model, self._statistics)
-        model.reshape({model.input(0): list(shape)})
-        return self._core.compile_model(model, "CPU", self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        """A stream per core, of one thread each: predict's pool has as many, and sums come in one order."""
-        cores = os.cpu_count() or 1
-        return {
-            "INFERENCE_PRECISION_HINT": self._precision, "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores,
-            "ENABLE_CPU_PINNING": False,
-        }  # fmt: skip
-
-
-def _onnxruntime(graph: Path) -> Run:
-    """The second engine, fp32; a session may be run from several threads."""
-    library = import_module("onnxruntime")
-    options = library.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # it grows by doubling, far above what one tile needs
-    session = library.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda pixels: np.asarray(session.run(None, {name: pixels})[0], np.float32)
 
 
 def _precision(folder: Path, card: Card, asked: str, engine: str) -> tuple[str, str]:
@@ -355,8 +287,8 @@ def _tried(folder: Path, card: Card) -> tuple[str, str]:
     """bf16 where it is near enough to fp32 on one tile as the card has them, and faster."""
     side = -(-TRIAL_PX // card.multiple_of) * card.multiple_of
     tile = _likely(card, side)
-    exact, took = _timed(_opened(folder, "openvino", "f32"), tile)
-    fast, quick = _timed(_opened(folder, "openvino", "bf16"), tile)
+    exact, took = _timed(opened(folder, "openvino", "f32"), tile)
+    fast, quick = _timed(opened(folder, "openvino", "bf16"), tile)
     share = agreement(exact, fast)
     words = f"trial of one tile: bf16 within {NEAR} of f32 on {100 * share:.2f} % of pixels"
     if share < SHARE:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from math import lcm
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-from aftermap import engine
+from aftermap import running
 from aftermap.batchnorm import MEANS, VARIANCES
 from aftermap.card import Card
 from aftermap.enlarging import DEEPEST
@@ -22,6 +23,14 @@ from aftermap.torchdoor import Tensor, functional, nn, torch
 
 FREE = {0: "n", 2: "y", 3: "x"}
 """Axes of the graph that may have any length."""
+
+
+@runtime_checkable
+class Featured(Protocol):
+    """A network that also shows the features its logits are made of, the deepest last."""
+
+    def features(self, pixels: Tensor) -> list[Tensor]: ...
+    def logits(self, features: list[Tensor]) -> Tensor: ...
 
 
 class Graph(nn.Module):
@@ -39,16 +48,33 @@ class Graph(nn.Module):
         self.std = nn.Buffer(torch.tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, raw: Tensor) -> Tensor:
-        """(n, band, y, x) -> (n, class, y, x) in [0, 1]; (n, class) or (n, 1) of whole chips, (n, d)
-        of an embedding."""
+        """(n, band, y, x) -> (n, class, y, x) in [0, 1]; (n, class) or (n, 1) of whole chips; (n, d) of a network that embeds."""
+        return self.outputs(raw)[0]
+
+    def outputs(self, raw: Tensor) -> tuple[Tensor, ...]:
+        """As `forward`, and beside scores the deepest features of the encoder (n, channel, y, x)."""
         missing = torch.isnan(raw)
         if not self.apart:
             missing = missing.any(dim=1, keepdim=True)  # (n, 1, y, x)
-        logits: Tensor = self.model((torch.where(missing, self.mean, raw) - self.mean) / self.std)
+        normal = (torch.where(missing, self.mean, raw) - self.mean) / self.std
+        if self.gives == "embedding" or not isinstance(self.model, Featured):
+            return (self._scores(self.model(normal)),)
+        features = self.model.features(normal)
+        return self._scores(self.model.logits(features)), features[-1]
+
+    def _scores(self, logits: Tensor) -> Tensor:
         if self.gives in ("number", "embedding"):
             return logits
         alone = logits.shape[1] == 1 or self.gives == "classes"
         return torch.sigmoid(logits) if alone else functional.softmax(logits, dim=1)
+
+
+class _Traced(Graph):
+    """A graph with all of its outputs."""
+
+    def forward(self, raw: Tensor) -> Any:
+        """As `outputs`."""
+        return self.outputs(raw)
 
 
 def export(model: nn.Module, folder: Path, card: Card, *, fp16: bool = True) -> Path:
@@ -57,7 +83,7 @@ def export(model: nn.Module, folder: Path, card: Card, *, fp16: bool = True) -> 
     `model` is left in the mode it was in. The mean and std are the card's. Batch norm's statistics are nodes of their own
     (batchnorm.py), so that they can be replaced without torch; an engine folds them in, and is no slower for it.
     """
-    library = engine.openvino()
+    library = running.openvino()
     with _traceable(model, card) as (graph, example):
         stated = Stated(graph)
         own = (stated.means, stated.variances) if len(stated.means) else ()
@@ -84,10 +110,11 @@ def export_onnx(model: nn.Module, folder: Path, card: Card) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "graph.onnx"
+    names = ["scores", *(["features"] if card.gives != "embedding" and isinstance(model, Featured) else [])]
     with _traceable(model, card) as (graph, example):
         torch.onnx.export(
-            graph, (example,), path, dynamo=False, input_names=["pixels"], output_names=["scores"],
-            dynamic_axes={"pixels": FREE, "scores": FREE},
+            graph, (example,), path, dynamo=False, input_names=["pixels"], output_names=names,
+            dynamic_axes=dict.fromkeys(["pixels", *names], FREE),
         )  # fmt: skip
     return path
 
@@ -97,7 +124,7 @@ EXPORTS: dict[str, Callable[[nn.Module, Path, Card], Path]] = {"openvino": expor
 
 
 @contextmanager
-def _traceable(model: nn.Module, card: Card) -> Iterator[tuple[Graph, Tensor]]:
+def _traceable(model: nn.Module, card: Card) -> Iterator[tuple[_Traced, Tensor]]:
     """The graph in the mode it maps in, and pixels to trace it with; afterwards `model` is in the mode it was in."""
     training = model.training
     side = 2 * lcm(DEEPEST, card.multiple_of)
@@ -105,6 +132,6 @@ def _traceable(model: nn.Module, card: Card) -> Iterator[tuple[Graph, Tensor]]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # both libraries trace; torch would rather be exported
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that the decoders look at
-            yield Graph(model, card.mean, card.std, card.gives).eval(), torch.zeros(1, len(card.mean), side, side)
+            yield _Traced(model, card.mean, card.std, card.gives).eval(), torch.zeros(1, len(card.mean), side, side)
     finally:
         model.train(training)

@@ -16,6 +16,7 @@ from aftermap import meridian, vector
 from aftermap.ahead import ahead
 from aftermap.area import pixel_area_m2
 from aftermap.chipdensity import DensityModel
+from aftermap.familiarity import FAMILIARITY, Familiarity
 from aftermap.features import Features
 from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
@@ -54,7 +55,7 @@ _PHASES = {"after": "Post-event", "before": "Pre-event"}
 def finish(
     scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], *, assets: Path | None = None,
     footprints: Path | None = None, grader: Grader | None = None, model: DensityModel | None = None,
-    progress: Callable[[int, int], None],
+    familiarity: Familiarity | None = None, progress: Callable[[int, int], None],
 ) -> Summary:  # fmt: skip
     """Writes the rasters, map.gpkg and styles into the stage of `log`; `progress(windows done, all)` over both passes.
 
@@ -66,7 +67,7 @@ def finish(
     parameters, windows = run["parameters"], list(blocks(scene.shape, WINDOW_PX))
     area = partial(pixel_area_m2, scene.grid, gsd_m=parameters["gsd_m"])
     if parameters["only"]:
-        return _rasters_alone(scene, parts, log, run, area, progress)
+        return _rasters_alone(scene, parts, log, run, area, familiarity, progress)
     least = {HAZARD: parameters["min_area_m2"] if "min_area_m2" in parameters else parameters["min_area_px"]}
     classes = Classes(_counted(partial(_codes, parts), progress, 2 * len(windows)), windows, scene.shape, area, frozenset({0}))
     outlined = footprints or (own_outlines(scene, parts, grader, windows, area, log.work) if grader else None)
@@ -75,7 +76,7 @@ def finish(
     with package_of(extra=tables.layers) as package:
         beside = partial(_beside, parts)
         for found in outlines(classes, take_census(classes), scene.grid.affine, values=beside, min_area_m2=least):
-            _write(found, parts, rasters)
+            _write(found, parts, rasters, familiarity)
             tables.add(found, package, parts)
         _context(scene, package, run)
         tables.finish(package, log.stage)
@@ -152,7 +153,7 @@ def _tables(
 
 def _rasters_alone(
     scene: Scene, parts: Parts, log: Journal, run: Mapping[str, Any], area: Callable[[Window], npt.NDArray[np.float64]],
-    progress: Callable[[int, int], None],
+    familiarity: Familiarity | None, progress: Callable[[int, int], None],
 ) -> Summary:  # fmt: skip
     """The rasters that were asked for, in one pass, and the areas of the summary."""
     windows, rasters = list(blocks(scene.shape, WINDOW_PX)), _rasters(scene, log, run)
@@ -161,6 +162,8 @@ def _rasters_alone(
     read = ahead(lambda window: (parts.planes(window, *kept), area(window)), windows)
     for done, (window, (planes, areas)) in enumerate(zip(windows, read, strict=True), start=1):
         found = dict(zip(kept, planes, strict=True))
+        if familiarity:
+            found[FAMILIARITY] = familiarity.codes(window, found["exclusion"])
         for name in rasters.names:
             rasters.write(name, parts.score(window) if name == "score" else found[name], window)
         summary.add(found["extent"] == 1, found["exclusion"], areas, np.zeros(0))
@@ -191,11 +194,12 @@ def _beside(parts: Parts, window: Window) -> dict[str, U8]:
 
 
 def _rasters(scene: Scene, log: Journal, run: Mapping[str, Any]) -> RasterSet:
-    spread, only = run["methods"]["spread"], run["parameters"]["only"]
-    wanted = only or (*PLANES, *([SPREAD] if spread else ()))
+    spread, known, only = run["methods"]["spread"], run["methods"]["familiarity"], run["parameters"]["only"]
+    wanted = only or (*PLANES, *([SPREAD] if spread else ()), *([FAMILIARITY] if known else ()))
     names = [n for n in RASTERS if n in wanted or (n == "score" and run["parameters"]["keep_scores"])]
     words = {"what": run["maps"], "calibration": run["calibration"], "methods": str(len(run["methods"]["ran"]))}
     words |= {"members": f"{spread['over']} scores of {spread['of']} for {spread['finds']}"} if spread else {}
+    words |= {"knows": known["of"]} if known else {}
     return RasterSet(names, scene.grid, log.work, log.stage, words)
 
 
@@ -219,7 +223,7 @@ def _states(codes: U8) -> U8:
     return np.asarray(states[codes])
 
 
-def _write(found: Outlined, parts: Parts, rasters: RasterSet) -> None:
+def _write(found: Outlined, parts: Parts, rasters: RasterSet, familiarity: Familiarity | None) -> None:
     """One window of every raster; the extent is what the minimum mapping unit has left of it."""
     excluded = (found.codes != 0) & (found.codes != HAZARD)
     rasters.write("extent", np.where(excluded, np.uint8(NODATA), found.codes == HAZARD).astype(np.uint8), found.window)
@@ -230,6 +234,8 @@ def _write(found: Outlined, parts: Parts, rasters: RasterSet) -> None:
         rasters.write("score", parts.score(found.window), found.window)
     if SPREAD in rasters.names:
         rasters.write(SPREAD, parts.planes(found.window, SPREAD)[0], found.window)
+    if familiarity:
+        rasters.write(FAMILIARITY, familiarity.codes(found.window, np.where(excluded, found.codes, 0)), found.window)
 
 
 def _counted(read: Callable[[Window], U8], progress: Callable[[int, int], None], whole: int) -> Callable[[Window], U8]:

@@ -107,5 +107,17 @@ class HazardMap:
             raise UsageError(f"{self.folder} holds no spread.tif", repair="map with several --model, or with --flips")
         return self._read("spread.tif", window)
 
+    @property
+    def has_familiarity(self) -> bool:
+        """True when a network ran that knows its training."""
+        return (self.folder / "familiarity.tif").exists()
+
+    def familiarity(self, window: Window) -> npt.NDArray[np.uint8]:
+        """Percent of a model's validation chips at least as far from its training (y, x), 255 not observed. Raises UsageError
+        when no such model ran."""
+        if not self.has_familiarity:
+            raise UsageError(f"{self.folder} holds no familiarity.tif", repair="map with a --model that has known.npz")
+        return self._read("familiarity.tif", window)
+
     def _read(self, name: str, window: Window) -> npt.NDArray[Any]:
         return np.asarray(raster.read_window(self.folder / name, window)[0])

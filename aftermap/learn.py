@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration, checkpoint, classed, scored
+from aftermap import calibration, checkpoint, classed, known, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
@@ -85,11 +85,22 @@ def learn(
     if samples.of_chips:
         if model.spec.decoder == "activation":
             dense(folder, folder / "map")
-        return card
+            remember(folder / "map", samples, seed)
+        return remember(folder, samples, seed)
     pooled, _ = score(folder, samples, "validation", progress)
     card = replace(card, calibration=_fit(pooled, samples))
     card.write(folder)
-    return card
+    return remember(folder, samples, seed)
+
+
+def remember(folder: Path, samples: Samples, seed: int) -> Card:
+    """Writes known.npz of a saved network: embeddings of samples of training and of validation that the seed draws."""
+    network = Network.open(folder, precision="f32", engine="openvino")
+
+    def chips(side: str) -> Iterator[F32]:
+        yield from (samples.as_mapped(samples.read(name)) for name in known.drawn(samples.ids(side), side, seed))
+
+    return known.keep(network, chips("train"), chips("validation"), samples.size)
 
 
 def score(folder: Path, samples: Samples, split: str, progress: Progress) -> tuple[Evaluation, Scored]:

@@ -45,6 +45,15 @@ SPREAD: tuple[tuple[int, Colour], ...] = (
 )
 """Percent -> colour: YlOrBr (Brewer 2003), where members agree clear; most lie near one another, so it changes fastest there."""
 
+FAMILIARITY: tuple[tuple[int, Colour], ...] = (
+    (0, (122, 1, 119, 235)),
+    (5, (197, 27, 138, 215)),
+    (20, (247, 104, 161, 150)),
+    (50, (251, 180, 185, 60)),
+    (100, (255, 247, 243, 0)),
+)
+"""Percent -> colour: RdPu (Brewer 2003) turned round, what a model knows clear; a warning begins at 5."""
+
 AGREEMENT: tuple[Colour, Colour] = ((245, 166, 35, 225), (0, 150, 255, 225))
 """One method alone, and all methods together; between them by mixing. Orange against blue survives every colour blindness."""
 
@@ -125,6 +134,11 @@ def paint_likelihood(codes: U8) -> U8:
 def paint_spread(codes: U8) -> U8:
     """Colours (y, x, 4) of standard deviations (y, x) in percent, [0, 50]; 255 is hatched grey."""
     return _paint(codes, {percent: ramp(percent, SPREAD) for percent in range(51)} | {NODATA: NOT_ANALYSED})
+
+
+def paint_familiarity(codes: U8) -> U8:
+    """Colours (y, x, 4) of familiarity (y, x) in percent; 255 is hatched grey."""
+    return _paint(codes, {percent: ramp(percent, FAMILIARITY) for percent in range(101)} | {NODATA: NOT_ANALYSED})
 
 
 def paint_extent(codes: U8) -> U8:

@@ -50,6 +50,7 @@ _FILES = {
     "likelihood.tif": "likelihood in percent", "extent.tif": "the mapped extent",
     "exclusion.tif": "why a pixel was not analysed", "agreement.tif": "how many methods agree",
     "spread.tif": "how far the members of the ensemble lie apart", "density.tif": "share of hazard per cell",
+    "familiarity.tif": "how near the ground is to what the model knows",
     "density_class.tif": "class of density per cell, by the model", "priority.csv": "the cells to look at first",
     "summary.csv": "the numbers above", "item.json": "STAC item", "run.json": "all that determines this result",
 }  # fmt: skip
@@ -58,8 +59,8 @@ _FILES = {
 def write_report(path: Path, *, run: Mapping[str, Any], summary: Sequence[Mapping[str, Any]], pictures: Mapping[str, U8]) -> None:
     """Writes the page: the same bytes for the same values. `run` is run.json, `summary` the rows of summary.csv.
 
-    `pictures`: "before", "after" (y, x, 3); "likelihood", "extent", "exclusion", "agreement", "spread" (y, x, 4). One size; any
-    may miss.
+    `pictures`: "before", "after" (y, x, 3); "likelihood", "extent", "exclusion", "agreement", "spread", "familiarity" (y, x, 4).
+    One size; any may miss.
     """
     assert len({p.shape[:2] for p in pictures.values()}) < 2, "pictures differ in size"
     template = files("aftermap").joinpath("static/report.html").read_text("utf-8")
@@ -263,7 +264,7 @@ def _limits(run: Mapping[str, Any]) -> list[object]:
 
 
 def _files(run: Mapping[str, Any], pictures: Mapping[str, U8]) -> Html:
-    absent = {f"{n}.tif": n not in pictures for n in ("agreement", "spread")}
+    absent = {f"{n}.tif": n not in pictures for n in ("agreement", "spread", "familiarity")}
     density = run["parameters"].get("density") or {}
     absent |= dict.fromkeys(("density.tif", "priority.csv"), not density) | {"density_class.tif": not density.get("model")}
     present = {name: words for name, words in _FILES.items() if not absent.get(name)}
@@ -289,6 +290,7 @@ _SLIDER = Html(
 )
 _OVERLAYS = {
     "extent": "Extent", "likelihood": "Likelihood", "exclusion": "Not analysed", "agreement": "Agreement", "spread": "Spread",
+    "familiarity": "Familiarity",
 }  # fmt: skip
 
 
@@ -354,6 +356,9 @@ def _legend(run: Mapping[str, Any], numbers: _Numbers, shown: Sequence[str]) -> 
         "exclusion": [tag('span class="k-exclusion"', key) for key in reasons],
         "agreement": [tag('span class="k-agreement"', key) for key in _agreement_keys(len(run["methods"]["ran"]))],
         "spread": [tag('span class="k-spread"', swatch(palette.css(c), f"apart by {p} %")) for p, c in palette.SPREAD[1:]],
+        "familiarity": [
+            tag('span class="k-familiarity"', swatch(palette.css(c), f"familiar by {p} %")) for p, c in palette.FAMILIARITY[:-1]
+        ],
     }
     hatch = [swatch("var(--hatch)", "Not analysed")] if reasons and shown else []
     parts = [*hatch, *(key for name in _OVERLAYS if name in shown for key in keys[name])]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aftermap import arrays
 from aftermap.chips import F32, UNKNOWN, Chip
 from aftermap.errors import InputRefusedError
 from aftermap.evaluate import Evaluation
@@ -71,7 +72,7 @@ class Scored:
 
     def write(self, path: Path) -> None:
         """As npz; plain arrays, which are read without unpickling."""
-        write_arrays(path, names=np.asarray(self.names), events=np.asarray(self.events), counts=self.counts, levels=self.levels)
+        arrays.write(path, names=np.asarray(self.names), events=np.asarray(self.events), counts=self.counts, levels=self.levels)
 
     @classmethod
     def read(cls, path: Path) -> Scored:
@@ -80,19 +81,11 @@ class Scored:
         return cls(tuple(names.tolist()), tuple(events.tolist()), counts, levels)
 
 
-def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
-    """An npz, whole or not at all."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
-
-
 def read_arrays(path: Path, *names: str) -> list[npt.NDArray[Any]]:
     """Plain arrays of an npz, without unpickling. Raises InputRefusedError ("scores-broken")."""
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return [held[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        return arrays.read(path, *names)
+    except arrays.BROKEN as error:
         what = f"{path} does not hold the scores of samples: {error}"
         raise InputRefusedError(what, repair="delete it and run again", code="scores-broken") from error
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import cuts
+from aftermap import arrays, cuts
 from aftermap.adapt.crops import Place, crops
 from aftermap.adapt.decide import SHOTS, depends
 from aftermap.adapt.norm import Adaptation, adapted
@@ -31,7 +31,7 @@ from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.journal import digest, write_json
 from aftermap.page import Adapt, Target
-from aftermap.scored import read_arrays, write_arrays
+from aftermap.scored import read_arrays
 from aftermap.targets import Images
 from aftermap.untrained import Untrained
 
@@ -58,7 +58,7 @@ class Counted:
 
     def write(self, path: Path) -> None:
         """As npz; plain arrays, which are read without unpickling."""
-        write_arrays(path, names=np.asarray(self.names), events=np.asarray(self.events), odds=self.odds, ranks=self.ranks)
+        arrays.write(path, names=np.asarray(self.names), events=np.asarray(self.events), odds=self.odds, ranks=self.ranks)
 
     @classmethod
     def read(cls, path: Path) -> Counted:

@@ -2,9 +2,10 @@
 scores on real chips beside every method without training, and whether it may lead, all in its card.
 
 Run:     python -m benchmarks.bundle flood-s1 --from RUN/model [--unseen SIM-FOLDER] [--data ../shared/data]
-         or `make models`, which trains first
-Writes:  aftermap/models/NAME/ (model.toml, graph.xml, graph.bin, model.safetensors), benchmarks/results/models.csv (a row per
-         model, method and image) and models.md (the tables)
+         or `make models`, which trains first; with --known FOLDER it writes what the network knows from the chips there, and
+         no more
+Writes:  aftermap/models/NAME/ (model.toml, graph.xml, graph.bin, model.safetensors, known.npz), benchmarks/results/models.csv
+         (a row per model, method and image) and models.md (the tables)
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration, pieces, raster
+from aftermap import calibration, learn, pieces, raster
 from aftermap import recipe as recipes
-from aftermap.card import BUNDLED, Card, Fit
+from aftermap.card import BUNDLED, KNOWN, Card, Fit
 from aftermap.datasets.dataset import open_dataset
 from aftermap.engine import Network
 from aftermap.export import export
@@ -159,6 +160,18 @@ def bundled(run: Path, name: str) -> Card:
     return card
 
 
+def remembered(name: str, data: Path) -> Card:
+    """Writes known.npz from the chips of a folder: of the simulator scenes that the network has not seen, every third of which is
+    for comparison; of real data the chips of training, and those that chose the checkpoint."""
+    recipe = recipes.read(name)
+    dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
+    events = dataset.events
+    fresh = {"train": [e for k, e in enumerate(events) if k % 3], "validation": events[::3]}
+    split = fresh if dataset.name == "simulated" else recipe.split
+    samples = survey(dataset, recipe.inputs, split=split, size=recipe.chips.size, normalise=recipe.normalise)
+    return learn.remember(BUNDLED / name, samples, seed=0)
+
+
 @click.command()
 @click.argument("name")
 @click.option(
@@ -167,9 +180,13 @@ def bundled(run: Path, name: str) -> Card:
 @click.option(
     "--unseen", type=click.Path(path_type=Path, exists=True), help="Simulated scenes; else the run's calibration stays."
 )
+@click.option("--known", type=click.Path(path_type=Path, exists=True), help="Chips that it is to know; then nothing is scored.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), default=Path("../shared/data"), show_default=True)
-def main(name: str, run: Path | None, unseen: Path | None, data: Path) -> None:
+def main(name: str, run: Path | None, unseen: Path | None, known: Path | None, data: Path) -> None:
     """Bundles a network, then writes the tables of all that are bundled."""
+    if known is not None:
+        click.echo(f"{name} knows {known}: {remembered(name, known).sha256[KNOWN]}")
+        return
     card = bundled(run, name) if run else Card.read(BUNDLED / name)
     network = Network.open(BUNDLED / name, precision="f32")
     simulated: list[Mapping[str, Any]] = []

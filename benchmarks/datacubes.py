@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 import aftermap as am
-from aftermap import experiment, recipe
+from aftermap import arrays, experiment, recipe
 from aftermap.chipdensity import middles
 from aftermap.cutting import cut
 from aftermap.datasets.dataset import open_dataset
@@ -29,7 +29,7 @@ from aftermap.journal import write_json
 from aftermap.metrics import Inspection, Ranking, aucs_one_vs_rest, macro
 from aftermap.model import load
 from aftermap.samples import Samples, survey
-from aftermap.scored import Scored, read_arrays, write_arrays
+from aftermap.scored import Scored, read_arrays
 from aftermap.simulate import landslide
 from aftermap.stats import interval
 from aftermap.torchdoor import torch
@@ -135,7 +135,7 @@ def grade(folder: Path, samples: Samples) -> None:
     network, names = load(folder / "model")[0], samples.ids("test")
     read = [samples.read(name) for name in names]
     found = [network(torch.from_numpy(samples.normaliser.of(chip))[None]).softmax(dim=1)[0].numpy() for chip in read]
-    write_arrays(folder / "graded.npz", names=np.asarray(names), likely=np.stack(found), code=np.array([c.target for c in read]))
+    arrays.write(folder / "graded.npz", names=np.asarray(names), likely=np.stack(found), code=np.array([c.target for c in read]))
 
 
 @dataclass(frozen=True)

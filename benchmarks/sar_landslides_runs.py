@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from aftermap import experiment, recipe
+from aftermap import arrays, experiment, recipe
 from aftermap.cutting import Cut, cut
 from aftermap.datasets.dataset import open_dataset
 from aftermap.journal import write_json
 from aftermap.model import load
 from aftermap.samples import Samples, survey
-from aftermap.scored import write_arrays
 from aftermap.simulate import landslide
 from aftermap.torchdoor import torch
 
@@ -192,7 +191,7 @@ def predict(folder: Path, samples: Samples) -> None:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits.append(network(torch.from_numpy(given).contiguous(memory_format=torch.channels_last))[:, 0].float())
         found.append(torch.cat(logits).numpy().astype(np.float16))
-    write_arrays(folder / "mapped.npz", names=np.asarray(names), logits=np.stack(found))
+    arrays.write(folder / "mapped.npz", names=np.asarray(names), logits=np.stack(found))
 
 
 def every(only: str, seeds: Sequence[int]) -> Iterator[One]:

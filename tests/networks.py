@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from aftermap.card import Card, Fit
-from aftermap.engine import openvino
 from aftermap.journal import sha256
+from aftermap.running import openvino
 from aftermap.scorer import LayerBands
 
 AFTER = (LayerBands("after", ("VV", "VH"), "dB"),)
@@ -18,9 +18,11 @@ MEAN, STD = {"VV": -11.0, "VH": -18.0}, {"VV": 4.0, "VH": 4.5}
 
 def toy(
     folder: Path, *, inputs: tuple[LayerBands, ...] = AFTER, classes: tuple[str, ...] = ("flood",), name: str = "toy",
-    depth: int = 0, sharp: float = 1.0, **card: Any,
+    depth: int = 0, sharp: float = 1.0, features: bool = False, **card: Any,
 ) -> Path:  # fmt: skip
-    """A model folder: 3 x 3 convolutions and, `depth` times, halving before and doubling after; sees 3 * 2**(depth + 1) px."""
+    """A model folder: 3 x 3 convolutions and, `depth` times, halving before and doubling after; sees 3 * 2**(depth + 1) px.
+
+    With `features` the graph shows its deepest, 8 bands; a card that gives an embedding has their means as the only output."""
     openvino()
     from openvino import Model, save_model
     from openvino import opset13 as ops
@@ -44,13 +46,17 @@ def toy(
         node, width = ops.avg_pool(node, [2, 2], [0, 0], [0, 0], [2, 2], True), 8
     node = ops.relu(conv(node, width, 8))
     node, width = ops.relu(conv(node, 8, 8)), 8
+    deepest = node
     for skip in reversed(skips):
         upper = ops.interpolate(node, ops.constant(np.array([2.0, 2.0], np.float32)), "nearest", "scales", axes=[2, 3])
         node, width = ops.relu(conv(ops.concat([upper, skip], 1), width + 8, 8)), 8
     logits = ops.multiply(conv(node, width, len(classes)), ops.constant(np.float32(sharp)))
     score = ops.sigmoid(logits) if len(classes) == 1 else ops.softmax(logits, 1)
     folder.mkdir(parents=True)
-    save_model(Model([score], [raw], name), str(folder / "graph.xml"), compress_to_fp16=True)
+    outputs = [score, deepest] if features else [score]
+    if card.get("gives") == "embedding":
+        outputs = [ops.reduce_mean(deepest, ops.constant(np.array([2, 3], np.int64)))]
+    save_model(Model(outputs, [raw], name), str(folder / "graph.xml"), compress_to_fp16=True)
     facts: dict[str, Any] = {
         "halo_px": 3 * 2 ** (depth + 1), "multiple_of": 2**depth, "hazard": "flood", "training_data": "none: random weights",
         "licence": "Apache-2.0", "made_by": "tests/networks.py", "mean": tuple(mean), "std": tuple(std),

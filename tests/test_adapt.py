@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import aftermap as am
-from aftermap import engine
+from aftermap import running
 from aftermap.adapt.norm import Adaptation, Norms, estimate
 from aftermap.batchnorm import Statistics
 from aftermap.card import Card
@@ -112,7 +112,7 @@ def test_a_network_without_batch_norm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputRefusedError, match="no batch norm") as caught:
         Norms.open(toy(tmp_path / "toy"))
     assert caught.value.code == "no-batch-norm"
-    assert engine.graph_of(tmp_path / "toy", "openvino").is_file()
+    assert running.graph_of(tmp_path / "toy", "openvino").is_file()
 
 
 def test_a_map_with_the_statistics_of_its_scene(tmp_path: Path) -> None:

@@ -17,24 +17,28 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "clusters", "likeness"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "clusters", "likeness"),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
         "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
         "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
-        "card", "normalise", "batchnorm", "bandmaps", "cuts", "liveness", "engine", "since", "transfer", "ensemble",
-        "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "manyscenes",
-        "datasets", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging", "samples",
+        "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
+        "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder",
+        "cutting", "manyscenes", "datasets", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment",
+        "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
         "model", "attention", "losses", "multicrop", "objectives", "checkpoint", "schedules",
     ),
-    ("train", "adapt", "seamless", "predict", "evaluate", "scored", "untrained", "finish", "attended", "likened"),
     (
-        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "deliver", "demo", "progress",
-        "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "unseen", "experiment",
-        "readapt", "results", "unseen_table", "cli_data", "cli_learn", "cli_explain", "cli", "__main__",
+        "train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish", "attended",
+        "likened",
+    ),
+    (
+        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
+        "progress", "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "drift", "unseen",
+        "experiment", "readapt", "results", "unseen_table", "cli_data", "cli_learn", "cli_explain", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -47,7 +51,7 @@ DOORS = {
     "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
-    "openvino": {"engine"}, "onnxruntime": {"engine"}, "h5py": {"datasets"}, "zarr": {"datasets"},
+    "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
     "pyarrow": {"datasets", "unpack"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {"h5py": {"landslide4sense", "sen12landslides"}, "zarr": {"sar_landslides"}, "pyarrow": {"bigearthnet", "unpack"}}

@@ -34,10 +34,11 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_folder_is_whole_small_and_says_what_it_is(name: str) -> None:
     found = Card.read(HOME / name)  # refuses what differs from its checksum
-    assert (found.name, set(found.sha256)) == (name, {"graph.xml", "graph.bin", "model.safetensors"})
-    assert {p.name for p in (HOME / name).iterdir()} == {"graph.xml", "graph.bin", "model.toml", "model.safetensors"}
+    assert (found.name, set(found.sha256)) == (name, {"graph.xml", "graph.bin", "model.safetensors", "known.npz"})
+    assert {p.name for p in (HOME / name).iterdir()} == {*found.sha256, "model.toml"}
     assert sum(p.stat().st_size for p in (HOME / name).glob("graph.*")) <= 10e6
     assert (HOME / name / "model.safetensors").stat().st_size / 2 <= 4e6
+    assert (HOME / name / "known.npz").stat().st_size <= 0.5e6
     assert (HOME / name / "graph.bin").stat().st_size / 2 <= 4e6, "half precision: two bytes a parameter"
     assert (
         'precision="FP16"' in (HOME / name / "graph.xml").read_text()

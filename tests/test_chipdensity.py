@@ -17,12 +17,12 @@ from aftermap.card import Card
 from aftermap.chipdensity import middles
 from aftermap.chips import Chip
 from aftermap.datasets.dataset import Dataset, Facts, Member
-from aftermap.engine import openvino
 from aftermap.errors import AftermapError, InputRefusedError, UsageError
 from aftermap.journal import sha256, verify
 from aftermap.model import Spec, build, save
 from aftermap.page import Network as Said
 from aftermap.page import Step, Train
+from aftermap.running import openvino
 from aftermap.samples import survey
 from aftermap.scorer import LayerBands
 from tests.conftest import grid, write

@@ -13,10 +13,11 @@ import aftermap as am
 from aftermap import engine, export
 from aftermap.card import Card
 from aftermap.cli import main
-from aftermap.engine import Network, openvino
+from aftermap.engine import Network
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.liveness import held
 from aftermap.model import Spec, add_graph, build, save
+from aftermap.running import openvino
 from aftermap.tiles import Window
 from tests.networks import AFTER, toy
 
@@ -49,6 +50,9 @@ def test_the_engines_agree(both: Path, pair: Pair, tmp_path: Path) -> None:
     first, second = (one(pixels, np.asarray(np.isfinite(pixels).all(axis=1))) for one in networks)
     assert np.abs(first - second).max() < 1e-3
     assert first.std() > 0.05
+    embedded = [one.embeddings(pixels) for one in networks]
+    np.testing.assert_allclose(embedded[0], embedded[1], rtol=0.02, atol=0.02)
+    assert embedded[0].std() > 0.05
     before, after = pair()
     found = [
         am.map(after, before, out=tmp_path / name, options=am.Options(

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from aftermap import encoders
 from aftermap.card import WEIGHTS, Card
 from aftermap.encoders import Weights
-from aftermap.engine import Network, openvino
+from aftermap.engine import Network
 from aftermap.errors import AftermapError, UnknownNameError, UsageError
 from aftermap.export import Graph, export
 from aftermap.journal import sha256
 from aftermap.model import DECODERS, OWN_GRID, WHOLE, Model, Spec, build, dense, load, save
+from aftermap.running import openvino
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import nn, timm, torch
 from aftermap.unet import WINNERS

@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from aftermap import encoders
 from aftermap.card import WEIGHTS, Card
-from aftermap.engine import openvino
 from aftermap.enlarging import multiple_of
 from aftermap.errors import UsageError
 from aftermap.export import Graph, export
@@ -21,6 +20,7 @@ from aftermap.model import Spec, build, save_weights
 from aftermap.objectives.segment import Segment
 from aftermap.ocr import SHARE, ObjectContext
 from aftermap.page import Chips
+from aftermap.running import openvino
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import Tensor, functional, nn, torch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,10 @@ train = { losses = { dice = 1 }, steps = 2, batch = 2 }
 """
 
 
+def row_of(model: Path) -> Any:
+    return json.loads((model / "row.json").read_text())
+
+
 def test_chips_to_model_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     scene, chips, model = tmp_path / "scene", tmp_path / "chips", tmp_path / "model"
@@ -76,7 +81,7 @@ def test_chips_to_model_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "-o", chips, "--quiet")  # fmt: skip
     command = ["train", "--data", chips, "--hazard", "flood", "-o", model, "--epochs", 2, *SMALL]
     assert "chips of events it has also seen" in ran(*command)
-    whole = {name: (model / name).read_bytes() for name in ("model.safetensors", "graph.bin", "row.json")}
+    whole = {name: (model / name).read_bytes() for name in ("model.safetensors", "graph.bin", "known.npz", "row.json")}
     (model / "row.json").unlink()  # as after a kill before the last file
     ran(*command)
     assert {name: (model / name).read_bytes() for name in whole} == whole
@@ -84,12 +89,13 @@ def test_chips_to_model_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     run = json.loads((tmp_path / "map" / "run.json").read_text())
     card = Card.read(model)
     assert run["methods"]["combined"] == ["model"]
+    assert run["methods"]["familiarity"]["training_chips"] == row_of(model)["samples"]["train"]
     assert run["models"]["model"]["sha256"] == sha256(model / "model.toml")
     assert run["models"]["model"]["made_by"] == card.made_by
     assert "--epochs=2.0" in card.made_by
     assert card.reads == "after VV, VH in dB"
     assert not card.leads
-    row = json.loads((model / "row.json").read_text())
+    row = row_of(model)
     assert card.scores[0]["iou"] == pytest.approx(row["scores"]["iou"])
     assert not card.scores[0]["unseen"]
     again = CliRunner().invoke(main, [str(w) for w in command])

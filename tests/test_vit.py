@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from aftermap.card import Card
-from aftermap.engine import openvino
 from aftermap.errors import UsageError
 from aftermap.export import export
 from aftermap.model import Model, Spec, build
+from aftermap.running import openvino
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import torch
 from aftermap.vit import Vit

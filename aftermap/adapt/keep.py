@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from aftermap import engine
+from aftermap import running
 from aftermap.batchnorm import Statistics, restate
 from aftermap.card import FILE, WEIGHTS, Card
 from aftermap.engine import Network
@@ -30,8 +30,8 @@ def card_of(source: Card, name: str, words: str, made_by: str) -> Card:
 def keep(network: Network, out: Path, made_by: str) -> Card:
     """Writes a network whose batch norm was estimated anew into a folder, the card last."""
     assert network.statistics is not None
-    library = engine.openvino()
-    graph = library.Core().read_model(engine.graph_of(network.folder, "openvino"))
+    library = running.openvino()
+    graph = library.Core().read_model(running.graph_of(network.folder, "openvino"))
     restate(library, graph, network.statistics)
     library.save_model(graph, out / "graph.xml", compress_to_fp16=True)
     files = [out / "graph.xml", out / "graph.bin"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import engine
+from aftermap import running
 from aftermap.adapt.crops import SIDE_PX, Crop, Place, crops, picture_of
 from aftermap.adapt.decide import depends
 from aftermap.batchnorm import MEANS, VARIANCES, Statistics, named, statistics_of
@@ -87,7 +87,7 @@ class Norms:
     def open(cls, folder: Path) -> Norms:
         """Raises InputRefusedError ("no-batch-norm") where the network has none, or its graph keeps it to itself."""
         if (graph := folder / "graph.xml").is_file():
-            model = engine.openvino().Core().read_model(graph)
+            model = running.openvino().Core().read_model(graph)
             if (known := statistics_of(model)) is not None:
                 return cls(graph, known, tuple(sorted(_slices(named(model, MEANS)))))
         what = f"the graph of {folder} has no batch norm whose statistics could be estimated anew"
@@ -100,7 +100,7 @@ class Norms:
 
     @cached_property
     def _run(self) -> Any:
-        library = engine.openvino()
+        library = running.openvino()
         model = library.Core().read_model(self.graph)
         _by_batch(library, model)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}

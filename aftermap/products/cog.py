@@ -28,6 +28,8 @@ class RasterProduct:
     palette: dict[int, palette.Colour] | None = None
 
 
+UNCALIBRATED = ("score", "spread", "familiarity")
+"""Rasters that no calibration of the likelihood reaches."""
 _CLEAR = (0, 0, 0, 0)
 RASTERS = {
     "likelihood": RasterProduct(
@@ -46,6 +48,10 @@ RASTERS = {
     "spread": RasterProduct(
         "spread.tif", "uint8", 255, "standard deviation in percent, 0 to 50, of {members}; 255 not analysed", "average"
     ),
+    "familiarity": RasterProduct(
+        "familiarity.tif", "uint8", 255,
+        "percent of the validation chips of {knows} at least as far from its training as the cell; 255 not observed", "nearest"
+    ),
     "score": RasterProduct(
         "score.tif", "float32", float("nan"), "score of {what} in [0, 1], uncalibrated; NaN not analysed", "average"
     ),
@@ -61,7 +67,7 @@ class RasterSet:
             n: raster.Writer(
                 scratch / f"scratch-{n}.tif", grid, dtype=RASTERS[n].dtype, nodata=RASTERS[n].nodata, palette=RASTERS[n].palette,
                 descriptions=[RASTERS[n].description.format(**words)],
-                tags={"AFTERMAP_CALIBRATION": words["calibration"] if n not in ("score", "spread") else "uncalibrated"},
+                tags={"AFTERMAP_CALIBRATION": "uncalibrated" if n in UNCALIBRATED else words["calibration"]},
             )
             for n in names
         }  # fmt: skip

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
-from aftermap.palette import EXCLUSION, EXTENT, GRADES, LIKELIHOOD, NODATA, NOT_ANALYSED, PRIORITY, SPREAD, Colour, agreed
+from aftermap.palette import (
+    EXCLUSION,
+    EXTENT,
+    FAMILIARITY,
+    GRADES,
+    LIKELIHOOD,
+    NODATA,
+    NOT_ANALYSED,
+    PRIORITY,
+    SPREAD,
+    Colour,
+    agreed,
+)
 from aftermap.products.buildings import DAMAGE, REACHED, UNGRADED
 
 _OPEN_SHARE = 0.45
@@ -22,6 +34,7 @@ def raster_styles(hazard: str, methods: int, *, density: bool = False, classes: 
         "exclusion.qml": paletted_qml([(label, code, colour) for code, (label, colour) in EXCLUSION.items() if code != NODATA]),
         "agreement.qml": paletted_qml([("none", 0, (0, 0, 0, 0)), *share]),
         "spread.qml": _ramp_qml([(percent, f"members {percent} % apart", colour) for percent, colour in SPREAD]),
+        "familiarity.qml": _ramp_qml([(percent, f"familiar by {percent} %", colour) for percent, colour in FAMILIARITY]),
         **({"density.qml": density_qml(hazard)} if density else {}),
         **({"density_class.qml": density_class_qml(classes)} if classes else {}),
     }

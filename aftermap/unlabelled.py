@@ -5,7 +5,7 @@ The model of `clip` is a folder of one model for each modality. Others start fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from math import ceil
@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from aftermap import known
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import WEIGHTS, Card
 from aftermap.chips import Chip
+from aftermap.engine import Network
 from aftermap.journal import digest
 from aftermap.learn import WHY, about, events_named, learned, precision, schedule_options
 from aftermap.model import Model, Spec, build, save
@@ -138,7 +140,14 @@ def _saved(folder: Path, model: Model, layer: str, recipe: Recipe, samples: Samp
         licence=f"of the training data: {facts.licence}", made_by=made_by, sha256={}, gives="embedding", chip_px=samples.size,
         seed=seed, why=WHY,
     )  # fmt: skip
-    return save(folder, model.eval(), card)
+    save(folder, model.eval(), card)
+    places = bands.places(*seen)
+    network = Network.open(folder, precision="f32", engine="openvino")
+
+    def chips(side: str) -> Iterator[F32]:
+        yield from (samples.as_mapped(samples.read(one))[places] for one in known.drawn(samples.ids(side), side, seed))
+
+    return known.keep(network, chips("train"), chips("validation"), samples.size)
 
 
 def _inputs(inputs: Sequence[LayerBands], layers: Sequence[str]) -> tuple[LayerBands, ...]:

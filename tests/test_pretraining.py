@@ -15,6 +15,7 @@ from aftermap import experiment, multicrop
 from aftermap.card import Card
 from aftermap.cli import main
 from aftermap.errors import InputRefusedError, UsageError
+from aftermap.known import Known
 from aftermap.model import Model, Spec, build, load
 from aftermap.multicrop import Bands, Light, boxes, cut, one_band, spread, spread_sums, within
 from aftermap.objectives import clip, contrast, dino, mae
@@ -307,6 +308,9 @@ def test_a_network_starts_from_what_was_learned_without_labels(tmp_path: Path) -
     (radar,) = (tmp_path / "first").glob("*/model/s1")
     card = Card.read(radar)
     assert (card.gives, card.chip_px, card.reads) == ("embedding", 32, "s1 VV, VH in dB")
+    told = Known.of(radar, card)
+    assert told is not None
+    assert told.train.shape[1] == 128
     own = ["inputs=['s1']", f"model.weights={radar}", "model.fusion=each", *few[:-1]]
     page = _page(tmp_path / "own.toml")
     (second,) = experiment.run(page, data, tmp_path / "second", overrides=[*own, "steps.0.train.lr=0.0"])

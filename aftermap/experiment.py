@@ -17,7 +17,8 @@ from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.journal import digest, write_json
 from aftermap.page import Data
-from aftermap.recipe import NO_HAZARD, Recipe
+from aftermap.pieces import NO_HAZARD
+from aftermap.recipe import Recipe
 from aftermap.samples import Progress, Samples, survey
 from aftermap.scored import Scored, score
 from aftermap.untrained import Untrained

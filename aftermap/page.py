@@ -11,7 +11,7 @@ from aftermap.augment import Augment
 from aftermap.bandmaps import MAPS
 from aftermap.enlarging import ALLOWED, DEEPEST, multiple_of
 from aftermap.errors import UnknownNameError
-from aftermap.pieces import HAZARDS
+from aftermap.pieces import HAZARDS, NO_HAZARD
 from aftermap.strict import refuse
 
 UNLABELLED = ("mae", "dino", "clip", "contrast")
@@ -224,7 +224,7 @@ class Target:
     """Adaptation and statistics look at every second image, and the others are scored."""
 
     def __post_init__(self) -> None:
-        among("hazard", self.hazard, HAZARDS)
+        among("hazard", self.hazard, (*HAZARDS, NO_HAZARD))
         among("band map", self.band_map, ["auto", *MAPS])
 
 

@@ -66,6 +66,8 @@ PIECES: dict[str, dict[str, str]] = {
 
 HAZARDS = ("flood", "landslide", "fracture", "building")
 """Hazards that can be mapped."""
+NO_HAZARD = "none"
+"""Of a recipe or model that maps none: what learns without labels, land cover."""
 
 
 def load(kind: str, name: str) -> Any:

@@ -14,13 +14,11 @@ from typing import Any
 from aftermap.journal import digest
 from aftermap.normalise import BY
 from aftermap.page import UNLABELLED, Adapt, Chips, Data, Map, Network, Pretrain, Step, Target, among
-from aftermap.pieces import HAZARDS
+from aftermap.pieces import HAZARDS, NO_HAZARD
 from aftermap.strict import override, refuse, value
 
 BUNDLED = Path(__file__).parent / "recipes"
 SURGERIES = ("freeze_encoder", "domain_norm")
-NO_HAZARD = "none"
-"""Of a recipe that maps none: what learns without labels, land cover."""
 FIDELITY = ("norm_bug", "batch_softmax", "bn_leak")
 """Faults of the code of Boehm et al. 2022 (methods.md B.2 to B.4), for who wants them back."""
 _HEADER = ("Run", "Expect", "Differs")

@@ -80,8 +80,9 @@ TRUTHS = {
 """Name of the setting -> what it gives; the first by default."""
 
 
-def _open(folder: Path, *, truth: str = "landcover", size: int = 64, regions: str = "") -> Dataset:
-    """`truth` is one of TRUTHS; `size` in px; `regions` those to read, with commas, by default all that are there."""
+def _open(folder: Path, *, truth: str = "landcover", size: int = 64, regions: str = "", after: str = "") -> Dataset:
+    """`truth` is one of TRUTHS; `size` in px; `regions` those to read, with commas, by default all that are there; `after` a
+    modality whose bands stand for those of the image after."""
     scenes = sorted(p.parent for p in folder.glob("*-*/truth.tif") if _region(p.parent.name) in REGIONS)
     if not scenes:
         raise not_laid_out(folder, FACTS.title, "it holds REGION-SEED/truth.tif")
@@ -91,6 +92,9 @@ def _open(folder: Path, *, truth: str = "landcover", size: int = 64, regions: st
     for name in wanted:
         if name not in {_region(scene.name) for scene in scenes}:
             raise UnknownNameError("event", name, {_region(scene.name) for scene in scenes})
+    if after and after not in MODALITIES:
+        raise UnknownNameError("input", after, MODALITIES)
+    bands = tuple(band.removeprefix(f"{after}.") for band in BANDS) if after else BANDS
     members = dict(_members([scene for scene in scenes if _region(scene.name) in wanted], size))
     asked = TRUTHS[truth]
 
@@ -106,12 +110,12 @@ def _open(folder: Path, *, truth: str = "landcover", size: int = 64, regions: st
         target = asked.target(own, pixels.seen(found)) if asked.target else None
         by_pixel = recode(own[0], _CODES, member.files["truth"].name) if asked.classes and not asked.target else None
         return pixels.chip(
-            member, found, by_pixel, bands=BANDS, unit=UNITS, domain=_region(member.event), target=target, window=member.place,
+            member, found, by_pixel, bands=bands, unit=UNITS, domain=_region(member.event), target=target, window=member.place,
         )  # fmt: skip
 
     listed = sorted({path for member in members.values() for path in member.files.values()})
     absent = tuple(str(path.relative_to(folder)) for path in listed if not path.exists())
-    return Dataset("simulated-landcover", folder, FACTS, BANDS, UNITS, asked.classes, members, load, absent)
+    return Dataset("simulated-landcover", folder, FACTS, bands, UNITS, asked.classes, members, load, absent)
 
 
 def _region(scene: str) -> str:

@@ -123,13 +123,9 @@ class Samples:
         if (known := self._kept.get(id)) is not None:
             return known
         name, window = self.places[id]
-        chip = _square(_narrowed(self.dataset.read(name), self.bands, self.codes), window, self.size)
-        if self.unlabelled:
-            chip = replace(chip, truth=None, target=None)
-        if self.presence:
-            chip = replace(chip, truth=None, target=_presence(chip))
-        if (len(self._kept) + 1) * (4 * len(self.bands) + 2) * self.size**2 <= KEPT_BYTES:
-            self._kept[id] = chip
+        whole = _narrowed(self.dataset.read(name), self.bands, self.codes)
+        chip = _sample(whole, window, self.size, unlabelled=self.unlabelled, presence=self.presence)
+        _keep(self._kept, id, chip)
         return chip
 
 
@@ -159,6 +155,7 @@ def survey(
     hashes = hashlib.sha256()
     unit: list[tuple[str, ...]] = []
     side_px, skipped = [size], Counter[str]()
+    kept: dict[str, Chip] = {}
 
     fitting = Fitting(normalise)
 
@@ -183,6 +180,8 @@ def survey(
                 elif unlabelled or (chip.target is not None if labelled else chip.labelled[window.slices].any()):
                     key = f"{name}@{window.row},{window.col}"
                     places[key], of_sample[key] = (name, window), side
+                    # Kept now: in the order of training, files of many chips would be opened for each.
+                    _keep(kept, key, _sample(chip, window, side_px[0], unlabelled=unlabelled, presence=presence))
             progress("chips", done, len(sides))
             if unlabelled and len(places) == before:
                 continue
@@ -201,6 +200,7 @@ def survey(
         reference if normalise == "all" else fitting.done(), codes=codes,
         classes=() if presence else tuple(dataset.classes if of_chips else classes), of_chips=of_chips, presence=presence,
         sha256=hashes.hexdigest(), unlabelled=unlabelled, skipped={why: n for why, n in skipped.items() if n},
+        _kept=kept,
     )  # fmt: skip
 
 
@@ -285,6 +285,20 @@ def _refuse_none(dataset: Dataset, of_sample: Mapping[str, str], skipped: Mappin
             why = "".join(f"; {n} squares left out: {reason}" for reason, n in skipped.items())
             what = f"no chip of {dataset.folder} {'fit to learn from' if skipped else 'with labels'} is left for {needed}{why}"
             raise InputRefusedError(what, repair="cut more chips", code="no-chips")
+
+
+def _sample(whole: Chip, window: Window, size: int, *, unlabelled: bool, presence: bool) -> Chip:
+    """A square of a chip, with the label that is asked for."""
+    chip = _square(whole, window, size)
+    if unlabelled:
+        return replace(chip, truth=None, target=None)
+    return replace(chip, truth=None, target=_presence(chip)) if presence else chip
+
+
+def _keep(kept: dict[str, Chip], name: str, chip: Chip) -> None:
+    """Holds a sample as long as KEPT_BYTES are not full."""
+    if (len(kept) + 1) * (4 * len(chip.pixels) + 2) * chip.pixels[0].size <= KEPT_BYTES:
+        kept[name] = chip
 
 
 def _unfit(chip: Chip, window: Window, size: int) -> str:

@@ -1,0 +1,102 @@
+"""What embeddings are worth with few labels: ridge regression, random forests and logistic regression on frozen ones.
+
+Ridge in closed form, its penalty chosen by leaving one out (methods.md H); features are standardised by those of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+
+F64 = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
+PENALTIES = 10.0 ** np.arange(-2, 5)
+TREES, LEAF = 100, 2
+"""Of a forest (methods.md F)."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Features (n, d) with mean 0 and deviation 1 over those of training."""
+
+    mean: F64
+    std: F64
+
+    @classmethod
+    def of(cls, features: F64) -> Scaled:
+        """Of features of training."""
+        std = features.std(axis=0)
+        return cls(features.mean(axis=0), np.where(std > 1e-9, std, 1.0))
+
+    def __call__(self, features: F64) -> F64:
+        """As the class says."""
+        return (features - self.mean) / self.std
+
+
+def ridge(features: F64, wanted: F64, other: F64) -> F64:
+    """What a ridge regression of wanted (n,) on features (n, d) makes of others (m, d): (m,)."""
+    scaled = Scaled.of(features)
+    x, middle = scaled(features), wanted.mean()
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    told = u.T @ (wanted - middle)
+    best, least = PENALTIES[0], np.inf
+    for penalty in PENALTIES:
+        shrink = s**2 / (s**2 + penalty)
+        left = (wanted - middle - u @ (shrink * told)) / (1 - 1 / len(x) - (u**2 @ shrink))
+        if (error := float((left**2).mean())) < least:
+            best, least = penalty, error
+    weights = vt.T @ (s / (s**2 + best) * told)
+    return np.asarray(scaled(other) @ weights + middle, np.float64)
+
+
+def forest(features: F64, wanted: F64, other: F64, seed: int) -> F64:
+    """The same of a random forest."""
+    trees = RandomForestRegressor(TREES, min_samples_leaf=LEAF, max_features="sqrt", random_state=seed, n_jobs=1)
+    return np.asarray(trees.fit(features, wanted).predict(other), np.float64)
+
+
+def r2(found: F64, wanted: F64) -> float:
+    """Of all together."""
+    return float(1 - ((found - wanted) ** 2).sum() / ((wanted - wanted.mean()) ** 2).sum())
+
+
+def rmse(found: F64, wanted: F64) -> float:
+    """Of all together."""
+    return float(np.sqrt(((found - wanted) ** 2).mean()))
+
+
+def drawn(places: Places, count: int, seed: int) -> Places:
+    """So many of them, or all."""
+    return np.random.default_rng([seed, count]).permutation(places)[:count]
+
+
+def balanced_draw(places: Places, yes: npt.NDArray[np.bool_], count: int, seed: int) -> Places:
+    """Half of them of either kind, as a stratified fold has them."""
+    parts = [drawn(places[yes[places] == side], count // 2, seed) for side in (True, False)]
+    return np.concatenate(parts)
+
+
+def classified(features: F64, yes: npt.NDArray[np.bool_], train: Places, test: Places) -> tuple[float, float]:
+    """Accuracy and macro F1 of a logistic regression."""
+    scaled = Scaled.of(features[train])
+    made = LogisticRegression(C=0.1, max_iter=2000).fit(scaled(features[train]), yes[train])
+    found = made.predict(scaled(features[test]))
+    return float(accuracy_score(yes[test], found)), float(f1_score(yes[test], found, average="macro"))
+
+
+def needed(counts: Sequence[int], scores: Sequence[float], wanted: float) -> float | None:
+    """Labels from which a curve of scores reaches what is wanted, between points by the logarithm; None where it never does."""
+    for k, score in enumerate(scores):
+        if score >= wanted:
+            if k == 0:
+                return float(counts[0])
+            low, high = scores[k - 1], score
+            share = (wanted - low) / (high - low)
+            return float(np.exp(np.log(counts[k - 1]) + share * (np.log(counts[k]) - np.log(counts[k - 1]))))
+    return None

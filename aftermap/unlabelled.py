@@ -38,6 +38,8 @@ DECODERS = {"mae": "mean", "dino": "token", "clip": "projected", "contrast": "me
 """What of the encoder an objective makes the embedding."""
 BY_LAYER = "clip"
 """The objective with a model for each layer."""
+COLOUR = 3
+"""Bands of a picture."""
 TARGET_LAYER = {"contrast": "dem"}
 """Objective -> a layer that is told, not seen."""
 
@@ -55,16 +57,14 @@ class Apart:
         return np.where(there, self.of_all.of(known), np.float32(0))
 
 
-def learn(
-    folder: Path, recipe: Recipe, samples: Samples, *, seed: int, made_by: str, progress: Progress
-) -> dict[str, Any]:  # fmt: skip
+def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, made_by: str, progress: Progress) -> dict[str, Any]:
     """Trains, writes `folder` and gives the row; a training that was cut short goes on."""
     step = recipe.steps[0].train
     assert step is not None
     bands = _bands(samples)
-    models = _models(recipe, samples, bands, seed)
     pieces = import_module(f"aftermap.objectives.{step.objective}")
     settings = value(dict(step.settings), pieces.Settings, "train.settings")
+    models = _models(recipe, samples, bands, settings, seed)
     plan = _plan(step, len(learned(samples, recipe, seed)), seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -90,21 +90,18 @@ def _bands(samples: Samples) -> Bands:
     return Bands(own.bands, own.unit, own.mean, own.std)
 
 
-def _models(recipe: Recipe, samples: Samples, bands: Bands, seed: int) -> dict[str, Model]:
-    """The models that are kept, by layer; one alone by ""."""
+def _models(recipe: Recipe, samples: Samples, bands: Bands, settings: Any, seed: int) -> dict[str, Model]:
+    """The models that are kept, by layer; one alone by "". Of several each reads a band at a time, but pictures in colour."""
     objective, said = recipe.objective, recipe.model
     layers = [layer for layer in bands.layers if layer != TARGET_LAYER.get(objective)]
     groups = {layer: (layer,) for layer in layers} if objective == BY_LAYER else {"": tuple(layers)}
-    step = recipe.steps[0].train
-    assert step is not None
     made = {}
     for number, (name, own) in enumerate(groups.items()):
         counts = tuple(len(bands.places(layer)) for layer in own)
-        optical = objective == BY_LAYER and counts[0] == 3
-        fusion = said.fusion if said.fusion != "auto" else "each" if objective == BY_LAYER and not optical else "single"
+        fusion = said.fusion if said.fusion != "auto" else "each" if name and counts[0] != COLOUR else "single"
         spec = Spec(
-            said.encoder, DECODERS[objective], (sum(counts),), int(step.settings.get("width", 512)) if name else 1,
-            fusion if not optical else "single", side=samples.size if said.encoder in VITS else 0, gives="embedding",
+            said.encoder, DECODERS[objective], (sum(counts),), settings.width if name else 1, fusion,
+            side=samples.size if said.encoder in VITS else 0, gives="embedding",
         )  # fmt: skip
         made[name] = build(spec, seed=seed + number)
     return made

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ class Agreement:
     def _views(self, net: Any, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         own, n = self.settings, len(pixels)
         light = Light(own.speckle, gain_db=own.gain_db, jitter=own.jitter, permute=own.permute, groups=own.groups)
-        lights = (light, Light(**{**vars(light), "blur": 1.0}))  # one of the large views is blurred
+        lights = (light, replace(light, blur=1.0))  # one of the large views is blurred
         drawn = [(own.global_area, pixels.shape[2], lights[k]) for k in range(2)]
         drawn += [(own.local_area, net.local_px, light)] * own.local
         views = [how(cut(pixels, boxes(n, (area[0], area[-1]), tilt=own.tilt), side), self.bands) for area, side, how in drawn]

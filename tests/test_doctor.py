@@ -20,6 +20,7 @@ import shapely
 from click.testing import CliRunner, Result
 from scipy import ndimage
 
+import aftermap
 from aftermap import journal
 from aftermap.cli import main
 from aftermap.scorer import LayerBands
@@ -35,8 +36,9 @@ Make = Callable[[Path], Args]
 ELSEWHERE = {
     "unit-mismatch": "scenes are asked in words before they are read: only Python reaches it, tests/test_layer.py",
     "input-refused": "no fault has it; it is what a refusal without a code of its own would show",
+    "no-embedding": "of aftermap drift, tests/test_familiarity.py",
 }
-"""Codes of refused input that no file can bring about on the command line, and why."""
+"""Codes of refused input that no file brings about in check, map or evaluate, and why."""
 
 
 def run(*args: str | Path) -> Result:
@@ -307,6 +309,15 @@ def part_covered(folder: Path) -> Args:
     return ["--after", radar(folder / "a.tif"), "--before", radar(folder / "b.tif", pixels=before, on=grid((180, 200)))]
 
 
+WIDE = (400, 500)
+KNOWING = Path(aftermap.__file__).parent / "models" / "flood-s1"
+
+
+def stripes() -> npt.NDArray[np.float32]:
+    """What no radar has seen: every second column 25 dB brighter."""
+    return np.broadcast_to(np.where(np.arange(WIDE[1]) % 2, -25, 0), (2, *WIDE)).astype(np.float32)
+
+
 WARNED: dict[str, Make] = {
     "no-crs": one(on=grid(SHAPE, crs=None)),
     "nodata-undeclared": hidden_collar,
@@ -326,6 +337,7 @@ WARNED: dict[str, Make] = {
     "pair-shifted": moved,
     "same-image": lambda f: ["--after", radar(f / "a.tif"), "--before", f / "a.tif"],
     "threshold-assumed": one(pixels=db()),
+    "unfamiliar": lambda f: [*one(pixels=stripes(), on=grid(WIDE))(f), "--model", KNOWING],
 }  # fmt: skip
 
 
@@ -343,8 +355,7 @@ def test_a_warning_is_in_the_record_the_report_and_on_the_screen(tmp_path: Path,
 
 
 def test_nothing_wrong_is_no_warning(tmp_path: Path) -> None:
-    wide = (400, 500)
-    after = radar(tmp_path / "a.tif", pixels=flood_pair(wide)[1], on=grid(wide))
+    after = radar(tmp_path / "a.tif", pixels=flood_pair(WIDE)[1], on=grid(WIDE))
     run("map", "--after", after, "--hazard", "flood", "-o", tmp_path / "out", "--quiet")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["warnings"] == []
 

@@ -20,7 +20,7 @@ from aftermap.engine import Network
 from aftermap.errors import AftermapError, UnknownNameError, UsageError
 from aftermap.export import Graph, export
 from aftermap.journal import sha256
-from aftermap.model import DECODERS, OWN_GRID, WHOLE, Model, Spec, build, dense, load, save
+from aftermap.model import DECODERS, OF_VIT, OWN_GRID, WHOLE, Model, Spec, build, dense, load, save
 from aftermap.running import openvino
 from aftermap.scorer import LayerBands
 from aftermap.torchdoor import nn, timm, torch
@@ -100,12 +100,15 @@ def test_encoders_with_any_bands(encoder: str) -> None:
 @pytest.mark.parametrize(("fusion", "bands"), [("single", (5,)), ("early", (2, 3)), ("siamese", (2, 2))])
 def test_decoders_and_fusions(decoder: str, fusion: str, bands: tuple[int, ...]) -> None:
     own = decoder in OWN_GRID
+    of_vit = decoder in OF_VIT and decoder != "pool"
     outputs = 1 if own else 3
-    model = build(Spec("unet_depth1" if own else "resnet10t", decoder, bands, outputs, fusion)).eval()
+    model = build(Spec("unet_depth1" if own else "vit_micro8" if of_vit else "resnet10t", decoder, bands, outputs, fusion)).eval()
     x = torch.randn(2, sum(bands), 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(x)
         blank = model(torch.cat([x[:, : bands[0]], torch.zeros_like(x[:, bands[0] :])], dim=1))
+    if decoder in ("mean", "token"):
+        outputs = 128 * (2 if fusion == "siamese" else 1)
     assert logits.shape == ((2, outputs) if decoder in WHOLE and decoder != "activation" else (2, outputs, 64, 96))
     assert fusion == "single" or not torch.equal(logits, blank), "the second date is read"
 

@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 import aftermap as am
-from aftermap import arrays, experiment, recipe
+from aftermap import arrays, recipe
 from aftermap.chipdensity import middles
 from aftermap.cutting import cut
 from aftermap.datasets.dataset import open_dataset
-from aftermap.journal import write_json
 from aftermap.metrics import Inspection, Ranking, aucs_one_vs_rest, macro
 from aftermap.model import load
 from aftermap.samples import Samples, survey
@@ -33,7 +32,7 @@ from aftermap.scored import Scored, read_arrays
 from aftermap.simulate import landslide
 from aftermap.stats import interval
 from aftermap.torchdoor import torch
-from benchmarks import sar_landslides_runs
+from benchmarks import finished, sar_landslides_runs
 from benchmarks.sar_landslides_table import measured, table, write_csv
 
 RESULTS = Path(__file__).parent / "results"
@@ -102,24 +101,20 @@ def chips(runs: Path, study: str) -> Path:
 
 def folder_of(arm: Arm, seed: int, runs: Path) -> Path | None:
     """Where its model and rows are; None where it was not trained."""
-    asked = asdict(arm) | {"overrides": list(arm.overrides), "seed": seed}
-    for path in sorted((runs / f"datacubes-{arm.study}").glob("*/about.json")):
-        if json.loads(path.read_text(encoding="utf-8")) == asked:
-            return path.parent
-    return None
+    return finished.find(runs / f"datacubes-{arm.study}", asdict(arm) | {"seed": seed})
 
 
 def train(arm: Arm, seed: int, runs: Path) -> None:
     """Trains and scores it, where that was not done."""
-    if folder_of(arm, seed, runs):
-        return
-    data, out = chips(runs, arm.study), runs / f"datacubes-{arm.study}"
-    (row,) = experiment.run(RECIPES[arm.study], data, out, seeds=[seed], overrides=arm.overrides)
-    rows = (path.parent for path in out.glob(f"{RECIPES[arm.study]}-seed{seed}-*/row.json"))
-    found = next(one for one in rows if json.loads((one / "row.json").read_text())["weights_sha256"] == row["weights_sha256"])
-    if arm.study == "density":
-        grade(found, _samples(arm, data))
-    write_json(found / "about.json", asdict(arm) | {"seed": seed})
+    data = chips(runs, arm.study)
+
+    def graded(found: Path) -> None:
+        if arm.study == "density":
+            grade(found, _samples(arm, data))
+
+    about = asdict(arm) | {"seed": seed}
+    out = runs / f"datacubes-{arm.study}"
+    finished.train(RECIPES[arm.study], data, out, about, seed=seed, overrides=arm.overrides, then=graded)
 
 
 def _samples(arm: Arm, data: Path) -> Samples:

@@ -98,8 +98,8 @@ def draw_space(told: Chips, runs: Path, path: Path, seed: int = 0) -> None:
 HEAD = """# Pretraining without labels
 
 {measured} **Simulated land cover** ([what it is](../../docs/simulated.md#land-cover)): four regions, 40 scenes of each, chips
-of 64 px. Networks learn without labels from {seen}; {unseen} none has seen. Scenes that test lie in no training. Four layers of 128
-wide (ResNet-18 of half the channels for contrast); {steps} steps of 64 chips. Seeds {seeds}.
+of 64 px. Networks learn without labels from {seen}; {unseen} none has seen. Scenes that test lie in no training. Four layers of
+128 wide (ResNet-18 of half the channels for contrast); {steps} steps of 64 chips. Seeds {seeds}.
 """
 FEW_HEAD = """## Few labels, frozen embeddings
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import arrays, experiment
+from aftermap import arrays
 from aftermap.datasets.dataset import Dataset, open_dataset
 from aftermap.engine import Network
-from aftermap.journal import write_json
 from aftermap.simulate import landcover
+from benchmarks import finished
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -28,7 +28,6 @@ REGIONS = (*SEEN, UNSEEN)
 KIND = "simulated-landcover"
 TRUTHS = ("vegetation", "built", "dominant")
 QUANTILES = (0.1, 0.5, 0.9)
-ABOUT = "about.json"
 
 
 @dataclass(frozen=True)
@@ -67,26 +66,23 @@ def scenes(runs: Path) -> Path:
 
 def folder_of(name: str, seed: int, runs: Path) -> Path | None:
     """Where its model is; None where it was not trained."""
-    for path in sorted((runs / "pretraining" / name).glob(f"*/{ABOUT}")):
-        if json.loads(path.read_text(encoding="utf-8")) == {"name": name, "seed": seed, "steps": LEARNED[name].steps}:
-            return path.parent / "model"
-    return None
+    found = finished.find(runs / "pretraining" / name, _about(name, seed))
+    return None if found is None else found / "model"
+
+
+def _about(name: str, seed: int) -> dict[str, Any]:
+    return {"name": name, "seed": seed, "steps": LEARNED[name].steps}
 
 
 def learn(name: str, seed: int, runs: Path) -> None:
     """Trains it, where that was not done."""
-    if folder_of(name, seed, runs):
-        return
     how, out = LEARNED[name], runs / "pretraining" / name
     settings = {"regions": ",".join(SEEN), "truth": "none"} | ({"after": how.modality} if how.modality else {})
     overrides = [
         f"data={{'kind': '{KIND}', 'settings': {settings}}}", "steps.0.train.epochs=0", f"steps.0.train.steps={how.steps}",
         f"steps.0.train.every={max(1, how.steps // 4)}", *how.overrides, *(("steps.0.train.lr=0.0",) if how.untrained else ()),
     ]  # fmt: skip
-    (row,) = experiment.run(how.recipe, scenes(runs), out, seeds=[seed], overrides=overrides)
-    rows = (path.parent for path in out.glob(f"{how.recipe}-seed{seed}-*/row.json"))
-    found = next(one for one in rows if json.loads((one / "row.json").read_text())["weights_sha256"] == row["weights_sha256"])
-    write_json(found / ABOUT, {"name": name, "seed": seed, "steps": how.steps})
+    finished.train(how.recipe, scenes(runs), out, _about(name, seed), seed=seed, overrides=overrides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,19 +191,9 @@ def tuned(start: str, region: str, fraction: float, seed: int, runs: Path, *, tr
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(PAGE.format(region=region, steps=TUNED_STEPS, every=TUNED_STEPS // 3, lr=TUNED_LR))
     about = {"start": start, "region": region, "fraction": fraction, "seed": seed}
-    done = [p.parent for p in out.glob(f"*/{ABOUT}") if json.loads(p.read_text(encoding="utf-8")) == about]
-    if not done and not training:
+    if not training and finished.find(out, about) is None:
         return None
-    if not done:
-        few = [f"chips.most={max(8, round(fraction * every))}", *([f"model.weights={first}"] if first else [])]
-        (row,) = experiment.run(page, scenes(runs), out, seeds=[seed], overrides=few)
-        rows = (path.parent for path in out.glob(f"page-seed{seed}-*/row.json"))
-        done = [k for k in rows if json.loads((k / "row.json").read_text())["weights_sha256"] == row["weights_sha256"]]
-        write_json(done[0] / ABOUT, about)
-    scores = json.loads((done[0] / "row.json").read_text(encoding="utf-8"))["scores"]
+    few = [f"chips.most={max(8, round(fraction * every))}", *([f"model.weights={first}"] if first else [])]
+    done = finished.train(page, scenes(runs), out, about, seed=seed, overrides=few)
+    scores = json.loads((done / "row.json").read_text(encoding="utf-8"))["scores"]
     return float(scores["rmse"]), float(scores["r2"])
-
-
-def threads() -> int:
-    """Processors that are used."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

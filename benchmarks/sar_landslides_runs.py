@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -10,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aftermap import arrays, experiment, recipe
+from aftermap import arrays, recipe
 from aftermap.cutting import Cut, cut
 from aftermap.datasets.dataset import open_dataset
-from aftermap.journal import write_json
 from aftermap.model import load
 from aftermap.samples import Samples, survey
 from aftermap.simulate import landslide
 from aftermap.torchdoor import torch
+from benchmarks import finished
 
 SIZE, PASSES, GSD_M = 64, 5, 10.0
 SHARES = "pretrain=0.55,train=0.2,validation=0.1,test=0.15"
@@ -138,35 +137,22 @@ class One:
 
     def folder(self, runs: Path) -> Path | None:
         """Where its model and rows are; None where it was not trained."""
-        for path in sorted((runs / self.study).glob(f"*/{ABOUT}")):
-            if json.loads(path.read_text(encoding="utf-8")) == asdict(self):
-                return path.parent
-        return None
+        return finished.find(runs / self.study, asdict(self))
 
     def train(self, runs: Path, shared: Path) -> None:
         """Trains and maps it, where that was not done."""
-        if self.folder(runs):
-            return
-        data, out = self.data(runs, shared), runs / self.study
-        elsewhere = chips(runs, "alps") if self.arm == "other" else None
-        (row,) = experiment.run("sar-siamese", data, out, seeds=[self.seed], overrides=self.overrides, pretrain_on=elsewhere)
-        rows = (path.parent for path in out.glob(f"sar-siamese-seed{self.seed}-*/row.json"))
-        found = next(one for one in rows if _weights(one) == row["weights_sha256"])
-        predict(found, self.samples(data))
-        write_json(found / ABOUT, asdict(self))
+        data = self.data(runs, shared)
+        finished.train(
+            "sar-siamese", data, runs / self.study, asdict(self), seed=self.seed, overrides=self.overrides,
+            pretrain_on=chips(runs, "alps") if self.arm == "other" else None,
+            then=lambda found: predict(found, self.samples(data)),
+        )  # fmt: skip
 
     def samples(self, folder: Path) -> Samples:
         """The chips as the recipe reads them."""
         return _surveyed(
             folder, tuple(o for o in self.overrides if not o.startswith(("model", "steps", "pretrain", "chips.most")))
         )
-
-
-ABOUT = "about.json"
-
-
-def _weights(folder: Path) -> str:
-    return str(json.loads((folder / "row.json").read_text(encoding="utf-8"))["weights_sha256"])
 
 
 @cache

@@ -1,0 +1,57 @@
+"""Few labels on frozen embeddings: the numbers of the study, worked out another way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+from sklearn.linear_model import Ridge
+
+from benchmarks.pretraining_probes import PENALTIES, Scaled, balanced_draw, drawn, needed, r2, ridge
+
+
+def test_the_penalty_is_the_one_that_leaving_one_out_finds() -> None:
+    """methods.md 17.13, by brute force."""
+    rng = np.random.default_rng(0)
+    features, noise = rng.normal(size=(25, 40)), rng.normal(size=25)
+    wanted = features[:, :3].sum(axis=1) + noise
+    other = rng.normal(size=(7, 40))
+    scaled = Scaled.of(features)
+    x = scaled(features)
+
+    def left(penalty: float) -> float:
+        errors = []
+        for k in range(25):
+            kept = np.arange(25) != k
+            weights = np.linalg.solve(
+                x[kept].T @ x[kept] + penalty * np.eye(40), x[kept].T @ (wanted[kept] - wanted[kept].mean())
+            )
+            # the mean and scale stay those of all, as in the closed form, but for the intercept
+            middle = wanted[kept].mean() - x[kept].mean(axis=0) @ weights
+            errors.append(wanted[k] - x[k] @ weights - middle)
+        return float(np.mean(np.square(errors)))
+
+    best = min(PENALTIES, key=left)
+    assert best not in (PENALTIES[0], PENALTIES[-1])
+    np.testing.assert_allclose(ridge(features, wanted, other), Ridge(best).fit(x, wanted).predict(scaled(other)), rtol=1e-8)
+
+
+def test_r2_of_the_mean_is_0() -> None:
+    wanted = np.array([0.0, 1.0, 2.0])
+    assert r2(np.ones(3), wanted) == 0
+    assert r2(wanted, wanted) == 1
+
+
+def test_labels_needed_are_between_points_by_the_logarithm() -> None:
+    assert needed([10, 100, 1000], [0.2, 0.4, 0.6], 0.5) == pytest.approx(10**2.5)
+    assert needed([10, 100], [0.2, 0.4], 0.1) == 10
+    assert needed([10, 100], [0.2, 0.4], 0.5) is None
+
+
+def test_draws_are_of_a_seed_and_balanced_where_asked() -> None:
+    places, yes = np.arange(5, 105), np.arange(105) % 4 == 0
+    np.testing.assert_array_equal(drawn(places, 10, 3), drawn(places, 10, 3))
+    assert set(drawn(places, 10, 3)) != set(drawn(places, 10, 4))
+    assert int(yes[balanced_draw(places, yes, 20, 0)].sum()) == 10

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from aftermap import cli_data, cli_explain, cli_learn
+from aftermap.cli_words import declared, names
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS, PIECES
@@ -126,7 +127,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--event-code", help="UNOSAT's code of the event, for --profile unosat.")
 @click.option(
     "--only",
-    callback=lambda *given: _names(given[-1]),
+    callback=lambda *given: names(given[-1]),
     help="Write these rasters alone, no polygons and no report: likelihood,extent.",
 )
 @click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
@@ -145,27 +146,10 @@ def map_command(**given: Any) -> None:
         mapped = deliver.map(
             given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
             low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"], footprints=given["footprints"],
-            declared=_declared(given),
+            declared=declared(given),
             name=given["name"], hazard=given["hazard"], method=given["method"], options=options, progress=progress,
         )  # fmt: skip
     _say_map(mapped, given["as_json"])
-
-
-def _names(given: str | None) -> tuple[str, ...]:
-    """Names that commas part."""
-    return tuple(name.strip() for name in given.split(",")) if given else ()
-
-
-def _declared(given: dict[str, Any]) -> dict[str, Any]:
-    from aftermap.layer import Declared
-
-    both = {"unit": given["unit"], "nodata": given["nodata"]}
-    after = Declared(bands=_names(given["bands"]), sensor=given["sensor"], acquired=given["after_date"], **both)
-    before = Declared(
-        bands=_names(given["before_bands"] or given["bands"]), sensor=given["before_sensor"] or given["sensor"],
-        acquired=given["before_date"], **both,
-    )  # fmt: skip
-    return {"after": after, "before": before}
 
 
 def _say_map(mapped: Any, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from aftermap.cli_words import declared, number
 from aftermap.manyfiles import ManyFiles
 from aftermap.progress import Progress
 
@@ -38,24 +39,13 @@ def explain(model: str, out: Path, as_json: bool, quiet: bool, **given: Any) -> 
     """What a MODEL (name or folder) with a vision transformer looks at: attention and clusters as rasters, beside a reference."""
     from aftermap import card
     from aftermap import explain as explaining
-    from aftermap.layer import Declared
 
-    def names(words: str) -> tuple[str, ...]:
-        return tuple(name.strip() for name in words.split(",")) if words else ()
-
-    both = {"unit": given["unit"], "nodata": given["nodata"]}
-    declared = {
-        "after": Declared(bands=names(given["bands"]), sensor=given["sensor"], **both),
-        "before": Declared(
-            bands=names(given["before_bands"] or given["bands"]), sensor=given["before_sensor"] or given["sensor"], **both
-        ),
-    }
     options = explaining.Options(
         given["clusters"], given["mass"], given["seed"], given["reference_band"], overwrite=given["overwrite"]
     )
     with Progress(quiet) as progress:
         record = explaining.explain(
-            card.find(model), given["after"], given["before"], out=out, reference=given["reference"], declared=declared,
+            card.find(model), given["after"], given["before"], out=out, reference=given["reference"], declared=declared(given),
             name=given["name"], options=options, progress=progress,
         )  # fmt: skip
     if as_json:
@@ -81,7 +71,7 @@ def _say_likeness(found: dict[str, Any]) -> None:
     """The words of each class: what was chosen on one half of the ground, scored on the other."""
     click.echo(f"beside the reference, {found['patches']:,} patches; chosen on one half of the ground, scored on the other:")
     for one in found["classes"]:
-        click.echo(f"  {one['class']}, {one['scored_px']:,} pixels; marking everything: IoU {_number(one['iou_of_all'])}")
+        click.echo(f"  {one['class']}, {one['scored_px']:,} pixels; marking everything: IoU {number(one['iou_of_all'])}")
         for row in found["best"]:
             if row["class"] == one["class"]:
                 _say_row(row["plane"], row)
@@ -89,13 +79,9 @@ def _say_likeness(found: dict[str, Any]) -> None:
             if row["class"] == one["class"]:
                 _say_row(f"probe of {row['of']}", row)
     for of, row in found["clusters"].items():
-        alone, joined = _number(row["miou"]), _number(row["miou_joined"])
-        click.echo(f"  clusters of {of}: purity {_number(row['purity'])}, mean IoU {alone} one to one, {joined} joined by class")
+        alone, joined = number(row["miou"]), number(row["miou_joined"])
+        click.echo(f"  clusters of {of}: purity {number(row['purity'])}, mean IoU {alone} one to one, {joined} joined by class")
 
 
 def _say_row(name: str, row: dict[str, Any]) -> None:
-    click.echo(f"    {name:30} IoU {_number(row['iou'])}  correlation {_number(row['correlation'])}")
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+    click.echo(f"    {name:30} IoU {number(row['iou'])}  correlation {number(row['correlation'])}")

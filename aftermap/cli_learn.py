@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from aftermap.cli_words import names, number
 from aftermap.errors import UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS
@@ -65,8 +66,8 @@ def train(data: Path, out: Path, kind: str, settings: Sequence[str], as_json: bo
     from aftermap.recipe import Recipe
     from aftermap.strict import setting
 
-    inputs = tuple(name.strip() for name in given["inputs"].split(",")) if given["inputs"] else ()
-    classes = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
+    inputs = names(given["inputs"])
+    classes = names(given["classes"])
     own = Data(kind, dict(map(setting, settings)))
     network = Network(given["encoder"], given["decoder"], weights=given["weights"])
     step = Step(Train({"dice": 1, "focal": 10}, epochs=given["epochs"], batch=given["batch"], lr=given["lr"]))
@@ -141,16 +142,12 @@ def _say(row: dict[str, Any]) -> None:
         return
     seen = "events it has not seen" if row["unseen"] else "chips of events it has also seen"
     for shown in (_SHOWN, _OF_SEVERAL):
-        if words := [f"{w} {_number(row['scores'][w])}" for w in shown if w in row["scores"]]:
+        if words := [f"{w} {number(row['scores'][w])}" for w in shown if w in row["scores"]]:
             click.echo(f"  {'  '.join(words)}; on {seen}")
     for rule, words_of in _TRIVIAL.items():
         told = {k: v for k, v in row["trivial"].get(rule, {}).items() if isinstance(v, float | int) and " of " not in k}
         if told:
             click.echo(f"  {words_of}: " + ", ".join(f"{k} {v:.3f}" for k, v in told.items()))
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
 
 
 @click.command()
@@ -230,7 +227,7 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap.page import Data
     from aftermap.strict import setting
 
-    bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
+    bands = names(given["bands"])
     _refuse_options(given["method"])
     told = ("method", "shots", "seed", "bands", *_OWN[given["method"]])
     said = {f"--{k}": given[k] for k in told if given[k] not in (None, "")}
@@ -271,7 +268,7 @@ def _refuse_options(method: str) -> None:
 
 def _say_round(row: Mapping[str, Any]) -> None:
     of = [(name.replace("_", " "), one[name]) for one in row.get("networks", []) for name in one if name != "loss"]
-    scores = [f"{name} {_number(value)}" for name, value in of]
+    scores = [f"{name} {number(value)}" for name, value in of]
     barren = [] if row["prevalence"] else ["so it learns that there is none"]
     ended = [row["stopped"]] if "stopped" in row else []
     found = f"{row['labelled']:.1%} of pixels labelled, {row['prevalence']:.1%} of them hazard"
@@ -306,7 +303,7 @@ def drift(
     from aftermap.page import Data
     from aftermap.strict import setting
 
-    bands = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else ()
+    bands = names(given["bands"])
     declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])
     sides = [
         drifting.Seen(paths, Data(kind, dict(map(setting, own))), given["band_map"], declared) if paths else None

@@ -19,7 +19,7 @@ from scipy.ndimage import sobel
 from aftermap import check, journal, normalise, provenance
 from aftermap.attended import Look, Seen
 from aftermap.attention import Onlooker, one_thread, open_onlooker
-from aftermap.clusters import Groups, fit
+from aftermap.clusters import MOST, Groups, fit
 from aftermap.errors import InputRefusedError, JobInterruptedError, UsageError
 from aftermap.layer import Declared
 from aftermap.likened import Beside, Ledger
@@ -58,8 +58,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.mass is not None and not 0 < self.mass < 1:
             raise UsageError(f"--mass is {self.mass:g}", repair="give a share between 0 and 1, such as 0.6")
-        if not 2 <= self.clusters <= 254:
-            raise UsageError(f"--clusters is {self.clusters}", repair="give 2 to 254")
+        if not 2 <= self.clusters <= MOST:
+            raise UsageError(f"--clusters is {self.clusters}", repair=f"give 2 to {MOST}")
 
 
 def explain(

@@ -176,10 +176,15 @@ def _features(spec: Spec, encoder: nn.Module, pixels: Tensor) -> list[Tensor]:
     return features
 
 
+def varied(pixels: Tensor) -> Tensor:
+    """Which bands (n, band) of pixels (n, band, y, x) are not constant."""
+    return pixels.amax(dim=(2, 3)) > pixels.amin(dim=(2, 3))
+
+
 def there(pixels: Tensor) -> Tensor:
     """Share (n, band) that each band of pixels (n, band, y, x) has in the mean of all: a constant one says nothing."""
-    varied = (pixels.amax(dim=(2, 3)) > pixels.amin(dim=(2, 3))).to(pixels)
-    return varied / varied.sum(dim=1, keepdim=True).clamp(min=1)
+    each = varied(pixels).to(pixels)
+    return each / each.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def build(spec: Spec, *, seed: int = 0, weights: Weights | None = None) -> Model:

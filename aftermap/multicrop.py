@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aftermap.augment import OPTICAL_UNITS
+from aftermap.model import varied
 from aftermap.sensors import POWER_FLOOR, SAR_UNITS
 from aftermap.torchdoor import Tensor, functional, nn, torch
 
@@ -169,7 +170,7 @@ def _blurred(pixels: Tensor) -> Tensor:
 
 def one_band(pixels: Tensor) -> Tensor:
     """One band of each image at random (n, 1, y, x), of those that are not constant; of an image without any, the first."""
-    there = (pixels.amax(dim=(2, 3)) > pixels.amin(dim=(2, 3))).float()  # (n, band)
+    there = varied(pixels).float()  # (n, band)
     weights = torch.where(there.sum(dim=1, keepdim=True) > 0, there, torch.ones_like(there))
     chosen = torch.multinomial(weights.cpu(), 1).to(pixels.device)
     return pixels.gather(1, chosen[..., None, None].expand(-1, 1, *pixels.shape[2:]))

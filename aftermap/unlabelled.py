@@ -5,7 +5,7 @@ The model of `clip` is a folder of one model for each modality. Others start fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from math import ceil
@@ -28,7 +28,6 @@ from aftermap.normalise import F32, Normaliser, Separated
 from aftermap.page import Train
 from aftermap.recipe import Recipe
 from aftermap.samples import Progress, Samples
-from aftermap.scorer import LayerBands
 from aftermap.strict import value
 from aftermap.torchdoor import torch
 from aftermap.train import Plan, Result, train
@@ -93,10 +92,8 @@ def _bands(samples: Samples) -> Bands:
 def _models(recipe: Recipe, samples: Samples, bands: Bands, settings: Any, seed: int) -> dict[str, Model]:
     """The models that are kept, by layer; one alone by "". Of several each reads a band at a time, but pictures in colour."""
     objective, said = recipe.objective, recipe.model
-    layers = [layer for layer in bands.layers if layer != TARGET_LAYER.get(objective)]
-    groups = {layer: (layer,) for layer in layers} if objective == BY_LAYER else {"": tuple(layers)}
     made = {}
-    for number, (name, own) in enumerate(groups.items()):
+    for number, (name, own) in enumerate(_groups(bands, objective).items()):
         counts = tuple(len(bands.places(layer)) for layer in own)
         fusion = said.fusion if said.fusion != "auto" else "each" if name and counts[0] != COLOUR else "single"
         spec = Spec(
@@ -105,6 +102,12 @@ def _models(recipe: Recipe, samples: Samples, bands: Bands, settings: Any, seed:
         )  # fmt: skip
         made[name] = build(spec, seed=seed + number)
     return made
+
+
+def _groups(bands: Bands, objective: str) -> dict[str, tuple[str, ...]]:
+    """Layers that each model sees, by its name."""
+    layers = tuple(layer for layer in bands.layers if layer != TARGET_LAYER.get(objective))
+    return {layer: (layer,) for layer in layers} if objective == BY_LAYER else {"": layers}
 
 
 def _plan(step: Train, chips: int, seed: int) -> Plan:
@@ -126,12 +129,13 @@ def _regions(samples: Samples, step: Train) -> dict[str, str]:
 
 def _saved(folder: Path, model: Model, layer: str, recipe: Recipe, samples: Samples, seed: int, made_by: str) -> Card:
     bands = _bands(samples)
-    seen = [layer] if layer else [one for one in bands.layers if one != TARGET_LAYER.get(recipe.objective)]
+    seen = _groups(bands, recipe.objective)[layer]
     own = bands.of(bands.places(*seen))
     facts, count = samples.dataset.facts, len(learned(samples, recipe, seed))
     card = Card(
         name=f"{recipe.name}-{layer}" if layer else recipe.name, hazard=recipe.hazard, classes=("embedding",),
-        inputs=_inputs(samples.inputs, seen), mean=own.mean, std=own.std, halo_px=0, multiple_of=model.spec.multiple_of,
+        inputs=tuple(one for one in samples.inputs if one.layer in seen),
+        mean=own.mean, std=own.std, halo_px=0, multiple_of=model.spec.multiple_of,
         training_data=f"{samples.dataset.name} ({facts.title}), {count} samples of {samples.size} px, without labels; "
         f"events: {events_named(samples.events['train'])}",
         licence=f"of the training data: {facts.licence}", made_by=made_by, sha256={}, gives="embedding", chip_px=samples.size,
@@ -145,10 +149,6 @@ def _saved(folder: Path, model: Model, layer: str, recipe: Recipe, samples: Samp
         yield from (samples.as_mapped(samples.read(one))[places] for one in known.drawn(samples.ids(side), side, seed))
 
     return known.keep(network, chips("train"), chips("validation"), samples.size)
-
-
-def _inputs(inputs: Sequence[LayerBands], layers: Sequence[str]) -> tuple[LayerBands, ...]:
-    return tuple(one for one in inputs if one.layer in layers)
 
 
 def _row(recipe: Recipe, samples: Samples, cards: dict[str, Card], result: Result) -> dict[str, Any]:

@@ -38,7 +38,8 @@ FLOORS = (
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "drift", "unseen",
-        "experiment", "readapt", "results", "unseen_table", "cli_data", "cli_learn", "cli_explain", "cli", "__main__",
+        "experiment", "readapt", "results", "unseen_table", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli",
+        "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -47,7 +48,7 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
-    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_data", "cli_learn", "cli_explain", "cli"},
+    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli"},
     "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},

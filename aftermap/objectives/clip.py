@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap.model import Model
+from aftermap.model import Model, varied
 from aftermap.multicrop import Bands, Light, boxes, cut, one_band, repeated, spread, spread_sums
 from aftermap.torchdoor import Tensor, functional, nn, torch
 
@@ -81,7 +81,7 @@ class AcrossModalities:
         found = []
         for layer in self.bands.layers:
             view = pixels[:, self.bands.places(layer)]
-            here = (view.amax(dim=(2, 3)) > view.amin(dim=(2, 3))).any(dim=1)
+            here = varied(view).any(dim=1)
             if model.training:
                 here = here & (torch.rand(n) >= own.drop).to(here.device)
             spec: Any = net.models[layer].spec  # type: ignore[index, union-attr]

@@ -110,17 +110,20 @@ class Views:
     def __call__(self, model: nn.Module, batch: Batch) -> Batch:
         """{"loss": scalar} and its parts, of those that have a weight."""
         own, net = self.settings, model
-        dem = self.bands.places("dem")
-        image = [k for k in range(len(self.bands.names)) if k not in dem]
         with repeated(model):
-            parts = self._contrast(net, batch["pixels"][:, image], self.bands.of(image))
+            parts = self._contrast(net, batch["pixels"][:, self._image], self.bands.of(self._image))
             if own.elevation > 0:
-                parts["elevation"] = self._elevation(net, batch, image, dem)
+                parts["elevation"] = self._elevation(net, batch)
         weights = {
             "elevation": own.elevation, "chips": (1 - own.elevation) * own.whole,
             "places": (1 - own.elevation) * (1 - own.whole),
         }  # fmt: skip
         return {"loss": torch.stack([weights[name] * part for name, part in parts.items()]).sum(), **parts}
+
+    @property
+    def _image(self) -> list[int]:
+        """Bands that are seen: all but elevation."""
+        return self.bands.places(*(layer for layer in self.bands.layers if layer != "dem"))
 
     def _contrast(self, net: Any, pixels: Tensor, bands: Bands) -> Batch:
         own, n, side = self.settings, len(pixels), pixels.shape[2]
@@ -146,13 +149,13 @@ class Views:
         chosen = torch.topk(inside + torch.rand(inside.shape) / 2, own.regions, dim=1).indices[..., None].expand(-1, -1, 2)
         return [drawn.gather(1, chosen), other.gather(1, chosen).clamp(-room, room)]
 
-    def _elevation(self, net: Any, batch: Batch, image: list[int], dem: list[int]) -> Tensor:
-        own, pixels = self.settings, batch["pixels"]
+    def _elevation(self, net: Any, batch: Batch) -> Tensor:
+        own, pixels, image, dem = self.settings, batch["pixels"], self._image, self.bands.places("dem")[0]
         side, area = pixels.shape[2], (own.area, 1.0) if own.crop_elevation else (1.0, 1.0)
         box = boxes(len(pixels), area)
         lit = Light(0, gain_db=0, jitter=own.jitter, contrast=own.contrast, grey=0)
         told = net.told(net(lit(cut(pixels[:, image], box, side), self.bands.of(image))))
-        heights = pixels[:, dem[:1]].float() * self.bands.std[dem[0]] + self.bands.mean[dem[0]]
+        heights = pixels[:, dem : dem + 1].float() * self.bands.std[dem] + self.bands.mean[dem]
         true = cut(heights, box, own.elevation_px) / own.metres
         known = seen(batch["valid"], box, own.elevation_px)[:, None]
         if own.relative:
@@ -162,9 +165,7 @@ class Views:
 
     def sums(self, model: nn.Module, batch: Batch) -> Tensor:
         """As multicrop.spread_sums."""
-        dem = self.bands.places("dem")
-        image = [k for k in range(len(self.bands.names)) if k not in dem]
-        return spread_sums(model.model(batch["pixels"][:, image]))  # type: ignore[operator]
+        return spread_sums(model.model(batch["pixels"][:, self._image]))  # type: ignore[operator]
 
     def scores(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """{"spread": how much embeddings differ}."""

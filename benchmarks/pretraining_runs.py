@@ -174,7 +174,7 @@ model = {{ encoder = "vit_micro8", decoder = "pool" }}
 train = {{ objective = "regress", losses = {{ mse = 1 }}, steps = {steps}, batch = 32, lr = {lr}, warmup = 20, every = {every} }}
 """
 FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1.0)
-TUNED_STEPS, TUNED_LR = 300, 5e-4
+TUNED_STEPS, TUNED_LR = 150, 5e-4
 
 
 def tuned(start: str, region: str, fraction: float, seed: int, runs: Path, *, training: bool) -> tuple[float, float] | None:

@@ -171,6 +171,9 @@ def test_ombria_groups_that_may_be_one_country_stay_together(tmp_path: Path) -> 
         "before.VV", "VV", "before.swir1", "before.nir", "before.green", "swir1", "nir", "green",
     )  # fmt: skip
     assert not found.read("0001").valid[:, -3:].any()
+    apart = open_dataset(made.folder, image="after")
+    assert apart.bands == ("s1.VV", "s2.swir1", "s2.nir", "s2.green")
+    np.testing.assert_array_equal(apart.read("0001").pixels, found.read("0001").pixels[[1, 5, 6, 7]])
 
 
 @pytest.mark.parametrize(("passes", "before", "after"), [(1, 4.0, 5.0), (2, 3.5, None)])

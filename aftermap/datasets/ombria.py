@@ -36,10 +36,11 @@ S1, S2 = ("VV",), ("swir1", "nir", "green")
 
 
 def _open(folder: Path, *, image: str = "both") -> Dataset:
-    """`image` is "s1", "s2" or "both"."""
-    wanted = {"s1": ("S1",), "s2": ("S2",), "both": ("S1", "S2")}.get(image)
+    """`image` is "s1", "s2", "both", or "after": both after the flood alone, each a layer by itself, "s1.VV"."""
+    wanted = {"s1": ("S1",), "s2": ("S2",), "both": ("S1", "S2"), "after": ("S1", "S2")}.get(image)
     if wanted is None:
-        raise UsageError(f"image is {image!r}", repair="say s1, s2 or both")
+        raise UsageError(f"image is {image!r}", repair="say s1, s2, both or after")
+    apart = image == "after"
     groups = _groups(folder / "groups_inferred.csv")
     members, absent = {}, []
     for split in ("train", "test"):
@@ -57,10 +58,11 @@ def _open(folder: Path, *, image: str = "both") -> Dataset:
     if not members:
         raise not_laid_out(folder, FACTS.title, "it holds OmbriaS1/train/MASK and the like")
     own = {"S1": S1, "S2": S2}
-    bands = tuple(f"{lead}{b}" for k in wanted for lead in ("before.", "") for b in own[k])
+    bands = tuple(f"{lead}{b}" for k in wanted for lead in ((f"{k.lower()}.",) if apart else ("before.", "")) for b in own[k])
 
     def load(member: Member) -> Chip:
-        found = np.concatenate([_image(member, kind, when) for kind in wanted for when in ("before", "after")])
+        dates = ("after",) if apart else ("before", "after")
+        found = np.concatenate([_image(member, kind, when) for kind in wanted for when in dates])
         truth = pixels.mask(member.files[f"{wanted[0]}_mask"], {0: 0, 255: 1})
         return pixels.chip(member, found, truth, bands=bands, unit="digital_number", domain=f"ombria-{image}/{member.event}")
 

@@ -29,8 +29,8 @@ from aftermap.page import Train
 from aftermap.recipe import Recipe
 from aftermap.samples import Progress, Samples
 from aftermap.strict import value
-from aftermap.torchdoor import torch
-from aftermap.train import Plan, Result, train
+from aftermap.torchdoor import nn, torch
+from aftermap.train import Objective, Plan, Result, train
 from aftermap.vit import NAMES as VITS
 
 DECODERS = {"mae": "mean", "dino": "token", "clip": "projected", "contrast": "mean"}
@@ -56,31 +56,44 @@ class Apart:
         return np.where(there, self.of_all.of(known), np.float32(0))
 
 
-def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, made_by: str, progress: Progress) -> dict[str, Any]:
-    """Trains, writes `folder` and gives the row; a training that was cut short goes on."""
+@dataclass(frozen=True)
+class Prepared:
+    """All that a training without labels takes, as train.train has it, and the models that are kept, by layer."""
+
+    models: dict[str, Model]
+    network: nn.Module
+    objective: Objective
+    training: Batches
+    validation: Batches
+    plan: Plan
+
+
+def prepare(recipe: Recipe, samples: Samples, seed: int) -> Prepared:
+    """What the recipe's one step says, with first weights of the seed."""
     step = recipe.steps[0].train
     assert step is not None
-    bands = _bands(samples)
+    bands, used = _bands(samples), learned(samples, recipe, seed)
     pieces = import_module(f"aftermap.objectives.{step.objective}")
     settings = value(dict(step.settings), pieces.Settings, "train.settings")
-    models = _models(recipe, samples, bands, settings, seed)
-    plan = _plan(step, len(learned(samples, recipe, seed)), seed)
+    models, plan = _models(recipe, samples, bands, settings, seed), _plan(step, len(used), seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network, objective = pieces.prepare(models, bands, settings, plan.steps)
     normaliser = Apart(samples.normaliser) if step.objective == BY_LAYER else samples.normaliser
-    batches = [
-        Batches(samples, ids, normaliser, step.batch, seed=seed, augment=augment, domains=domains)
-        for ids, augment, domains in (
-            (learned(samples, recipe, seed), Augment(**step.augmentation) if step.augment else None, _regions(samples, step)),
-            (samples.ids("validation"), None, {}),
-        )
-    ]  # fmt: skip
+    augment = Augment(**step.augmentation) if step.augment else None
+    training = Batches(samples, used, normaliser, step.batch, seed=seed, augment=augment, domains=_regions(samples, step))
+    validation = Batches(samples, samples.ids("validation"), normaliser, step.batch, seed=seed)
+    return Prepared(models, network, objective, training, validation, plan)
+
+
+def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, made_by: str, progress: Progress) -> dict[str, Any]:
+    """Trains, writes `folder` and gives the row; a training that was cut short goes on."""
+    made = prepare(recipe, samples, seed)
     result = train(
-        network, objective, batches[0], batches[1], plan, folder / "training",
+        made.network, made.objective, made.training, made.validation, made.plan, folder / "training",
         said=lambda done, whole, _: progress("train", done, whole),
     )  # fmt: skip
-    cards = {layer: _saved(folder / layer, model, layer, recipe, samples, seed, made_by) for layer, model in models.items()}
+    cards = {layer: _saved(folder / layer, model, layer, recipe, samples, seed, made_by) for layer, model in made.models.items()}
     return _row(recipe, samples, cards, result)
 
 

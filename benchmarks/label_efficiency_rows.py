@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from benchmarks.label_efficiency_runs import (
     squares,
     surveyed,
 )
-from benchmarks.pretraining_probes import F64, drawn, needed, r2, ridge
+from benchmarks.pretraining_probes import F64, adjusted, by_image, compared, drawn, needed, r2, ridge
 
 DRAWS = 20
 REGIONS = ("seen", "unseen")
@@ -165,20 +165,8 @@ def better(runs: Path, seeds: Sequence[int]) -> list[Better]:
                         ours, theirs = (
                             np.array([of_pictures(pair[k], getattr(own, region))[1] for pair in pairs]) for k in (0, 1)
                         )
-                        lines.append(Better(study, region, start, share, len(pairs), *_compared(ours, theirs)))
-    return _adjusted(lines)
-
-
-def _compared(ours: F64, theirs: F64) -> tuple[int, float, float, float, float]:
-    """Pictures, mean gain of scores (seed, picture), its interval by resampling pictures, and p."""
-    gains = (ours - theirs).mean(axis=0)
-    found = stats.interval(list(gains), lambda drawn: float(np.mean(drawn)), np.random.default_rng(0))
-    return len(gains), found.value, found.low, found.high, stats.signed_rank_over_images(ours, theirs).p
-
-
-def _adjusted(lines: list[Any]) -> list[Any]:
-    """With Holm's p over all of them."""
-    return [replace(one, p_holm=p) for one, p in zip(lines, stats.holm([one.p for one in lines]), strict=True)] if lines else []
+                        lines.append(Better(study, region, start, share, len(pairs), *compared(ours, theirs)))
+    return adjusted(lines)
 
 
 @dataclass(frozen=True)
@@ -215,7 +203,7 @@ def frozen(runs: Path, data: Path, seeds: Sequence[int]) -> list[Frozen]:
                          and (b := features(study, other, s if other == twin else 0, runs, data)) is not None]  # fmt: skip
                 for region in REGIONS if pairs else ():
                     lines.append(_frozen(study, region, start, other, pairs, getattr(own, region), own.labelled, data))
-    return _adjusted(lines)
+    return adjusted(lines)
 
 
 def _frozen(
@@ -230,7 +218,7 @@ def _frozen(
         float(np.mean([r2(ridge(z[d], wanted[d], z[test]), wanted[test]) for z, _ in pairs for d in draws]))
         for draws in ([drawn(train, max(8, round(share * len(train))), k) for k in range(DRAWS)] for share in (0.01, 0.1))
     )
-    errors = np.array([[_by(told.picture[test], -np.abs(made - wanted[test])) for made in pair] for pair in found])
+    errors = np.array([[by_image(told.picture[test], -np.abs(made - wanted[test])) for made in pair] for pair in found])
     whole = np.array([[r2(made, wanted[test]) for made in pair] for pair in found]).mean(axis=0)
     return Frozen(
         study,
@@ -242,14 +230,8 @@ def _frozen(
         float(whole[0]),
         other,
         float(whole[1]),
-        *_compared(errors[:, 0], errors[:, 1]),
+        *compared(errors[:, 0], errors[:, 1]),
     )
-
-
-def _by(pictures: npt.NDArray[np.str_], values: F64) -> F64:
-    """The mean of each picture, in the order of names."""
-    _, place = np.unique(pictures, return_inverse=True)
-    return np.asarray(np.bincount(place, values) / np.bincount(place), np.float64)
 
 
 @dataclass(frozen=True)

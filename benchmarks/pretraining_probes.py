@@ -6,13 +6,16 @@ Ridge in closed form, its penalty chosen by leaving one out (methods.md H); feat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+
+from aftermap import stats
 
 F64 = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
@@ -82,7 +85,7 @@ def balanced_draw(places: Places, yes: npt.NDArray[np.bool_], count: int, seed: 
     return np.concatenate(parts)
 
 
-def classified(features: F64, yes: npt.NDArray[np.bool_], train: Places, test: Places) -> tuple[float, float]:
+def classified(features: F64, yes: npt.NDArray[Any], train: Places, test: Places) -> tuple[float, float]:
     """Accuracy and macro F1 of a logistic regression."""
     scaled = Scaled.of(features[train])
     made = LogisticRegression(C=0.1, max_iter=2000).fit(scaled(features[train]), yes[train])
@@ -100,3 +103,21 @@ def needed(counts: Sequence[int], scores: Sequence[float], wanted: float) -> flo
             share = (wanted - low) / (high - low)
             return float(np.exp(np.log(counts[k - 1]) + share * (np.log(counts[k]) - np.log(counts[k - 1]))))
     return None
+
+
+def by_image(images: npt.NDArray[np.str_], values: F64) -> F64:
+    """The mean of values (n,) over each image, in the order of their names."""
+    _, place = np.unique(images, return_inverse=True)
+    return np.asarray(np.bincount(place, values) / np.bincount(place), np.float64)
+
+
+def compared(ours: F64, theirs: F64) -> tuple[int, float, float, float, float]:
+    """Images, mean gain of scores (seed, image), its interval by resampling images, and p of the signed rank over images."""
+    gains = (ours - theirs).mean(axis=0)
+    found = stats.interval(list(gains), lambda one: float(np.mean(one)), np.random.default_rng(0))
+    return len(gains), found.value, found.low, found.high, stats.signed_rank_over_images(ours, theirs).p
+
+
+def adjusted(lines: list[Any]) -> list[Any]:
+    """Rows with a p, and Holm's over all of them as p_holm."""
+    return [replace(one, p_holm=p) for one, p in zip(lines, stats.holm([one.p for one in lines]), strict=True)] if lines else []

@@ -1,4 +1,4 @@
-"""The rows of benchmarks/pretraining.py: few labels, what is left out, distance and error, fine-tuning."""
+"""The rows of benchmarks/pretraining.py: few labels, frozen and fine-tuned, against twins."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from aftermap import drift
 from aftermap.datasets.landcover import CLASSES
-from aftermap.distances import nearest, permuted, rank_correlation
-from benchmarks.pretraining_probes import F64, Places, balanced_draw, classified, drawn, forest, needed, r2, ridge, rmse
-from benchmarks.pretraining_runs import FRACTIONS, REGIONS, UNSEEN, chips, embedded, statistics, tuned
+from benchmarks.pretraining_probes import (
+    F64,
+    Places,
+    adjusted,
+    balanced_draw,
+    by_image,
+    classified,
+    compared,
+    drawn,
+    forest,
+    needed,
+    r2,
+    ridge,
+)  # fmt: skip
+from benchmarks.pretraining_runs import FRACTIONS, SEEN, UNSEEN, chips, embedded, statistics, tuned
 
 COUNTS, DRAWS, TREE_DRAWS = (10, 20, 50, 100, 200, 500, 1000, 2048), 20, 3
 AT = ("andes", UNSEEN)
@@ -21,6 +33,8 @@ MODALITIES = {
     "s1": ("mae", "dino", "clip", "untrained", "statistics"), "rgb": ("elevation", "glcnet", "simclr", "relative", "clip",
     "untrained-rgb", "statistics"), "coherence": ("dino-coherence", "clip", "untrained-coherence", "statistics"),
 }  # fmt: skip
+TWINS = {"s1": "untrained", "rgb": "untrained-rgb", "coherence": "untrained-coherence"}
+"""Modality -> the network with its first weights."""
 FEW = 80
 """Chips with labels of Castano et al. 2023."""
 CROPLAND = CLASSES.index("cropland")
@@ -97,13 +111,12 @@ def ratios(lines: Sequence[Few]) -> list[Ratio]:
     curves: dict[tuple[str, str, str, str], list[Few]] = {}
     for one in lines:
         curves.setdefault((one.task, one.region, one.modality, one.features), []).append(one)
-    twins = {"s1": "untrained", "rgb": "untrained-rgb", "coherence": "untrained-coherence"}
     for (task, region, modality, name), own in curves.items():
         if name == "statistics" or name.startswith("untrained"):
             continue
         at = next(k.ridge for k in own if k.labels == 100)
         words = []
-        for twin in (twins[modality], "statistics"):
+        for twin in (TWINS[modality], "statistics"):
             other = curves.get((task, region, modality, twin))
             need = None if other is None else needed([k.labels for k in other], [k.ridge for k in other], at)
             words.append("–" if other is None else f"over {other[-1].labels}" if need is None else f"{need:.0f}")
@@ -144,126 +157,98 @@ def eighty(runs: Path, seeds: Sequence[int]) -> list[Eighty]:
 
 
 @dataclass(frozen=True)
-class Left:
-    """R2 of tree cover, ridge on 500 labels of the mean of all embeddings, with something left out where it is asked."""
+class Classed:
+    """The commonest of eleven classes of a chip: means over draws and seeds."""
 
-    left_out: str
     region: str
-    r2: float
+    modality: str
+    features: str
+    labels: int
+    seeds: int
+    accuracy: float
+    macro_f1: float
+    macro_f1_std: float
 
 
-def left_out(runs: Path, seed: int = 0) -> list[Left]:
-    """With each modality and each band left out at inference; and with all labels."""
-    parts = {m: embedded("clip", seed, runs, part=m) for m in ("s1", "coherence", "rgb")}
-    if any(z is None for z in parts.values()):
-        return []
-    known = {m: unit(z) for m, z in parts.items() if z is not None}
+CLASS_COUNTS, CLASS_DRAWS = (20, 100, 500, 2048), 3
+
+
+def classed(runs: Path, seeds: Sequence[int]) -> list[Classed]:
+    """Logistic regression on frozen features; and naming the commonest class of the test every time."""
     told, lines = chips(runs), []
-    bands = {"s1": ("s1.VV", "s1.VH"), "coherence": ("coherence.pair_1", "coherence.pair_2")}
+    wanted = told.labels["dominant"]
     for region in AT:
-        wanted, train, test = told.labels["vegetation"], told.at(region, "train"), told.at(region, "test")
-        draws = [drawn(train, 500, k) for k in range(DRAWS)]
-        whole = _mean([*known.values()])
-
-        lines += [
-            Left("nothing, all labels", region, _probed(whole, whole, wanted, [train], test)),
-            Left("nothing", region, _probed(whole, whole, wanted, draws, test)),
-        ]
-        for m in known:
-            lines.append(Left(m, region, _probed(whole, _mean([z for k, z in known.items() if k != m]), wanted, draws, test)))
-        for m, names in bands.items():
-            for band in names:
-                part = embedded("clip", seed, runs, part=m, without=band)
-                assert part is not None
-                given = _mean([unit(part) if k == m else z for k, z in known.items()])
-                lines.append(Left(band, region, _probed(whole, given, wanted, draws, test)))
+        train, test = told.at(region, "train"), told.at(region, "test")
+        for modality, names in MODALITIES.items():
+            for name in names:
+                own = [one for seed in seeds if (one := features(name, modality, seed, runs)) is not None]
+                own = own[:1] if name == "statistics" else own
+                for count in CLASS_COUNTS if own else ():
+                    draws = [drawn(train, count, k) for k in range(CLASS_DRAWS if count < len(train) else 1)]
+                    each = np.array([classified(z, wanted, d, test) for z in own for d in draws])
+                    lines.append(_classed(region, modality, name, min(count, len(train)), len(own), each))
+        _, counts = np.unique(wanted[test], return_counts=True)
+        most = float(counts.max() / counts.sum())
+        lines.append(Classed(region, "none", "the commonest every time", 0, 0, most, 2 * most / (1 + most) / len(counts), 0.0))
     return lines
 
 
-def _probed(whole: F64, given: F64, wanted: F64, draws: Sequence[Places], test: Places) -> float:
-    """R2 where all of `whole` taught and `given` is asked, mean over draws."""
-    return float(np.mean([r2(ridge(whole[d], wanted[d], given[test]), wanted[test]) for d in draws]))
-
-
-def unit(z: np.ndarray) -> F64:
-    return np.asarray(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12), np.float64)
-
-
-def _mean(parts: Sequence[F64]) -> F64:
-    return np.asarray(np.mean(parts, axis=0), np.float64)
+def _classed(region: str, modality: str, name: str, labels: int, seeds: int, each: F64) -> Classed:
+    accuracy, macro_f1 = each.mean(axis=0)
+    return Classed(region, modality, name, labels, seeds, float(accuracy), float(macro_f1), float(each[:, 1].std()))
 
 
 @dataclass(frozen=True)
-class Apart:
-    """Two regions as a network sees them, and how a ridge regression of tree cover of the first does in the second."""
+class Beats:
+    """Ridge regression on all labels of the seen regions, asked in the one that was not: how much less the mean scene is wrong by
+    than with other features. One-sided signed rank over scenes."""
 
+    task: str
+    modality: str
     features: str
-    first: str
-    second: str
-    frechet: float
-    whitened: float
-    told_apart: float
-    rmse_at_home: float
-    rmse_away: float
-    chip_correlation: float | None
-    """Spearman, over chips of the second: distance to the nearest chips of training, and absolute error."""
+    seeds: int
+    r2: float
+    against: str
+    other_r2: float
+    scenes: int
+    gain: float
+    low: float
+    high: float
+    p: float
+    p_holm: float = float("nan")
 
 
-PAIRED = {"dino": "s1", "dino-coherence": "coherence", "untrained": "s1", "untrained-coherence": "coherence", "mae": "s1"}
-"""Network -> what it looks at."""
+def beats(runs: Path, seeds: Sequence[int]) -> list[Beats]:
+    """Every network against its first weights and against statistics of bands; all scenes of the unseen region test."""
+    told, lines = chips(runs), []
+    train = np.flatnonzero(np.isin(told.region, SEEN) & (told.split == "train"))
+    test = np.flatnonzero(told.region == UNSEEN)
+    for task in ("vegetation", "built"):
+        wanted = told.labels[task]
+        for modality, names in MODALITIES.items():
+            made: dict[str, dict[int, F64]] = {
+                name: {s: ridge(z[train], wanted[train], z[test]) for s in (seeds[:1] if name == "statistics" else seeds)
+                       if (z := features(name, modality, s, runs)) is not None}
+                for name in names
+            }  # fmt: skip
+            for name, own in made.items():
+                for other in (TWINS[modality], "statistics") if name not in (TWINS[modality], "statistics") else ():
+                    theirs = made[other]
+                    pairs = [
+                        (own[s], theirs[0 if other == "statistics" else s]) for s in own if other == "statistics" or s in theirs
+                    ]
+                    if pairs:
+                        lines.append(_beats(task, modality, name, other, pairs, wanted[test], told.scene[test]))
+    return adjusted(lines)
 
 
-def apart(runs: Path, seed: int = 0) -> list[Apart]:
-    """All pairs of regions for what was distilled from amplitude and from coherence, and for their first weights."""
-    told, lines, rng = chips(runs), [], np.random.default_rng(seed)
-    wanted = told.labels["vegetation"]
-    for name, modality in PAIRED.items():
-        z = features(name, modality, seed, runs)
-        if z is None:
-            continue
-        for first in REGIONS:
-            train, home = told.at(first, "train"), told.at(first, "test")
-            for second in REGIONS:
-                if first == second:
-                    continue
-                away = told.at(second, "test")
-                found, own = (ridge(z[train], wanted[train], z[k]) for k in (away, home))
-                clouds = [z[rng.permutation(k)[:256]].astype(np.float32) for k in (home, away)]
-                far = drift.apart(clouds[0], clouds[1], seed)
-                lines.append(Apart(
-                    name, first, second, far["frechet"], far["whitened_means"], far["told_apart"]["accuracy"],
-                    rmse(own, wanted[home]), rmse(found, wanted[away]),
-                    rank_correlation(nearest(z[away], z[train]), np.abs(found - wanted[away])),
-                ))  # fmt: skip
-    return lines
-
-
-@dataclass(frozen=True)
-class Related:
-    """Over the pairs of regions of one network: does distance go with the error that is added?"""
-
-    features: str
-    pairs: int
-    distance: str
-    spearman: float | None
-    p: float | None
-    told_apart: float
-    """Mean accuracy of telling two regions apart."""
-
-
-def related(lines: Sequence[Apart]) -> list[Related]:
-    """By network and distance."""
-    found = []
-    for name in dict.fromkeys(one.features for one in lines):
-        own = [one for one in lines if one.features == name]
-        added = np.array([one.rmse_away - one.rmse_at_home for one in own])
-        for distance in ("frechet", "whitened"):
-            far = np.array([getattr(one, distance) for one in own])
-            found.append(Related(
-                name, len(own), distance, rank_correlation(far, added), permuted(far, added, np.random.default_rng(0)),
-                float(np.mean([one.told_apart for one in own])),
-            ))  # fmt: skip
-    return found
+def _beats(
+    task: str, modality: str, name: str, other: str, pairs: Sequence[tuple[F64, F64]], wanted: F64, scenes: npt.NDArray[np.str_]
+) -> Beats:  # fmt: skip
+    errors = np.array([[by_image(scenes, -np.abs(found - wanted)) for found in pair] for pair in pairs])
+    whole = np.array([[r2(found, wanted) for found in pair] for pair in pairs]).mean(axis=0)
+    found = compared(errors[:, 0], errors[:, 1])
+    return Beats(task, modality, name, len(pairs), float(whole[0]), other, float(whole[1]), *found)
 
 
 @dataclass(frozen=True)

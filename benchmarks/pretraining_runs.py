@@ -177,6 +177,27 @@ FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1.0)
 TUNED_STEPS, TUNED_LR = 150, 5e-4
 
 
+def _out_of_tuned(start: str, region: str, runs: Path) -> Path:
+    return runs / "pretraining" / f"tuned-{start}-{region}"
+
+
+def _about_tuned(start: str, region: str, fraction: float, seed: int) -> dict[str, Any]:
+    return {"start": start, "region": region, "fraction": fraction, "seed": seed}
+
+
+def embedded_tuned(start: str, region: str, seed: int, runs: Path) -> F32 | None:
+    """Embeddings (n, d) of every chip by a network that learned tree cover from all labels of a region."""
+    out = _out_of_tuned(start, region, runs)
+    folder, path = finished.find(out, _about_tuned(start, region, 1.0, seed)), out / f"embedded-{seed}.npz"
+    if folder is None:
+        return None
+    if not path.exists():
+        network = Network.open(folder / "model", precision="f32", engine="openvino")
+        arrays.write(path, z=np.concatenate([*_seen(network, "s1", runs, "")]).astype(np.float32))
+    found: F32 = arrays.read(path, "z")[0]
+    return found
+
+
 def tuned(start: str, region: str, fraction: float, seed: int, runs: Path, *, training: bool) -> tuple[float, float] | None:
     """RMSE and R2 of tree cover of the test scenes of a region, the whole encoder learning from a share of its labels.
 
@@ -186,11 +207,10 @@ def tuned(start: str, region: str, fraction: float, seed: int, runs: Path, *, tr
     if start != "scratch" and first is None:
         return None
     every = len(chips(runs).at(region, "train"))
-    out = runs / "pretraining" / f"tuned-{start}-{region}"
+    out, about = _out_of_tuned(start, region, runs), _about_tuned(start, region, fraction, seed)
     page = out / "page.toml"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(PAGE.format(region=region, steps=TUNED_STEPS, every=TUNED_STEPS // 3, lr=TUNED_LR))
-    about = {"start": start, "region": region, "fraction": fraction, "seed": seed}
     if not training and finished.find(out, about) is None:
         return None
     few = [f"chips.most={max(8, round(fraction * every))}", *([f"model.weights={first}"] if first else [])]

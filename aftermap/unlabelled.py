@@ -30,7 +30,7 @@ from aftermap.recipe import Recipe
 from aftermap.samples import Progress, Samples
 from aftermap.strict import value
 from aftermap.torchdoor import nn, torch
-from aftermap.train import Objective, Plan, Result, train
+from aftermap.train import Objective, Plan, Result, fabric_for, measure, train
 from aftermap.vit import NAMES as VITS
 
 DECODERS = {"mae": "mean", "dino": "token", "clip": "projected", "contrast": "mean"}
@@ -89,12 +89,14 @@ def prepare(recipe: Recipe, samples: Samples, seed: int) -> Prepared:
 def learn(folder: Path, recipe: Recipe, samples: Samples, *, seed: int, made_by: str, progress: Progress) -> dict[str, Any]:
     """Trains, writes `folder` and gives the row; a training that was cut short goes on."""
     made = prepare(recipe, samples, seed)
+    fabric = fabric_for(precision=made.plan.precision)
+    first = measure(made.network.to(fabric.device), made.objective, made.validation, fabric)["loss"]
     result = train(
-        made.network, made.objective, made.training, made.validation, made.plan, folder / "training",
+        made.network, made.objective, made.training, made.validation, made.plan, folder / "training", fabric=fabric,
         said=lambda done, whole, _: progress("train", done, whole),
     )  # fmt: skip
     cards = {layer: _saved(folder / layer, model, layer, recipe, samples, seed, made_by) for layer, model in made.models.items()}
-    return _row(recipe, samples, cards, result)
+    return _row(recipe, samples, cards, first, result)
 
 
 def _bands(samples: Samples) -> Bands:
@@ -164,15 +166,15 @@ def _saved(folder: Path, model: Model, layer: str, recipe: Recipe, samples: Samp
     return known.keep(network, chips("train"), chips("validation"), samples.size)
 
 
-def _row(recipe: Recipe, samples: Samples, cards: dict[str, Card], result: Result) -> dict[str, Any]:
+def _row(recipe: Recipe, samples: Samples, cards: dict[str, Card], first_loss: float, result: Result) -> dict[str, Any]:
     """A row without scores: what an embedding is worth shows in what is made of it."""
     first, *_ = cards.values()
     sums = [card.sha256[WEIGHTS] for card in cards.values()]
-    history = result.history
+    last = result.history[-1]
     return about(recipe, samples, first) | {
         "scores": None, "trivial": {}, "untrained": None, "counts": {}, "by_event": {},
         "weights_sha256": sums[0] if len(sums) == 1 else digest(sums), "skipped": dict(samples.skipped),
         "pretraining": {
-            "steps": result.steps, "first_loss": history[0]["loss"], "loss": history[-1]["loss"], "spread": history[-1]["spread"],
+            "steps": result.steps, "first_loss": first_loss, "loss": last["loss"], "spread": last["spread"],
         },
     }  # fmt: skip

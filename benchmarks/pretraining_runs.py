@@ -43,9 +43,9 @@ class Learned:
 
 _NO_ELEVATION = "steps.0.train.settings.elevation=0.0"
 LEARNED = {
-    "mae": Learned("mae-small", 800, "s1"),
+    "mae": Learned("mae-small", 2400, "s1"),
     "dino": Learned("dino-small", 300, "s1"),
-    "clip": Learned("clip-small", 300),
+    "clip": Learned("clip-small", 900),
     "elevation": Learned("contrast-elevation-small", 250),
     "glcnet": Learned("contrast-elevation-small", 250, overrides=(_NO_ELEVATION,)),
     "simclr": Learned("contrast-elevation-small", 250, overrides=(_NO_ELEVATION, "steps.0.train.settings.whole=1.0")),

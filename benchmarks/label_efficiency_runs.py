@@ -218,10 +218,10 @@ def names_of(samples: Samples) -> Iterator[str]:
 
 def features(study: str, name: str, seed: int, runs: Path, data: Path) -> F64 | None:
     """Embeddings (n, d) of every square; "statistics": mean, deviation and quantiles of each band. None where not trained."""
-    path = runs / "labels" / study / f"embedded-{name}-{seed}.npz"
     folder = None if name == "statistics" else learned(study, name, seed, runs)
     if name != "statistics" and folder is None:
         return None
+    path = runs / "labels" / study / "statistics.npz" if folder is None else folder.parent / "embedded.npz"
     if not path.exists():
         samples = surveyed(study, data)
         network = None if folder is None else Network.open(folder, precision="f32", engine="openvino")

@@ -130,8 +130,7 @@ def embedded(name: str, seed: int, runs: Path, *, part: str = "", without: str =
     folder = folder_of(name, seed, runs)
     if folder is None:
         return None
-    words = "-".join(["embedded", name, str(seed), *filter(None, (part, without))])
-    path = runs / "pretraining" / f"{words}.npz"
+    path = folder.parent / f"{'-'.join(['embedded', *filter(None, (part, without))])}.npz"
     if not path.exists():
         network = Network.open(folder / part, precision="f32", engine="openvino")
         arrays.write(path, z=np.concatenate([*_seen(network, LEARNED[name].modality, runs, without)]).astype(np.float32))
@@ -187,11 +186,10 @@ def _about_tuned(start: str, region: str, fraction: float, seed: int) -> dict[st
 
 def embedded_tuned(start: str, region: str, seed: int, runs: Path) -> F32 | None:
     """Embeddings (n, d) of every chip by a network that learned tree cover from all labels of a region."""
-    out = _out_of_tuned(start, region, runs)
-    folder, path = finished.find(out, _about_tuned(start, region, 1.0, seed)), out / f"embedded-{seed}.npz"
+    folder = finished.find(_out_of_tuned(start, region, runs), _about_tuned(start, region, 1.0, seed))
     if folder is None:
         return None
-    if not path.exists():
+    if not (path := folder / "embedded.npz").exists():
         network = Network.open(folder / "model", precision="f32", engine="openvino")
         arrays.write(path, z=np.concatenate([*_seen(network, "s1", runs, "")]).astype(np.float32))
     found: F32 = arrays.read(path, "z")[0]

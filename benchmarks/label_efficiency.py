@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from benchmarks import label_efficiency_rows as rows
-from benchmarks.label_efficiency_runs import BATCH, SIZE, STARTS, STUDIES, TUNED_STEPS, TWIN, every, learn
+from benchmarks.label_efficiency_runs import BATCH, SIZE, STARTS, STUDIES, TUNED_STEPS, TWIN, every, learn, unlabelled
 from benchmarks.sar_landslides_table import measured, table, write_csv
 
 RESULTS = Path(__file__).parent / "results"
@@ -26,7 +26,8 @@ HEAD = """# Few labels on real images
 {measured} Squares of {size} px. Learned without labels: {learned} steps of 64 squares. Then {steps} steps of {batch} with labels
 of {labelled}. "Seen" regions ({seen}) were learned from without labels, "unseen" ({unseen}) not at all; no label is of either.
 `mae` and `dino` are a ViT of four layers, their twin "scratch"; `glcnet` is half a ResNet-18, its twin "scratch-resnet". Seeds
-{seeds}. OMBRIA is VV after the flood; what needs no training is given VV before it too.
+{seeds}. OMBRIA is VV after the flood; what needs no training is given VV before it too, and
+`clip` learned from VV beside the optical picture.
 """
 TUNED_HEAD = """## Fine-tuned
 
@@ -122,8 +123,10 @@ def _each(what: str) -> str:
 def main(runs: Path, data: Path, seeds: str, no_training: bool) -> None:
     """As the module says."""
     numbers = [int(s) for s in seeds.split(",")]
+    for study, start, seed in () if no_training else unlabelled(numbers):
+        learn(study, start, seed, runs, data)
+        click.echo(f"seed {seed}: {study}, {start}")
     for one in () if no_training else every(numbers):
-        learn(one.study, one.start, one.seed, runs, data)
         one.train(runs, data)
         click.echo(f"seed {one.seed}: {one.study}, {one.start}, {one.share:.0%} of the labels")
     write(runs, data, numbers)

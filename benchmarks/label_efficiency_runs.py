@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -52,8 +52,10 @@ def _parts(region: str, count: int) -> tuple[str, ...]:
     return tuple(f"{region}{k}" for k in range(1, count + 1))
 
 
+PICTURES = "Landslide4Sense"
+"""The study of one sensor."""
 STUDIES = {
-    "Landslide4Sense": Study(
+    PICTURES: Study(
         "landslide_l4s_rgb", "landslide4sense-rgb", {"runs": 16}, "landslide", _parts("A", 15), ("A16",), _parts("B", 16),
         _parts("C", 16),
     ),
@@ -74,6 +76,9 @@ class Start:
     encoder: str
     decoder: str
     overrides: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ("after",)
+    part: str = ""
+    """Of a model of several layers, the one that sees what the others see."""
 
 
 _CONTRAST = ("steps.0.train.settings.elevation=0.0",)
@@ -81,10 +86,13 @@ STARTS = {
     "mae": Start("mae-small", 400, "vit_micro8", "upward"),
     "glcnet": Start("contrast-elevation-small", 150, "resnet18_half", "unet", _CONTRAST),
     "dino": Start("dino-small", 150, "vit_micro8", "upward"),
+    "clip": Start("clip-small", 300, "vit_micro8", "upward", layers=("s1", "s2"), part="s1"),
     "scratch": Start("mae-small", 0, "vit_micro8", "upward"),
     "scratch-resnet": Start("contrast-elevation-small", 0, "resnet18_half", "unet", _CONTRAST),
 }
-TWIN = {"mae": "scratch", "dino": "scratch", "glcnet": "scratch-resnet"}
+TWIN = {"mae": "scratch", "dino": "scratch", "glcnet": "scratch-resnet", "clip": "scratch"}
+FINE_TUNED = ("mae", "scratch", "glcnet", "scratch-resnet", "dino")
+""" "clip" is of OMBRIA, which has two sensors, and frozen alone."""
 SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 TUNED_STEPS, BATCH = 100, 16
 MAPPED, RUN = "mapped.npz", "python -m benchmarks.label_efficiency"
@@ -157,20 +165,22 @@ def _listed(split: dict[str, tuple[str, ...]]) -> str:
 def learn(study: str, start: str, seed: int, runs: Path, data: Path) -> Path:
     """The model folder of a training without labels, made where it is not there; of first weights by one step at a rate of 0."""
     own, how = STUDIES[study], STARTS[start]
+    data_line = own.data if how.layers == ("after",) else replace(own, settings={**own.settings, "image": "after"}).data
     split, steps = {"train": own.labelled + own.seen, "validation": own.chosen}, max(1, how.steps)
     overrides = [
-        own.data, f"split={_listed(split)}", "inputs=['after']", "steps.0.train.epochs=0", f"steps.0.train.steps={steps}",
+        data_line, f"split={_listed(split)}",
+        f"inputs={list(how.layers)}", "steps.0.train.epochs=0", f"steps.0.train.steps={steps}",
         f"steps.0.train.every={max(1, steps // 4)}", *how.overrides, *([] if how.steps else ["steps.0.train.lr=0.0"]),
     ]  # fmt: skip
     about, out = {"study": study, "start": start, "seed": seed, "steps": steps}, runs / "labels" / study / start
-    return finished.train(how.recipe, data / own.folder, out, about, seed=seed, overrides=overrides) / "model"
+    return finished.train(how.recipe, data / own.folder, out, about, seed=seed, overrides=overrides) / "model" / how.part
 
 
 def learned(study: str, start: str, seed: int, runs: Path) -> Path | None:
     """Its model folder; None where it was not trained."""
     about = {"study": study, "start": start, "seed": seed, "steps": max(1, STARTS[start].steps)}
     found = finished.find(runs / "labels" / study / start, about)
-    return None if found is None else found / "model"
+    return None if found is None else found / "model" / STARTS[start].part
 
 
 @cache
@@ -221,7 +231,7 @@ def features(study: str, name: str, seed: int, runs: Path, data: Path) -> F64 | 
     folder = None if name == "statistics" else learned(study, name, seed, runs)
     if name != "statistics" and folder is None:
         return None
-    path = runs / "labels" / study / "statistics.npz" if folder is None else folder.parent / "embedded.npz"
+    path = runs / "labels" / study / "statistics.npz" if folder is None else folder / "embedded.npz"
     if not path.exists():
         samples = surveyed(study, data)
         network = None if folder is None else Network.open(folder, precision="f32", engine="openvino")
@@ -237,6 +247,11 @@ def _statistics(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([np.nanmean(own, 1), np.nanstd(own, 1), *np.nanquantile(own, QUANTILES, axis=1)])
 
 
-def every(seeds: Sequence[int], *, only: Sequence[str] = tuple(STARTS)) -> Iterator[One]:
+def every(seeds: Sequence[int]) -> Iterator[One]:
     """All trainings with labels, the first seed of all before the second of any."""
-    yield from (One(study, start, share, seed) for seed in seeds for start in only for study in STUDIES for share in SHARES)
+    yield from (One(study, start, share, seed) for seed in seeds for start in FINE_TUNED for study in STUDIES for share in SHARES)
+
+
+def unlabelled(seeds: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+    """All trainings without: study, start, seed."""
+    yield from ((study, start, s) for s in seeds for study in STUDIES for start in STARTS if (study, start) != (PICTURES, "clip"))

@@ -47,8 +47,9 @@ For the average precision that it has with a tenth of the labels, its twin takes
 """
 FROZEN_HEAD = """## Frozen
 
-Ridge regression of the share of a square that is hazard. R2 with 1, 10 and all of the labels; how much less the mean picture is
-wrong by than with the other features; tests as above.
+Ridge regression of the share of a square that is hazard: Spearman's correlation with the true share over squares with 1, 10 and
+all percent of the labels, and R2 with all (below 0: the level of another region is not that of the labelled one). How much less
+the mean picture is wrong by than with the other features; tests as above.
 """
 FAILING_HEAD = """## Does a network fail where it is far from what it knows?
 

@@ -180,10 +180,13 @@ class Frozen:
     region: str
     features: str
     seeds: int
-    r2_of_1: float
-    r2_of_10: float
+    rank_of_1: float
+    """Spearman's correlation of found and true share over squares, with 1, 10 and all percent of the labels."""
+    rank_of_10: float
+    rank: float
     r2: float
     against: str
+    other_rank: float
     other_r2: float
     pictures: int
     gain: float
@@ -215,23 +218,19 @@ def _frozen(
     train, test = (places[np.isfinite(wanted[places])] for places in (train, test))
     found = [[ridge(z[train], wanted[train], z[test]) for z in pair] for pair in pairs]
     few, more = (
-        float(np.mean([r2(ridge(z[d], wanted[d], z[test]), wanted[test]) for z, _ in pairs for d in draws]))
+        float(np.mean([_rank(ridge(z[d], wanted[d], z[test]), wanted[test]) for z, _ in pairs for d in draws]))
         for draws in ([drawn(train, max(8, round(share * len(train))), k) for k in range(DRAWS)] for share in (0.01, 0.1))
     )
     errors = np.array([[by_image(told.picture[test], -np.abs(made - wanted[test])) for made in pair] for pair in found])
-    whole = np.array([[r2(made, wanted[test]) for made in pair] for pair in found]).mean(axis=0)
+    rank, whole = (np.array([[of(made, wanted[test]) for made in pair] for pair in found]).mean(axis=0) for of in (_rank, r2))
     return Frozen(
-        study,
-        region,
-        start,
-        len(pairs),
-        few,
-        more,
-        float(whole[0]),
-        other,
-        float(whole[1]),
+        study, region, start, len(pairs), few, more, float(rank[0]), float(whole[0]), other, float(rank[1]), float(whole[1]),
         *compared(errors[:, 0], errors[:, 1]),
-    )
+    )  # fmt: skip
+
+
+def _rank(found: F64, wanted: F64) -> float:
+    return distances.rank_correlation(found, wanted) or 0.0
 
 
 @dataclass(frozen=True)

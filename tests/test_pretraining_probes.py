@@ -9,7 +9,10 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from sklearn.linear_model import Ridge
 
-from benchmarks.pretraining_probes import PENALTIES, Scaled, balanced_draw, drawn, needed, r2, ridge
+from aftermap.chips import Chip
+from aftermap.scored import score
+from benchmarks.label_efficiency_rows import brier
+from benchmarks.pretraining_probes import PENALTIES, Scaled, balanced_draw, by_image, compared, drawn, needed, r2, ridge
 
 
 def test_the_penalty_is_the_one_that_leaving_one_out_finds() -> None:
@@ -55,3 +58,20 @@ def test_draws_are_of_a_seed_and_balanced_where_asked() -> None:
     np.testing.assert_array_equal(drawn(places, 10, 3), drawn(places, 10, 3))
     assert set(drawn(places, 10, 3)) != set(drawn(places, 10, 4))
     assert int(yes[balanced_draw(places, yes, 20, 0)].sum()) == 10
+
+
+def test_images_are_compared_by_their_means_over_seeds() -> None:
+    np.testing.assert_allclose(by_image(np.array(["b", "a", "b"]), np.array([1.0, 5.0, 2.0])), [5, 1.5])
+    ours, theirs = np.zeros((2, 8)), np.zeros((2, 8))
+    ours[0], ours[1] = 3, -1
+    images, gain, low, high, p = compared(ours, theirs)
+    assert (images, gain, low, high, p) == (8, 1, 1, 1, 0.5**8)
+
+
+def test_the_brier_score_of_a_square_is_that_of_its_pixels() -> None:
+    rng = np.random.default_rng(0)
+    truth, scores = rng.integers(0, 2, (2, 8, 8)).astype(np.uint8), (rng.integers(0, 251, (2, 8, 8)) / 250).astype(np.float32)
+    pixels, valid = np.ones((1, 8, 8), np.float32), np.ones((8, 8), bool)
+    chips = {str(k): Chip(pixels, valid, truth[k], ("a",), "dB", str(k), "e") for k in range(2)}
+    _, each = score(chips.items(), lambda chip: scores[int(chip.name)])
+    np.testing.assert_allclose(brier(each), ((scores - truth) ** 2).mean(axis=(1, 2)), rtol=1e-6)

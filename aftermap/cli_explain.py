@@ -17,7 +17,8 @@ _FILES = click.Path(path_type=Path)
 
 @click.command(cls=ManyFiles)
 @click.argument("model")
-@click.option("--after", multiple=True, type=_FILES, required=True, help="Image(s): bands stacked or one per file.")
+@click.argument("scene", nargs=-1, type=_FILES)
+@click.option("--after", multiple=True, type=_FILES, help="Image(s): bands stacked or one per file; the same as SCENE.")
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event, for a model that reads them.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for attention.tif, clusters.tif and explain.json.")
 @click.option("--reference", type=_FILES, help="Raster of classes, or polygons of the hazard: how like them is it?")
@@ -35,17 +36,20 @@ _FILES = click.Path(path_type=Path)
 @click.option("--overwrite", is_flag=True, help="Replace another explanation in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print explain.json.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def explain(model: str, out: Path, as_json: bool, quiet: bool, **given: Any) -> None:
-    """What a MODEL (name or folder) with a vision transformer looks at: attention and clusters as rasters, beside a reference."""
+def explain(model: str, scene: tuple[Path, ...], out: Path, as_json: bool, quiet: bool, **given: Any) -> None:
+    """What a MODEL (name or folder) with a vision transformer looks at in a SCENE, one file or several: attention and clusters as
+    rasters, beside a reference."""
     from aftermap import card
     from aftermap import explain as explaining
 
+    if not (after := (*scene, *given["after"])):
+        raise click.UsageError("no image is given: aftermap explain MODEL SCENE -o OUT")
     options = explaining.Options(
         given["clusters"], given["mass"], given["seed"], given["reference_band"], overwrite=given["overwrite"]
     )
     with Progress(quiet) as progress:
         record = explaining.explain(
-            card.find(model), given["after"], given["before"], out=out, reference=given["reference"], declared=declared(given),
+            card.find(model), after, given["before"], out=out, reference=given["reference"], declared=declared(given),
             name=given["name"], options=options, progress=progress,
         )  # fmt: skip
     if as_json:

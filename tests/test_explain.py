@@ -246,10 +246,13 @@ def test_models_and_scenes_that_do_not_fit_are_refused(tmp_path: Path, pair: Cal
 def test_in_words(tmp_path: Path, flood: tuple[Path, Path]) -> None:
     said = CliRunner().invoke(
         main,
-        ["explain", str(saved(tmp_path / "m")), "--after", str(flood[0]), "--reference", str(flood[1]), "--clusters", "3",
+        ["explain", str(saved(tmp_path / "m")), str(flood[0]), "--reference", str(flood[1]), "--clusters", "3",
          "-o", str(tmp_path / "out"), "--quiet"],
     )  # fmt: skip
     assert said.exit_code == 0, said.output
     assert "4 heads and their mean" in said.output
     assert "probe of tokens and attention" in said.output
     assert "clusters of bands: purity" in said.output
+    nothing = CliRunner().invoke(main, ["explain", str(tmp_path / "m"), "-o", str(tmp_path / "none")])
+    assert nothing.exit_code == 2
+    assert "no image is given" in nothing.output

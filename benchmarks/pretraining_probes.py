@@ -1,6 +1,6 @@
 """What embeddings are worth with few labels: ridge regression, random forests and logistic regression on frozen ones.
 
-Ridge in closed form, its penalty chosen by leaving one out (methods.md H); features are standardised by those of training.
+Ridge with its penalty chosen by leaving one out (closedform.py); features are standardised by those of training.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from aftermap import stats
+from aftermap.closedform import decompose
 
 F64 = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
-PENALTIES = 10.0 ** np.arange(-2, 5)
 TREES, LEAF = 100, 2
 """Of a forest (methods.md F)."""
 
@@ -44,18 +44,7 @@ class Scaled:
 
 def ridge(features: F64, wanted: F64, other: F64) -> F64:
     """What a ridge regression of wanted (n,) on features (n, d) makes of others (m, d): (m,)."""
-    scaled = Scaled.of(features)
-    x, middle = scaled(features), wanted.mean()
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    told = u.T @ (wanted - middle)
-    best, least = PENALTIES[0], np.inf
-    for penalty in PENALTIES:
-        shrink = s**2 / (s**2 + penalty)
-        left = (wanted - middle - u @ (shrink * told)) / (1 - 1 / len(x) - (u**2 @ shrink))
-        if (error := float((left**2).mean())) < least:
-            best, least = penalty, error
-    weights = vt.T @ (s / (s**2 + best) * told)
-    return np.asarray(scaled(other) @ weights + middle, np.float64)
+    return decompose(features).ridge(wanted[:, None])(other)[:, 0]
 
 
 def forest(features: F64, wanted: F64, other: F64, seed: int) -> F64:

@@ -7,38 +7,10 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
-from sklearn.linear_model import Ridge
-
 from aftermap.chips import Chip
 from aftermap.scored import score
 from benchmarks.label_efficiency_rows import brier
-from benchmarks.pretraining_probes import PENALTIES, Scaled, balanced_draw, by_image, compared, drawn, needed, r2, ridge
-
-
-def test_the_penalty_is_the_one_that_leaving_one_out_finds() -> None:
-    """methods.md 17.13, by brute force."""
-    rng = np.random.default_rng(0)
-    features, noise = rng.normal(size=(25, 40)), rng.normal(size=25)
-    wanted = features[:, :3].sum(axis=1) + noise
-    other = rng.normal(size=(7, 40))
-    scaled = Scaled.of(features)
-    x = scaled(features)
-
-    def left(penalty: float) -> float:
-        errors = []
-        for k in range(25):
-            kept = np.arange(25) != k
-            weights = np.linalg.solve(
-                x[kept].T @ x[kept] + penalty * np.eye(40), x[kept].T @ (wanted[kept] - wanted[kept].mean())
-            )
-            # the mean and scale stay those of all, as in the closed form, but for the intercept
-            middle = wanted[kept].mean() - x[kept].mean(axis=0) @ weights
-            errors.append(wanted[k] - x[k] @ weights - middle)
-        return float(np.mean(np.square(errors)))
-
-    best = min(PENALTIES, key=left)
-    assert best not in (PENALTIES[0], PENALTIES[-1])
-    np.testing.assert_allclose(ridge(features, wanted, other), Ridge(best).fit(x, wanted).predict(scaled(other)), rtol=1e-8)
+from benchmarks.pretraining_probes import balanced_draw, by_image, compared, drawn, needed, r2
 
 
 def test_r2_of_the_mean_is_0() -> None:

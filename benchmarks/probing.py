@@ -1,7 +1,7 @@
 """Half a million linear probes at 768 numbers a chip: seconds, memory, and the same cells by a loop over scikit-learn.
 
 8 encoders x 7 tasks x 11 areas to fit in x 11 to ask in x 5 numbers of labels x 15 draws, by least squares and by ridge
-(methods.md H). Embeddings are drawn at random with a spectrum that falls as those of networks do: what is measured is arithmetic alone.
+(methods.md H). Embeddings are drawn at random, with a spectrum that falls as those of networks do: arithmetic alone is measured.
 
 Run:     python -m benchmarks.probing
 Writes:  benchmarks/results/probing.md
@@ -62,7 +62,8 @@ def looped(areas: list[Area], ours: Cells) -> list[Kind]:
                     & (ours.labels == len(rows)) & (ours.repeat == repeat)
                 )  # fmt: skip
                 apart.append(abs(rmse / ours.rmse[place] - 1))
-            found.append(Kind(arm, len(rows), *(float(np.median([one[j] for one in each])) for j in (0, 1)), max(apart)))
+            fit, ask, _ = np.median(each, axis=0)
+            found.append(Kind(arm, len(rows), float(fit), float(ask), max(apart)))
     return found
 
 
@@ -81,10 +82,10 @@ def _cell(here: Area, rows: npt.NDArray[np.intp], arm: str, task: int, test: Are
 HEAD = """# Half a million linear probes
 
 {measured} `python -m benchmarks.probing`. {encoders} encoders of {wide} numbers, {tasks} tasks, {areas} areas of {chips} chips
-to fit in and to ask in, {budgets} labels, {repeats} draws: {count:,} cells by least squares and as many by ridge, its penalty chosen by
-leaving one out. float64. Ours: **{ours:.0f} s**, {peak:.2f} GB at most. A loop over scikit-learn, timed on {sample} cells of each kind
-in the same run, would take {loop:,.0f} s, **{ratio:.0f} times** as long; one that fits once for all areas that are asked {shared:,.0f} s,
-{shared_ratio:.0f} times.
+to fit in and to ask in, {budgets} labels, {repeats} draws: {count:,} cells by least squares and as many by ridge, its penalty
+chosen by leaving one out. float64. Ours: **{ours:.0f} s**, {peak:.2f} GB at most. A loop over scikit-learn, timed on {sample}
+cells of each kind in the same run, would take {loop:,.0f} s, **{ratio:.0f} times** as long; one that fits once for all areas
+that are asked {shared:,.0f} s, {shared_ratio:.0f} times.
 
 | arm | labels | scikit-learn: fit, ms | ask, ms | largest relative difference of an RMSE |
 | --- | --- | --- | --- | --- |

@@ -17,7 +17,7 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform", "probe", "clusters", "likeness"),
+    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform", "probe", "probed", "clusters", "likeness"),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
         "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap import cli_data, cli_explain, cli_learn
+from aftermap import cli_data, cli_explain, cli_learn, cli_probe
 from aftermap.cli_words import declared, names
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
@@ -367,6 +367,7 @@ def models(as_json: bool) -> None:
 
 
 main.add_command(cli_explain.explain)
+main.add_command(cli_probe.probe)
 main.add_command(cli_data.data)
 main.add_command(cli_data.chips)
 main.add_command(cli_learn.train)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from aftermap.errors import UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import PIECES
 from aftermap.progress import Progress
+from aftermap.strict import setting
 
 _FILES = click.Path(path_type=Path)
 _REFUSED_EXIT = 3
@@ -40,17 +40,7 @@ def _folder(command: Callable[..., Any]) -> Callable[..., Any]:
 def _open(folder: Path, kind: str, settings: Sequence[str]) -> Any:
     from aftermap.datasets.dataset import open_dataset
 
-    return open_dataset(folder, kind, **dict(map(_setting, settings)))
-
-
-def _setting(said: str) -> tuple[str, Any]:
-    name, equals, value = said.partition("=")
-    if not equals:
-        raise UsageError(f"--set {said} has no value", repair="say --set KEY=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    return open_dataset(folder, kind, **dict(map(setting, settings)))
 
 
 @data.command("list")
@@ -232,7 +222,7 @@ def _recut(context: click.Context, out: Path, quiet: bool, data: Path, kind: str
         wrong = [f"--{n.replace('_', '-')}" for n in said] or [f"--how {told['how']}"]
         raise UsageError(f"{', '.join(wrong)} of a data set, whose chips are cut already", repair="leave it out, or give images")
     what = Recut(
-        data, kind, dict(map(_setting, settings)), published=told["how"] == "published",
+        data, kind, dict(map(setting, settings)), published=told["how"] == "published",
         **{n: told[n] for n in ("split", "shares", "block_px", "gap_px", "seed")},
     )  # fmt: skip
     with Progress(quiet) as progress:

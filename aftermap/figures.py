@@ -130,3 +130,26 @@ def _by_shots(axes: Any, lines: Sequence[Any], metric: str, places: Mapping[int,
         axes.plot([at[k] for k in starred], [values[k] for k in starred], marker, color=colour, ls="")
     for one in (one for one in lines if one.variant == "untrained"):
         axes.axhline(getattr(one, metric), color=colour, ls="-.", lw=0.7, label=f"{one.recipe} untrained")
+
+
+def draw_matrices(path: Path, matrices: Mapping[str, Any], train: Sequence[str], test: Sequence[str]) -> None:
+    """Scores (train, test) of each encoder as squares of colour with their numbers, -1 to 1; a PNG."""
+    from matplotlib.figure import Figure
+
+    side = 1.2 + 0.42 * max(len(train), len(test))
+    across = min(3, len(matrices))
+    down = -(-len(matrices) // across)
+    figure = Figure(figsize=(across * side, down * side), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes in grid.flat[len(matrices) :]:
+        axes.set_axis_off()
+    for axes, (name, values) in zip(grid.flat, matrices.items(), strict=False):
+        axes.imshow(values, vmin=-1, vmax=1, cmap="RdBu")
+        axes.set_title(name, fontsize=9, wrap=True)
+        axes.set_xticks(range(len(test)), test, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(train)), train, fontsize=7)
+        axes.set(xlabel="asked in", ylabel="fitted in")
+        for row, line in enumerate(values):
+            for col, value in enumerate(line):
+                axes.text(col, row, f"{value:.2f}", ha="center", va="center", fontsize=5)
+    figure.savefig(path, dpi=120)

@@ -17,14 +17,17 @@ from aftermap.cli import main
 
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
-    ("errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform", "probe", "probed", "clusters", "likeness"),
+    (
+        "errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform", "probe",
+        "probed", "clusters", "likeness",
+    ),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
         "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
         "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
         "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
         "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder",
-        "cutting", "manyscenes", "datasets", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment",
+        "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment",
         "enlarging", "samples",
     ),
     (
@@ -37,9 +40,9 @@ FLOORS = (
     ),
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
-        "progress", "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "drift", "unseen",
-        "experiment", "readapt", "results", "unseen_table", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli",
-        "__main__",
+        "progress", "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "drift", "areas", "looks",
+        "probing", "unseen", "experiment", "readapt", "results", "unseen_table", "cli_words", "cli_data", "cli_learn", "cli_explain",
+        "cli_probe", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -48,14 +51,14 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
-    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli"},
+    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli"},
     "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
     "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
-    "pyarrow": {"datasets", "unpack"}, "dask": set(), "sklearn": set(),
+    "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip
-FILE_DOORS = {"h5py": {"landslide4sense", "sen12landslides"}, "zarr": {"sar_landslides"}, "pyarrow": {"bigearthnet", "unpack"}}
+FILE_DOORS = {"h5py": {"landslide4sense", "sen12landslides"}, "zarr": {"sar_landslides"}, "pyarrow": {"bigearthnet", "unpack", "tables"}}
 """Data sets keep their own format to their own file."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,0 +1,160 @@
+"""The verb `probe`: embeddings once for every encoder and area, fits by the hundred thousand, and what they say (methods.md H).
+
+Every file says what it was made of; what is there and the same is not made again, so a probe that was cut short goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aftermap import figures, tables
+from aftermap.areas import Embedded, Encoder, Place, embed
+from aftermap.errors import InputRefusedError
+from aftermap.journal import digest, write_json
+from aftermap.probe import ARMS, Area, Cells, Left, Plan, cells
+from aftermap.probed import Cube, balanced, cube, decisions, explained, gap
+from aftermap.samples import Progress
+
+CELLS, EMBEDDINGS, SUMMARY = "cells", "embeddings", "probe.json"
+
+
+def probe(
+    place: Place, encoders: Sequence[Encoder], plan: Plan, out: Path, *, progress: Progress = lambda *_: None
+) -> dict[str, Any]:  # fmt: skip
+    """Embeds, fits and asks; writes `out` and gives what probe.json holds.
+
+    Raises InputRefusedError ("no-cells") where no area has enough chips of any task.
+    """
+    each: dict[str, Cells] = {}
+    left: list[Left] = []
+    skipped: dict[str, str] = {}
+    for number, encoder in enumerate(encoders):
+        found, without = _embedded(place, encoder, out, partial(progress, f"embed {encoder.name}"))
+        skipped |= without
+        each[encoder.name], own = _fitted(encoder, place, found, plan, out, progress)
+        left += own if not number else []  # for they are of the chips, whatever sees them
+    if not any(map(len, each.values())):
+        what = f"no task has {plan.least_mixed} mixed chips in an area: {'; '.join(sorted({one.why for one in left}))}"
+        raise InputRefusedError(what, repair="join areas, lower --least-mixed, or give fewer labels", code="no-cells")
+    facts = _facts(each, place, plan, left, skipped)
+    _write(out, facts, {arm: cube(each, arm) for arm in ARMS}, cube(each, ARMS[1], "rmse"))
+    return facts
+
+
+def _embedded(
+    place: Place, encoder: Encoder, out: Path, told: Callable[[int, int], None]
+) -> tuple[dict[str, Embedded], dict[str, str]]:  # fmt: skip
+    """Areas as an encoder sees them, and those that cannot be used, with the reason."""
+    found, skipped = {}, {}
+    for done, name in enumerate(place.areas, 1):
+        try:
+            found[name] = embed(place, encoder, name, out / EMBEDDINGS / _file(encoder.name) / f"{_file(name)}.parquet")
+        except InputRefusedError as error:
+            if error.code != "no-chips":
+                raise
+            skipped[name] = error.what
+        told(done, len(place.areas))
+    return found, skipped
+
+
+def _file(name: str) -> str:
+    """A name as that of a file, itself where that can be."""
+    plain = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name).strip(".") or "_"
+    return plain if plain == name else f"{plain}-{digest([name])[:8]}"
+
+
+def _fitted(
+    encoder: Encoder, place: Place, found: Mapping[str, Embedded], plan: Plan, out: Path, progress: Progress
+) -> tuple[Cells, list[Left]]:  # fmt: skip
+    key = digest([place.key, encoder.key, asdict(plan), sorted(found)])
+    areas = [one.area for one in found.values()]
+    parts, left = [], []
+    for done, area in enumerate(areas, 1):
+        path = out / CELLS / _file(encoder.name) / f"{_file(area.name)}.parquet"
+        own, without = _kept(path, key) or _made(path, key, area, areas, plan)
+        parts.append(own)
+        left += without
+        progress(f"fit {encoder.name}", done, len(areas))
+    return Cells.joined(parts), left
+
+
+def _made(path: Path, key: str, area: Area, areas: Sequence[Area], plan: Plan) -> tuple[Cells, list[Left]]:
+    own, left = cells(area, areas, plan)
+    columns = {f.name: list(v) if (v := getattr(own, f.name)).dtype.kind == "U" else v for f in fields(own)}
+    tables.write(path, columns, {"key": key, "left": [asdict(one) for one in left]})
+    return own, left
+
+
+def _kept(path: Path, key: str) -> tuple[Cells, list[Left]] | None:
+    found = tables.read(path)
+    if found is None or found[1].get("key") != key:
+        return None
+    table, about = found
+    columns = (np.asarray(table.column(f.name).to_pylist() if f.name in _WORDS else table.column(f.name)) for f in fields(Cells))
+    return Cells(*columns), [Left(**one) for one in about["left"]]
+
+
+_WORDS = ("task", "train", "test", "arm")
+
+
+def _facts(
+    each: Mapping[str, Cells], place: Place, plan: Plan, left: Sequence[Left], skipped: Mapping[str, str]
+) -> dict[str, Any]:  # fmt: skip
+    facts: dict[str, Any] = {
+        "data": place.dataset.name, "areas": list(place.areas), "tasks": list(place.tasks), "encoders": list(each),
+        "size_px": place.size, "labels": list(plan.budgets), "repeats": plan.repeats, "seed": plan.seed,
+        "cells": sum(map(len, each.values())), "skipped_areas": dict(skipped), "left_out": [asdict(one) for one in left],
+        "explained": {},
+    }  # fmt: skip
+    for arm in ARMS:
+        whole, gone = balanced(cube(each, arm))
+        facts["explained"][arm] = {"shares": explained(whole, plan.repeats), "without": list(gone)}
+    return facts
+
+
+def _write(out: Path, facts: dict[str, Any], by_r: Mapping[str, Cube], by_rmse: Cube) -> None:
+    """decisions.csv, matrix.csv, matrix.png; probe.json last, which says that all is there."""
+    told = [(score, *vars(d).values()) for score, found, larger in (("r", by_r[ARMS[1]], True), ("rmse", by_rmse, False))
+            for d in decisions(found, larger=larger)]  # fmt: skip
+    head = ("score", "encoder", "task", "area", "best_foreign", "foreign", "own", "needed")
+    _csv(out / "decisions.csv", head, told)
+    matrices = {name: gap(by_r[ARMS[1]], name) for name in facts["encoders"]}
+    rows = [(name, train, test, round(float(values[i, j]), 4)) for name, (areas, values) in matrices.items()
+            for i, train in enumerate(areas) for j, test in enumerate(by_r[ARMS[1]].axes["test"])]  # fmt: skip
+    _csv(out / "matrix.csv", ("encoder", "train", "test", "r"), rows)
+    figures.draw_matrices(out / "matrix.png", {name: values for name, (_, values) in matrices.items()},
+                          by_r[ARMS[1]].axes["train"], by_r[ARMS[1]].axes["test"])  # fmt: skip
+    write_json(out / SUMMARY, facts)
+
+
+def _csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def words(facts: dict[str, Any], out: Path) -> list[str]:
+    """Lines for a reader."""
+    counted = ", ".join(f"{len(facts[name])} {name}" for name in ("encoders", "tasks", "areas"))
+    lines = [f"{facts['cells']:,} fits: {counted} of {facts['data']}, squares of {facts['size_px']} px"]
+    for name, why in facts["skipped_areas"].items():
+        lines.append(f"  without {name}: {why}")
+    counts: dict[str, int] = {}
+    for one in facts["left_out"]:
+        counts[one["task"] or f"{one['labels']} labels"] = counts.get(one["task"] or f"{one['labels']} labels", 0) + 1
+    if counts:
+        lines.append("  left out, too few chips: " + ", ".join(f"{what} ({n} cells of areas)" for what, n in counts.items()))
+    for arm, told in facts["explained"].items():
+        shares = sorted(told["shares"].items(), key=lambda one: -one[1])[:6]
+        said = ", ".join(f"{name} {share:.0%}" for name, share in shares) or "too few areas have every task"
+        lines.append(f"  r goes with ({arm}): {said}")
+    return [*lines, f"matrices  {out / 'matrix.png'}, matrix.csv", f"decisions {out / 'decisions.csv'}: label here, or borrow",
+            f"every fit {out / CELLS}"]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Tables in Parquet, which other tools read too: written whole or not at all, with what they are about. The door to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aftermap.datasets.dataset import extra_missing
+from aftermap.normalise import F32
+
+_ABOUT = b"aftermap"
+
+
+def _parquet() -> Any:
+    """The library. Raises UsageError ("extra-missing")."""
+    try:
+        import pyarrow.parquet as library
+    except ImportError as error:
+        raise extra_missing("pyarrow") from error
+    return library
+
+
+def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """A Parquet file, whole or not at all, with `about` in its metadata."""
+    library = _parquet()
+    import pyarrow
+
+    table = pyarrow.table(dict(columns)).replace_schema_metadata({_ABOUT: json.dumps(dict(about))})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    library.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def read(path: Path) -> tuple[Any, dict[str, Any]] | None:
+    """Its table and what it is about; None where it is not there, or not one of ours."""
+    if not path.is_file():
+        return None
+    try:
+        table = _parquet().read_table(path)
+        return table, json.loads(table.schema.metadata[_ABOUT])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def vectors(rows: F32) -> Any:
+    """A column of lists, each as long, of rows (n, d)."""
+    _parquet()
+    import pyarrow
+
+    return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.ascontiguousarray(rows, np.float32).ravel()), rows.shape[1])
+
+
+def unpacked(column: Any) -> F32:
+    """The rows (n, d) of such a column."""
+    whole = column.combine_chunks()
+    return np.asarray(whole.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(len(whole), -1)

@@ -1,0 +1,159 @@
+"""The verb `probe` on a small data set: areas and sides, embeddings and fits kept and reused, tables, words, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+
+from aftermap import probing, tables
+from aftermap.areas import Encoder, Place, embed
+from aftermap.card import BUNDLED
+from aftermap.cli import main
+from aftermap.closedform import decompose
+from aftermap.errors import InputRefusedError, UsageError
+from aftermap.looks import PATCH_PX, Learned, Patches, Statistics, read_by
+from aftermap.page import Data
+from aftermap.probe import ARMS, Plan, draws
+from tests.conftest import shared
+from tests.dataset_layouts import png, table
+
+SIDE, SIZE = 64, 32
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OMBRIA as published, groups C and D in two of four tiles each: bright ground is flooded, by a share of its own."""
+    root = tmp_path_factory.mktemp("tiles")
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(8):
+        number, group = f"{k + 1:04d}", "CD"[k % 2]
+        wet = rng.random((SIDE, SIDE)) < rng.random((2, 2)).repeat(SIZE, 0).repeat(SIZE, 1)
+        level = np.where(wet, 60, 160) + rng.integers(-20, 20, (SIDE, SIDE))
+        for when, pixels in (("before", level * 0 + 160), ("after", level), ("mask", wet * 255)):
+            png(root / "OmbriaS1/train" / when.upper() / f"S1_{when}_{number}.png", pixels[None].astype(np.uint8))
+        rows.append([number, "train", group])
+    table(root / "groups_inferred.csv", [["tile", "original_split", "group_inferred"], *rows])
+    return root
+
+
+def place(tiles: Path, **changed: object) -> Place:
+    return Place(tiles, Data("ombria", {"image": "s1"}), SIZE, **changed)  # type: ignore[arg-type]
+
+
+BANDS = ("VV",)
+PLAN = Plan(("flood",), (4, 6), 3, least_mixed=4)
+
+
+def test_an_area_is_what_the_pattern_names_and_half_of_its_images_are_held(tiles: Path, tmp_path: Path) -> None:
+    here = place(tiles)
+    assert (list(here.areas), here.tasks) == (["C", "D"], ("flood",))
+    found = embed(here, Statistics(BANDS), "C", tmp_path / "c.parquet")
+    assert (found.left_out, len(found.area.features), int(found.area.held.sum())) == (0, 16, 8)
+    columns, _ = tables.read(tmp_path / "c.parquet") or pytest.fail("nothing was written")
+    held = {name for name, side in zip(columns["chip"].to_pylist(), columns["held"].to_pylist(), strict=True) if side}
+    fitted = set(columns["chip"].to_pylist()) - held
+    assert len(held) == len(fitted) == 2
+    chip = here.dataset.read(columns["chip"][0].as_py())
+    assert chip.truth is not None
+    window = np.s_[:SIZE, :SIZE]
+    assert found.area.shares[0, 0] == pytest.approx((chip.truth[window] == 1).mean())
+    assert found.area.features[0, 0] == pytest.approx(chip.pixels[chip.bands.index("VV")][window].mean(), rel=1e-6)
+    one = place(tiles, pattern="()")
+    assert list(one.areas) == [""]
+    with pytest.raises(UsageError) as refused:
+        _ = place(tiles, pattern="(x)").areas
+    assert refused.value.code == "no-area"
+
+
+def test_what_is_kept_is_read_again_and_what_changed_is_made_anew(tiles: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    first = embed(place(tiles), Statistics(BANDS), "C", path)
+    made = path.stat().st_mtime_ns
+    again = embed(place(tiles), Statistics(BANDS), "C", path)
+    assert path.stat().st_mtime_ns == made
+    np.testing.assert_array_equal(first.area.features, again.area.features)
+    other = embed(place(tiles, seed=1), Statistics(BANDS), "C", path)
+    assert path.stat().st_mtime_ns != made
+    assert not np.array_equal(other.area.held, again.area.held) or len(other.area.features) == len(again.area.features)
+    path.write_bytes(b"no table")
+    assert len(embed(place(tiles), Statistics(BANDS), "C", path).area.features) == 16
+
+
+def test_patches_are_the_components_of_ground_that_is_fitted_on(tiles: Path) -> None:
+    made = Patches.of(place(tiles), BANDS)
+    assert made.axes.shape == (32, PATCH_PX**2)
+    np.testing.assert_allclose(made.axes @ made.axes.T, np.eye(32), atol=1e-4)
+    flat = np.full((1, SIZE, SIZE), made.mean[0], np.float32)
+    np.testing.assert_allclose(made(flat), 0, atol=1e-5)
+
+
+def test_a_probe_writes_every_fit_and_tables_and_goes_on_where_it_stood(tiles: Path, tmp_path: Path) -> None:
+    encoders: list[Encoder] = [Statistics(BANDS), Patches.of(place(tiles), BANDS)]
+    facts = probing.probe(place(tiles), encoders, PLAN, tmp_path)
+    assert facts["cells"] == 2 * 2 * 2 * len(ARMS) * 2 * 3  # encoders, train, test, budgets, repeats
+    assert facts == json.loads((tmp_path / probing.SUMMARY).read_text(encoding="utf-8"))
+    columns, _ = tables.read(tmp_path / "cells/statistics/C.parquet") or pytest.fail("nothing was written")
+    area = {
+        name: embed(place(tiles), encoders[0], name, tmp_path / f"embeddings/statistics/{name}.parquet").area for name in "CD"
+    }
+    repeat, drawn = [*draws(area["C"], PLAN)][1]
+    fit = decompose(area["C"].features[drawn]).ridge(area["C"].shares[drawn])
+    asked = fit(area["D"].features[area["D"].held])[:, 0]
+    wanted = area["D"].shares[area["D"].held, 0]
+    row = next(
+        r for r in columns.to_pylist()
+        if (r["test"], r["arm"], r["labels"], r["repeat"]) == ("D", ARMS[1], len(drawn), repeat)
+    )  # fmt: skip
+    assert row["rmse"] == pytest.approx(np.sqrt(((asked - wanted) ** 2).mean()))
+    assert row["r"] == pytest.approx(np.corrcoef(asked, wanted)[0, 1])
+    shares = facts["explained"][ARMS[1]]["shares"]
+    assert sum(shares.values()) == pytest.approx(1)
+    decided = [*csv.DictReader((tmp_path / "decisions.csv").read_text(encoding="utf-8").splitlines())]
+    assert {(d["area"], d["best_foreign"]) for d in decided} == {("C", "D"), ("D", "C")}
+    assert (tmp_path / "matrix.png").stat().st_size > 1000
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    assert probing.probe(place(tiles), encoders, PLAN, tmp_path) == facts
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == stamps
+
+
+def test_where_no_area_has_enough_chips_nothing_is_claimed(tiles: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputRefusedError) as refused:
+        probing.probe(place(tiles), [Statistics(BANDS)], Plan(("flood",), (4,), 1, least_mixed=1000), tmp_path)
+    assert refused.value.code == "no-cells"
+    assert "16 mixed chips" in refused.value.what
+    assert not (tmp_path / probing.SUMMARY).exists()
+
+
+def test_the_command_says_what_scores_go_with(tiles: Path, tmp_path: Path) -> None:
+    run = CliRunner()
+    words = ["probe", "--on", str(tiles), "--kind", "ombria", "--set", "image=s1", "--size", str(SIZE), "--labels", "4,6",
+             "--repeats", "2", "--least-mixed", "4", "--inputs", "after", "-o", str(tmp_path / "out"), "--quiet"]  # fmt: skip
+    said = run.invoke(main, words)
+    assert said.exit_code == 0, said.output
+    assert "64 fits: 2 encoders, 1 tasks, 2 areas of ombria" in said.output
+    assert "r goes with (ridge): " in said.output
+    for option, value, code in (("--beside", "", "no-encoder"), ("--beside", "magic", "unknown-encoder"),
+                                ("--labels", "2", "usage"), ("--inputs", "before.VH", "unknown-input")):  # fmt: skip
+        refused = run.invoke(main, [*words, option, value, "--json"])
+        assert refused.exit_code == 2, refused.output
+        assert json.loads(refused.output.splitlines()[0])["error"] == code
+
+
+def test_a_model_is_asked_for_its_embeddings_of_real_radar(tmp_path: Path) -> None:
+    here = Place(shared("flood_sen1floods11"), Data("sen1floods11"), pattern="^([A-Z])", most=16)
+    encoder = Learned.of("flood-s1", BUNDLED / "flood-s1", here)
+    name = max(here.areas, key=lambda area: len(here.areas[area]))
+    found = embed(here, encoder, name, tmp_path / "area.parquet").area
+    columns, _ = tables.read(tmp_path / "area.parquet") or pytest.fail("nothing was written")
+    chip, row, col = (columns[what][0].as_py() for what in ("chip", "row", "col"))
+    pixels = encoder.images.levelled(encoder.network, here.dataset.read(chip))[:, row : row + 64, col : col + 64]
+    np.testing.assert_allclose(found.features[0], encoder.network.embeddings(pixels[None])[0], rtol=1e-6)
+    assert read_by([encoder], here.dataset.bands) == ("VV", "VH")

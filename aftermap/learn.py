@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration, checkpoint, classed, known, scored
+from aftermap import calibration, checkpoint, classed, known, lowrank, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
@@ -67,8 +67,7 @@ def learn(
     model = build(_spec(recipe, samples), seed=seed, weights=weights)
     if recipe.model.start is not None:
         _begin(model, recipe.model.start, samples)
-    if "freeze_encoder" in recipe.surgery:
-        freeze(model.encoder)
+    _operate(model, recipe)
     if model.beside is not None:
         if beside is not None:
             model.beside.load_state_dict(load(beside)[0].encoder.state_dict())
@@ -79,9 +78,11 @@ def learn(
         ended = _trained(model, recipe, step.train, samples, seed, folder / "training" / f"step-{number}", progress)
     for place, path in enumerate(ended.kept[1:], start=2):
         checkpoint.read(path, model)
-        save(folder / "checkpoints" / str(place), model, replace(card, name=f"{name}-{place}"))
+        save(folder / "checkpoints" / str(place), _delivered(model, recipe), replace(card, name=f"{name}-{place}"))
     checkpoint.read(ended.kept[0], model)
-    card = save(folder, model, card)
+    card = save(folder, _delivered(model, recipe), card)
+    if "lora" in recipe.surgery:
+        lowrank.write(folder, model, asdict(recipe.lora))
     if samples.of_chips:
         if model.spec.decoder == "activation":
             dense(folder, folder / "map")
@@ -91,6 +92,19 @@ def learn(
     card = replace(card, calibration=_fit(pooled, samples))
     card.write(folder)
     return remember(folder, samples, seed)
+
+
+def _operate(model: Model, recipe: Recipe) -> lowrank.Facts | None:
+    """The surgery before training; what then learns, where it is a part of the encoder."""
+    if "freeze_encoder" in recipe.surgery:
+        freeze(model.encoder)
+    if "bitfit" in recipe.surgery:
+        return lowrank.only_biases(model)
+    return lowrank.put(model, **asdict(recipe.lora)) if "lora" in recipe.surgery else None
+
+
+def _delivered(model: Model, recipe: Recipe) -> Model:
+    return lowrank.merged(model) if "lora" in recipe.surgery else model
 
 
 def remember(folder: Path, samples: Samples, seed: int) -> Card:
@@ -291,6 +305,8 @@ def row(
 ) -> tuple[dict[str, Any], Scored | None]:
     """What one training came to: who, on what, and its scores on the test split, once, after all choices; also in its card."""
     told = about(recipe, samples, card)
+    if (learning := _operate(build(_spec(recipe, samples)), recipe)) is not None:
+        told |= {"learning": asdict(learning)}
     if not samples.ids("test"):
         return told | {"scores": None, "trivial": {}, "untrained": None, "counts": {}, "by_event": {}}, None
     several = classed.score(folder, samples, "test") if samples.classes or samples.of_chips else None

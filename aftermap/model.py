@@ -31,7 +31,7 @@ from aftermap.surgery import freeze
 from aftermap.torchdoor import Tensor, functional, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
 from aftermap.vit import NAMES as VITS
-from aftermap.vit import SIZES, Upward
+from aftermap.vit import SIZES, Deconvolved, Upward
 
 FUSIONS = ("single", "early", "siamese", "each")
 EMBEDDINGS = ("mean", "token", "projected")
@@ -39,11 +39,13 @@ EMBEDDINGS = ("mean", "token", "projected")
 linear map of that token, as contrast across modalities trains it."""
 WHOLE = ("pool", "activation", "conv_mean", "fc", *EMBEDDINGS)
 """Decoders that give one answer for a whole chip; "activation" a map too."""
-OF_VIT = ("upward", "pool", *EMBEDDINGS)
+OF_VIT = ("upward", "deconv", "pool", *EMBEDDINGS)
 """Decoders of a transformer, which has features at one stride."""
 OWN_GRID = ("conv8", "conv_mean", "fc")
 """Decoders of the encoders of shallow.py, whose features are on the image's own grid, and of no others."""
-DECODERS = ("unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", "upward", *WHOLE)
+DECODERS = (
+    "unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", "upward", "deconv", *WHOLE,
+)  # fmt: skip
 DILATED = 8
 """Stride of the deepest features that DeepLabV3 sees (Chen et al. 2017)."""
 _LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "openvino")
@@ -94,9 +96,13 @@ class Spec:
         if strange or ((self.encoder in NAMES) != (self.decoder in OWN_GRID) and self.decoder != "pool"):
             what = f"{self.encoder} with {self.decoder}: only {', '.join(NAMES)} give features on the image's own grid"
             raise UsageError(what, repair='give them the decoder "conv8", or of whole chips "conv_mean", "fc" or "pool"')
-        if (self.decoder not in OF_VIT) if self.encoder in VITS else self.decoder in ("upward", "token", "projected"):
+        if (self.decoder not in OF_VIT) if self.encoder in VITS else self.decoder in ("upward", "deconv", "token", "projected"):
             what = f"{self.encoder} with {self.decoder}: the decoders of a transformer are {', '.join(OF_VIT)}"
             raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(VITS)}")
+        if self.decoder == "deconv" and (patch := SIZES[self.encoder].patch) & (patch - 1):
+            raise UsageError(
+                f"deconv doubles, and {self.encoder} has patches of {patch} px", repair='choose the decoder "upward"'
+            )
         if self.decoder in ("conv_mean", "fc") and self.outputs > 1:
             raise UsageError(f"{self.decoder} gives one logit, not {self.outputs}", repair='choose the decoder "pool"')
         if self.beside and sum(self.beside.bands) != sum(self.bands):
@@ -236,6 +242,9 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
     if spec.decoder == "upward":
         width = spec.widths[0] if spec.widths else 256
         return Upward(channels[-1], width, stride), nn.Conv2d(width, spec.outputs, 1)
+    if spec.decoder == "deconv":
+        up = Deconvolved(channels[-1], spec.widths[0] if spec.widths else 256, stride)
+        return up, nn.Conv2d(up.width, spec.outputs, 3, padding=1)
     if spec.decoder == "activation":
         return Activation(channels[-1], spec.outputs, stride, dense=spec.gives == "map"), nn.Identity()
     if spec.decoder == "conv8":

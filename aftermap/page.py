@@ -190,6 +190,26 @@ class Adapt:
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """Low-rank updates of a frozen encoder, where the surgery has "lora"."""
+
+    rank: int = 16
+    alpha: int = 0
+    """Updates count alpha / rank times; 0: the rank, so once."""
+    root: bool = False
+    """alpha / sqrt(rank) in place of that (arXiv 2312.03732)."""
+    dropout: float = 0.05
+    layers: str = "all"
+    """all linear layers and convolutions of the encoder, or those of attention alone."""
+
+    def __post_init__(self) -> None:
+        among("layers", self.layers, ("all", "attention"))
+        if self.rank < 1 or self.alpha < 0 or not 0 <= self.dropout < 1:
+            what = f"lora has rank = {self.rank}, alpha = {self.alpha} and dropout = {self.dropout:g}"
+            raise refuse(what, "give a rank of at least 1, an alpha of at least 0 and a dropout below 1")
+
+
+@dataclass(frozen=True)
 class Pretrain:
     """Another question asked first; its network's encoder then stands frozen beside that of the one that maps.
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from aftermap.journal import digest
 from aftermap.normalise import BY
-from aftermap.page import UNLABELLED, Adapt, Chips, Data, Map, Network, Pretrain, Step, Target, among
+from aftermap.page import UNLABELLED, Adapt, Chips, Data, LowRank, Map, Network, Pretrain, Step, Target, among
 from aftermap.pieces import HAZARDS, NO_HAZARD
 from aftermap.strict import override, refuse, value
 
 BUNDLED = Path(__file__).parent / "recipes"
-SURGERIES = ("freeze_encoder", "domain_norm")
+SURGERIES = ("freeze_encoder", "lora", "bitfit", "domain_norm")
 FIDELITY = ("norm_bug", "batch_softmax", "bn_leak")
 """Faults of the code of Boehm et al. 2022 (methods.md B.2 to B.4), for who wants them back."""
 _HEADER = ("Run", "Expect", "Differs")
@@ -46,7 +46,9 @@ class Recipe:
     normalise: str = "all"
     """What shares statistics: "all" of training; each domain, scene (event) or chip its own, and in a map the scene its own."""
     surgery: tuple[str, ...] = ()
-    """freeze_encoder; domain_norm: in self-training each domain has statistics of batch norm of its own."""
+    """freeze_encoder; lora: low-rank updates of it learn; bitfit: its biases learn; domain_norm: in self-training each domain has
+    statistics of batch norm of its own."""
+    lora: LowRank = field(default_factory=LowRank)
     ensemble: tuple[Network, ...] = ()
     """Networks beside `model`: each is trained by itself, and together they label what self-training learns from."""
     pretrain: Pretrain | None = None
@@ -62,6 +64,8 @@ class Recipe:
         among("hazard", self.hazard, (*HAZARDS, NO_HAZARD))
         for one in self.surgery:
             among("surgery", one, SURGERIES)
+        if len(of_encoder := [one for one in self.surgery if one != "domain_norm"]) > 1:
+            raise refuse(f"surgery is {list(self.surgery)}: {' and '.join(of_encoder)} exclude one another", "choose one")
         for one in self.fidelity:
             among("fidelity", one, FIDELITY)
         among("normalise", self.normalise, list(BY))
@@ -136,8 +140,9 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
-        """Of all that is said, overrides included, but for the name."""
-        return digest({k: v for k, v in asdict(self).items() if k != "name"})
+        """Of all that is said and plays a part, overrides included, but for the name."""
+        told = ("name",) if "lora" in self.surgery else ("name", "lora")
+        return digest({k: v for k, v in asdict(self).items() if k not in told})
 
 
 def _are_names(events: Any) -> bool:

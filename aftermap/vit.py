@@ -130,3 +130,24 @@ class Upward(nn.Module):
         if self.stride & (self.stride - 1):  # patches of 14 px
             found = functional.interpolate(found, size=size, mode="bilinear", align_corners=False)
         return found
+
+
+class Deconvolved(nn.Module):
+    """Features [..., (n, channel, y / stride, x / stride)] -> (n, width, y, x): transposed convolutions, each doubling the size.
+
+    Width halves with each, from `width` down (methods.md I). Strides are powers of two.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int):
+        super().__init__()
+        widths = [width // 2**k for k in range((stride - 1).bit_length())]
+        self.width = widths[-1]
+        self.layers = nn.Sequential(*(
+            nn.Sequential(nn.ConvTranspose2d(before, after, 2, stride=2, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+            for before, after in zip([channels, *widths], widths, strict=False)
+        ))  # fmt: skip
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """As the class says."""
+        found: Tensor = self.layers(features[-1])
+        return found

@@ -93,6 +93,10 @@ STARTS = {
 TWIN = {"mae": "scratch", "dino": "scratch", "glcnet": "scratch-resnet", "clip": "scratch"}
 FINE_TUNED = ("mae", "scratch", "glcnet", "scratch-resnet", "dino")
 """ "clip" is of OMBRIA, which has two sensors, and frozen alone."""
+ARMS = {
+    "": (), "frozen": ("surgery=['freeze_encoder']",), "bitfit": ("surgery=['bitfit']",),
+    **{f"lora-{rank}": ("surgery=['lora']", f"lora.rank={rank}", "lora.layers=attention") for rank in (4, 16, 64, 256)},
+}  # fmt: skip
 SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 TUNED_STEPS, BATCH = 100, 16
 MAPPED, RUN = "mapped.npz", "python -m benchmarks.label_efficiency"
@@ -113,11 +117,17 @@ class One:
     start: str
     share: float
     seed: int
+    arm: str = ""
+    """Of ARMS: what of the encoder learns."""
 
     def folder(self, runs: Path) -> Path | None:
         """Where it is; None where it was not trained."""
-        out = runs / "labels" / self.study / f"tuned-{self.start}" / f"{self.share:g}-{self.seed}"
+        out = self._out(runs)
         return out if (out / MAPPED).exists() else None
+
+    def _out(self, runs: Path) -> Path:
+        of = f"tuned-{self.start}" + (f"-{self.arm}" if self.arm else "")
+        return runs / "labels" / self.study / of / f"{self.share:g}-{self.seed}"
 
     def scored(self, runs: Path) -> Scored | None:
         """Of every test square."""
@@ -129,7 +139,7 @@ class One:
         if self.folder(runs) is not None:
             return
         start, samples = STARTS[self.start], surveyed(self.study, data)
-        out = runs / "labels" / self.study / f"tuned-{self.start}" / f"{self.share:g}-{self.seed}"
+        out = self._out(runs)
         out.mkdir(parents=True, exist_ok=True)
         first = learn(self.study, self.start, self.seed, runs, data) if start.steps else "none"
         count = max(4, round(self.share * len(samples.ids("train"))))
@@ -138,7 +148,7 @@ class One:
             steps=TUNED_STEPS, batch=BATCH,
         )  # fmt: skip
         (out / "page.toml").write_text(text, encoding="utf-8")
-        page = recipe.read(out / "page.toml")
+        page = recipe.read(out / "page.toml", ARMS[self.arm])
         learn_labels(out / "model", page, samples, seed=self.seed, name=self.start, made_by=RUN, progress=lambda *_: None)
         scored.score(samples.each("test", lambda *_: None, ""), _batched(out / "model", samples))[1].write(out / MAPPED)
 

@@ -32,7 +32,7 @@ FLOORS = (
     ),
     (
         "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
-        "model", "attention", "losses", "multicrop", "objectives", "checkpoint", "schedules",
+        "model", "lowrank", "attention", "losses", "multicrop", "objectives", "checkpoint", "schedules",
     ),
     (
         "train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish", "attended",
@@ -54,11 +54,15 @@ DOORS = {
     "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli"},
     "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
-    "safetensors": {"encoders", "model", "checkpoint"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
+    "safetensors": {"encoders", "model", "checkpoint", "lowrank"}, "peft": {"lowrank"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
     "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip
-FILE_DOORS = {"h5py": {"landslide4sense", "sen12landslides"}, "zarr": {"sar_landslides"}, "pyarrow": {"bigearthnet", "unpack", "tables"}}
+FILE_DOORS = {
+    "h5py": {"landslide4sense", "sen12landslides"},
+    "zarr": {"sar_landslides"},
+    "pyarrow": {"bigearthnet", "unpack", "tables"},
+}
 """Data sets keep their own format to their own file."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -52,7 +52,9 @@ def test_tokens_that_are_kept_are_those_of_their_places() -> None:
     torch.testing.assert_close(part[:, 0], whole[:, 0])
 
 
-@pytest.mark.parametrize(("decoder", "gives"), [("upward", "map"), ("mean", "embedding"), ("token", "embedding")])
+@pytest.mark.parametrize(
+    ("decoder", "gives"), [("upward", "map"), ("deconv", "map"), ("mean", "embedding"), ("token", "embedding")]
+)
 def test_graph_does_what_the_network_does_at_any_size(tmp_path: Path, decoder: str, gives: str) -> None:
     network = build(replace(MICRO, decoder=decoder, gives=gives)).eval()
     graph = openvino().Core().read_model(export(network, tmp_path, _card(gives), fp16=False))
@@ -84,6 +86,8 @@ def test_decoders_of_others_are_refused() -> None:
 
 def test_sides_are_whole_patches() -> None:
     assert Spec("vit_h14", "upward", (2,)).multiple_of == 224
+    with pytest.raises(UsageError, match="patches of 14 px"):
+        Spec("vit_h14", "deconv", (2,))
     with torch.device("meta"):
         assert Model(Spec("vit_h14", "upward", (2,)))(torch.empty(1, 2, 224, 448, device="meta")).shape == (1, 1, 224, 448)
 

@@ -33,7 +33,8 @@ def area(encoder: int, number: int) -> Area:
     rng = np.random.default_rng([encoder, number])
     factors = rng.normal(size=(CHIPS, WIDE)) / np.sqrt(np.arange(1, WIDE + 1))
     turned, _ = np.linalg.qr(np.random.default_rng([encoder]).normal(size=(WIDE, WIDE)))
-    shares = np.clip(0.5 + factors[:, :20] @ np.random.default_rng(7).normal(size=(20, 7)) * 0.1, 0, 1)
+    known = factors[:, :20] @ np.random.default_rng(7).normal(size=(20, 7)) * 0.1
+    shares = np.clip(0.5 + known + rng.normal(size=known.shape) * 0.1, 0, 1)
     return Area(f"area {number}", factors @ turned, shares, np.arange(CHIPS) % 2 == 0)
 
 

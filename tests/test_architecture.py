@@ -27,8 +27,8 @@ FLOORS = (
         "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
         "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
         "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder",
-        "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment",
-        "enlarging", "samples",
+        "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats",
+        "augment", "enlarging", "samples",
     ),
     (
         "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
@@ -40,9 +40,9 @@ FLOORS = (
     ),
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
-        "progress", "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "drift", "areas", "looks",
-        "probing", "unseen", "experiment", "readapt", "results", "unseen_table", "cli_words", "cli_data", "cli_learn", "cli_explain",
-        "cli_probe", "cli", "__main__",
+        "progress", "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "drift", "areas",
+        "looks", "probing", "unseen", "experiment", "readapt", "results", "unseen_table", "cli_words", "cli_data", "cli_learn",
+        "cli_explain", "cli_probe", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -51,10 +51,12 @@ DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
-    "rich": {"progress"}, "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli"},
+    "rich": {"progress"},
+    "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli"},
     "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"}, "segmentation_models_pytorch": {"torchdoor"},
-    "safetensors": {"encoders", "model", "checkpoint", "lowrank"}, "peft": {"lowrank"}, "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
+    "safetensors": {"encoders", "model", "checkpoint", "lowrank"}, "peft": {"lowrank"},
+    "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
     "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip

@@ -29,8 +29,8 @@ HEAD = """# Low-rank updates, biases, or all of it
 {measured} A ViT of four layers, 128 wide, that learned without labels (`mae-small`), then {steps} steps of {batch} squares of
 64 px with all labels of some regions; tested on regions that were seen without labels ("seen") and not at all ("unseen").
 `lora-R`: updates of rank R of the layers of attention. Average precision of pixels, means over seeds {seeds}; gain over all of
-it per picture, interval by resampling pictures, one-sided signed rank, Holm over the table. Rank 256 is no low rank here: a layer has
-128 on its smaller side. Published (Clay, WorldFloods): F1 84.2 frozen, 90.9 with rank 256; elsewhere 41.1, with rank 1024 48.6.
+it per picture, interval by resampling pictures, one-sided signed rank, Holm over the table. Rank 256 is no low rank here: a layer
+has 128 on its smaller side. Published (Clay, WorldFloods): F1 84.2 frozen, 90.9 with rank 256; elsewhere 41.1, with 1024 48.6.
 """
 
 

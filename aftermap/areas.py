@@ -1,12 +1,14 @@
 """Areas of a data set as encoders see them: an embedding and the share of each class for every square, kept as Parquet by area.
 
-An area is whatever events share a name; half of its events, or images, test
-alone. A file that is there and says that it is the same is not made again.
+An area is whatever events share a name; half of its events, or images, test alone. A file that is there and says that it is the
+same is not made again.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,9 +96,15 @@ class Place:
 
     @property
     def key(self) -> str:
-        """Of which squares there are, but for their pixels."""
+        """Of which squares there are; of their pixels by the size and time of their files."""
+        files = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in self._files}
         return digest([self.dataset.name, dict(self.data.settings), self.size, self.pattern, self.most, self.seed,
-                       {area: list(names) for area, names in self.areas.items()}])  # fmt: skip
+                       {area: list(names) for area, names in self.areas.items()}, files])  # fmt: skip
+
+    @cached_property
+    def _files(self) -> list[tuple[str, os.stat_result]]:
+        every = sorted({path for member in self.dataset.members.values() for path in member.files.values()})
+        return [(str(path.relative_to(self.folder)), path.stat()) for path in every if path.exists()]
 
     def shares(self, chip: Chip, window: Window) -> F64 | None:
         """Of each task among the pixels that are known; None where too few are."""
@@ -121,14 +129,16 @@ class Place:
             kept = sorted(rng.permutation(len(every))[:share])
             yield chip, [every[k] for k in kept], held(name)
 
+    def alone(self, area: str) -> bool:
+        """Whether an area is one image, so that none would be left to test on."""
+        return len(self.areas[area]) < 2
+
     def _held(self, area: str) -> Callable[[str], bool]:
         names = self.areas[area]
         events = {name: self.dataset.members[name].event for name in names}
         unit = events if len(set(events.values())) > 1 else {name: name for name in names}
-        sizes: dict[str, int] = {}
-        for name in names:
-            sizes[unit[name]] = sizes.get(unit[name], 0) + 1
-        if len(sizes) < 2:
+        sizes = Counter(unit.values())
+        if self.alone(area):
             raise InputRefusedError(f"the area {area} is one image, and none is left to test on", code="no-chips",
                                     repair="join it to others with --areas")  # fmt: skip
         side = by_event(sizes, np.random.default_rng([self.seed, _DRAW]), {"fit": 0.5, "test": 0.5})

@@ -11,6 +11,7 @@ import numpy as np
 from aftermap.areas import Place
 from aftermap.chips import F32, Chip
 from aftermap.engine import Network
+from aftermap.errors import InputRefusedError
 from aftermap.journal import digest
 from aftermap.page import Target
 from aftermap.targets import Images
@@ -98,15 +99,18 @@ class Patches:
 
     @classmethod
     def of(cls, place: Place, bands: tuple[str, ...]) -> Patches:
-        """Of squares that are fitted on, of all areas, without their labels."""
+        """Of squares that are fitted on, of all areas that are not one image, without their labels. Raises InputRefusedError."""
         patches: list[F32] = []
         share = max(1, PATCHES // len(place.areas))
-        for name in place.areas:
+        for name in (area for area in place.areas if not place.alone(area)):
             own: list[F32] = []
             for chip, windows, held in place.squares(name):
                 if not held and sum(map(len, own)) < share:
                     own += [_patches(_observed(chip, bands)[(..., *window.slices)]) for window in windows]
             patches += own
+        if not patches:
+            what = f"{place.folder} has no area of two images with squares of {place.size} px"
+            raise InputRefusedError(what, repair="join areas, or give a smaller --size", code="no-chips")
         whole = np.concatenate(patches)
         of_band = whole.reshape(len(whole), len(bands), -1)
         mean, std = of_band.mean(axis=(0, 2)), np.maximum(of_band.std(axis=(0, 2)), np.finfo(np.float32).tiny)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_an_area_is_what_the_pattern_names_and_half_of_its_images_are_held(tiles
     window = np.s_[:SIZE, :SIZE]
     assert found.area.shares[0, 0] == pytest.approx((chip.truth[window] == 1).mean())
     assert found.area.features[0, 0] == pytest.approx(chip.pixels[chip.bands.index("VV")][window].mean(), rel=1e-6)
+    assert not here.alone("C")
     one = place(tiles, pattern="()")
     assert list(one.areas) == [""]
     with pytest.raises(UsageError) as refused:
@@ -83,6 +85,11 @@ def test_what_is_kept_is_read_again_and_what_changed_is_made_anew(tiles: Path, t
     other = embed(place(tiles, seed=1), Statistics(BANDS), "C", path)
     assert path.stat().st_mtime_ns != made
     assert not np.array_equal(other.area.held, again.area.held) or len(other.area.features) == len(again.area.features)
+    image = tiles / "OmbriaS1/train/AFTER/S1_after_0001.png"
+    os.utime(image, ns=(1, 1))
+    before = path.stat().st_mtime_ns
+    embed(place(tiles, seed=1), Statistics(BANDS), "C", path)
+    assert path.stat().st_mtime_ns != before
     path.write_bytes(b"no table")
     assert len(embed(place(tiles), Statistics(BANDS), "C", path).area.features) == 16
 

@@ -136,9 +136,8 @@ def _decided(out: Path) -> list[str]:
         own = [row["needed"] for row in rows if row["score"] == score]
         counts = {needed: own.count(needed) for needed in sorted(set(own), key=lambda n: (n.startswith("over"), len(n), n))}
         said = ", ".join(f"{needed} labels {count}" for needed, count in counts.items())
-        text.append(
-            f"Own labels that do as well as all of the best other area, by {score}, of {len(own)} encoders, classes and areas: {said}.  "
-        )
+        lead = f"Own labels that do as well as all of the best other area, by {score} ({len(own)} cases)"
+        text.append(f"{lead}: {said}.  ")
     return text
 
 

@@ -309,6 +309,10 @@ def m3leo(root: Path) -> Made:
         codes[:, 20:], codes[:, :2] = 80, 0
         codes[:, 8:20] = 100
         tif(area / "esaworldcover-2020" / f"{name}.tif", codes)
+        cover = np.full((5, SIDE, SIDE), 10, np.uint8)
+        cover[-1, :, : SIDE // 2], cover[-1, 0], cover[-1, 1] = 50, 200, 253
+        tif(area / "modis44b006veg" / f"{name}.tif", cover)
+        tif(area / "biomass-2020" / f"{name}.tif", np.full((1, 5, 6), 12.75, np.float32))
     table(
         area / "europe_splits_60bands_angle45_60-20-20.csv",
         [["identifier", "split"], [f"{0:013x}", "train"], [f"{1:013x}", "test"]],

@@ -296,6 +296,22 @@ def test_worldfloods_cloud_is_unknown_and_windows_cover(tmp_path: Path) -> None:
     assert (truth[13:] == 0).all()
 
 
+def test_m3leo_labels_of_tiles_are_means_of_what_is_known_and_no_whole_numbers(tmp_path: Path) -> None:
+    made = dataset_layouts.m3leo(tmp_path)
+    trees = open_dataset(made.folder, "m3leo", truth="tree-cover")
+    chip = trees.read(f"{0:013x}")
+    side = chip.shape[0]
+    known = 0.5 * (side - 2) * side / 2 + 0.1 * (side - 2) * side / 2  # of 2020; a row of water counts 0, one of fill not at all
+    assert chip.target == pytest.approx(known / ((side - 1) * side))
+    assert (chip.truth, trees.classes) == (None, ("tree cover",))
+    assert open_dataset(made.folder, "m3leo", truth="biomass").read(f"{0:013x}").target == 12.75
+    with pytest.raises(InputRefusedError) as refused:
+        open_dataset(made.folder, "m3leo", truth="built")
+    assert refused.value.code == "dataset-layout"
+    with pytest.raises(UsageError, match="biomas"):
+        open_dataset(made.folder, "m3leo", truth="biomas")
+
+
 def test_m3leo_undoes_the_wrapped_db(tmp_path: Path) -> None:
     # methods.md trap 16: -12 dB is stored as 65524.
     made = dataset_layouts.m3leo(tmp_path)

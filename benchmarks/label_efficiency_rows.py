@@ -337,7 +337,6 @@ class Place:
     regions: str
     before: float
     after: float
-    commoner: float
 
 
 def places(runs: Path, data: Path, seed: int = 0) -> list[Place]:
@@ -358,7 +357,7 @@ def places(runs: Path, data: Path, seed: int = 0) -> list[Place]:
                 found = [
                     distances.told_apart(z[sides[0]], z[sides[1]], np.random.default_rng(seed)) for z in made if z is not None
                 ]
-                lines.append(Place(study, start, seed, f"labelled and {region}", found[0].accuracy, found[1].accuracy, 0.5))
+                lines.append(Place(study, start, seed, f"labelled and {region}", found[0].accuracy, found[1].accuracy))
     return lines
 
 

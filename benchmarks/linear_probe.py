@@ -51,7 +51,6 @@ NAMES = {
     "mae": "mae",
     "dino": "dino",
     "glcnet": "glcnet",
-    "clip": "clip",
     "scratch": "first ViT",
     "scratch-resnet": "first ResNet",
 }

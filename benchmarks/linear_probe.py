@@ -51,8 +51,8 @@ NAMES = {
     "mae": "mae",
     "dino": "dino",
     "glcnet": "glcnet",
-    "scratch": "first ViT",
-    "scratch-resnet": "first ResNet",
+    "scratch": "first-vit",
+    "scratch-resnet": "first-resnet",
 }
 SIMULATED = {"mae": "mae", "dino": "dino", "untrained": "first-vit"}
 SEEDS = range(5)

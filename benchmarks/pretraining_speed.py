@@ -32,8 +32,8 @@ from benchmarks.sar_landslides_table import measured, table
 RESULTS = Path(__file__).parent / "results"
 CASES = {
     "mae-small": (64, 64, 16, "s1"), "dino-small": (64, 64, 8, "s1"), "clip-small": (64, 64, 8, ""),
-    "contrast-elevation-small": (64, 64, 8, ""), "mae": (448, 4, 4, "s1"), "dino": (224, 8, 4, "s1"), "clip": (448, 2, 4, ""),
-    "contrast-elevation": (96, 64, 4, "rgb"),
+    "contrast-elevation-small": (64, 64, 8, ""), "mae": (448, 4, 2, "s1"), "dino": (224, 8, 2, "s1"),
+    "contrast-elevation": (96, 16, 2, "rgb"), "clip": (448, 2, 2, ""),
 }  # fmt: skip
 """Recipe -> px of a chip, chips of a batch, steps that are timed, image after."""
 

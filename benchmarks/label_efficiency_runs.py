@@ -14,13 +14,13 @@ from aftermap.chips import F32, Chip
 from aftermap.datasets.dataset import open_dataset
 from aftermap.engine import Network
 from aftermap.learn import learn as learn_labels
+from aftermap.looks import Statistics
 from aftermap.model import load
 from aftermap.samples import Samples, survey
 from aftermap.scored import Scored
 from aftermap.torchdoor import torch
 from benchmarks import finished
 from benchmarks.pretraining_probes import F64
-from benchmarks.pretraining_runs import QUANTILES
 
 SIZE = 64
 
@@ -246,15 +246,11 @@ def features(study: str, name: str, seed: int, runs: Path, data: Path) -> F64 | 
         samples = surveyed(study, data)
         network = None if folder is None else Network.open(folder, precision="f32", engine="openvino")
         given = (samples.as_mapped(samples.read(one)) for one in names_of(samples))
-        made = [_statistics(pixels) if network is None else network.embeddings(pixels[None])[0] for pixels in given]
+        plain = Statistics(samples.bands)
+        made = [plain(pixels) if network is None else network.embeddings(pixels[None])[0] for pixels in given]
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays.write(path, z=np.stack(made).astype(np.float32))
     return np.asarray(arrays.read(path, "z")[0], np.float64)
-
-
-def _statistics(pixels: np.ndarray) -> np.ndarray:
-    own = pixels.reshape(len(pixels), -1)
-    return np.concatenate([np.nanmean(own, 1), np.nanstd(own, 1), *np.nanquantile(own, QUANTILES, axis=1)])
 
 
 def every(seeds: Sequence[int]) -> Iterator[One]:

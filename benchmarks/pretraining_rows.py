@@ -145,6 +145,7 @@ def eighty(runs: Path, seeds: Sequence[int]) -> list[Eighty]:
         train, test = told.at(region, "train"), told.at(region, "test")
         for name in MODALITIES["rgb"]:
             own = [one for seed in seeds if (one := features(name, "rgb", seed, runs)) is not None]
+            own = own[:1] if name == "statistics" else own
             if not own:
                 continue
             each = np.array([classified(z, yes, balanced_draw(train, yes, FEW, k), test) for z in own for k in range(DRAWS)])

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from aftermap import arrays
 from aftermap.datasets.dataset import Dataset, open_dataset
 from aftermap.engine import Network
+from aftermap.looks import Statistics
 from aftermap.simulate import landcover
 from benchmarks import finished
 
@@ -27,7 +28,6 @@ SEEN, UNSEEN = ("plain", "hills", "andes"), "alps"
 REGIONS = (*SEEN, UNSEEN)
 KIND = "simulated-landcover"
 TRUTHS = ("vegetation", "built", "dominant")
-QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,8 @@ def statistics(modality: str, runs: Path) -> F32:
     if not path.exists():
         data = _opened(runs, "none")
         places = [k for k, band in enumerate(data.bands) if band.startswith(f"{modality}.")]
-        rows = []
-        for name in data.members:
-            own = data.read(name).pixels[places].reshape(len(places), -1)
-            rows.append(np.concatenate([np.nanmean(own, 1), np.nanstd(own, 1), *np.nanquantile(own, QUANTILES, axis=1)]))
+        made = Statistics(tuple(data.bands[k] for k in places))
+        rows = [made(data.read(name).pixels[places]) for name in data.members]
         arrays.write(path, z=np.array(rows, np.float32))
     found: F32 = arrays.read(path, "z")[0]
     return found

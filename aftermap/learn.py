@@ -305,7 +305,7 @@ def row(
 ) -> tuple[dict[str, Any], Scored | None]:
     """What one training came to: who, on what, and its scores on the test split, once, after all choices; also in its card."""
     told = about(recipe, samples, card)
-    if (learning := _operate(build(_spec(recipe, samples)), recipe)) is not None:
+    if {"lora", "bitfit"}.intersection(recipe.surgery) and (learning := _operate(build(_spec(recipe, samples)), recipe)):
         told |= {"learning": asdict(learning)}
     if not samples.ids("test"):
         return told | {"scores": None, "trivial": {}, "untrained": None, "counts": {}, "by_event": {}}, None

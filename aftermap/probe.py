@@ -18,7 +18,6 @@ from aftermap.errors import UsageError
 
 F64 = npt.NDArray[np.float64]
 ARMS = ("least squares", "ridge")
-SCORES = ("r", "r2", "rmse", "bias")
 MIXED = (0.02, 0.98)
 """A chip whose share of a task lies between is mixed: of others a line learns little."""
 _DRAW = 3
@@ -157,7 +156,7 @@ def _asked(
 
 
 def scored(found: F64, wanted: F64) -> tuple[F64, F64, F64, F64]:
-    """SCORES of found and true (chip, k), each (k,); r2 beside the mean of the true, which it cannot be of what does not vary."""
+    """r, r2, RMSE and bias of found and true (chip, k), each (k,); r2 beside the mean of the true; NaN where that does not vary."""
     wrong = found - wanted
     there, here = wanted - wanted.mean(axis=0), found - found.mean(axis=0)
     spread, own = (there**2).sum(axis=0), (here**2).sum(axis=0)

@@ -156,7 +156,7 @@ def _asked(
 
 
 def scored(found: F64, wanted: F64) -> tuple[F64, F64, F64, F64]:
-    """r, r2, RMSE and bias of found and true (chip, k), each (k,); r2 beside the mean of the true; NaN where that does not vary."""
+    """r, r2, RMSE and bias of found and true (chip, k), each (k,); r2 beside the mean of the true; NaN where that is constant."""
     wrong = found - wanted
     there, here = wanted - wanted.mean(axis=0), found - found.mean(axis=0)
     spread, own = (there**2).sum(axis=0), (here**2).sum(axis=0)

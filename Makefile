@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests run side by side: threads of one would only wait for the others.
 test test-full: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: demo docs models test test-full lint clean
+.PHONY: demo docs models test test-full test-foundation lint clean
 
 demo: $(VENV)/base
 	$(BIN)/aftermap demo -o aftermap-demo
@@ -15,8 +15,13 @@ demo: $(VENV)/base
 test: $(VENV)/dev lint
 	$(BIN)/python -m pytest -n auto -m "not full"
 
-test-full: $(VENV)/dev lint
+test-full: $(VENV)/dev lint test-foundation
 	$(BIN)/python -m pytest -n auto
+
+# TerraTorch and TorchGeo bring 1.5 GB and versions of their own: an environment of their own.
+FOUNDATION = build/foundation
+test-foundation: $(FOUNDATION)/ready
+	$(FOUNDATION)/bin/python -m pytest tests/test_foundation.py
 
 # Simulates, trains and bundles what comes with the package: hours on one core. landslide-rgb needs ../shared/data.
 SIM = build/simulated
@@ -59,6 +64,11 @@ $(VENV)/base: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/base
+
+$(FOUNDATION)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(FOUNDATION)
+	$(FOUNDATION)/bin/pip install --quiet torch==2.13.0 --editable ".[dev,foundation]"
+	touch $@
 
 $(VENV)/docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[docs]"

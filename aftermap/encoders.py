@@ -5,12 +5,14 @@ Weights come from a local safetensors file or a hub, with their facts: source, l
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermap import shallow, vit
-from aftermap.errors import InputRefusedError, UnknownNameError
+from aftermap import borrowed, shallow, vit
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.foundation import FOUNDATIONS
 from aftermap.journal import sha256
 from aftermap.torchdoor import Tensor, nn, smp, timm, torch
 
@@ -19,8 +21,10 @@ MIX = tuple(f"mit_b{size}" for size in range(6))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NARROW = {"resnet18_half": ("resnet18", {"channels": (32, 64, 128, 256)})}
 """Encoders of our own making: a timm network at other widths, for maps on a laptop; nobody publishes weights of these."""
-OWN = (*shallow.NAMES, *vit.NAMES)
+OWN = (*shallow.NAMES, *vit.NAMES, *FOUNDATIONS)
 """Encoders of modules of their own."""
+_WITHIN = ("", "encoder.", "model.encoder.")
+"""Where publishers of foundation models keep the encoder among their tensors."""
 _WINDOWED = ("swin",)
 """Attention in windows: timm has to be told that other sizes than the trained one are meant."""
 
@@ -53,6 +57,21 @@ class Weights:
             )
 
 
+def described(page: Path) -> Weights:
+    """Weights of a file of facts beside them, in TOML: file, sha256, source and licence, mean and std where they are known.
+
+    Raises InputRefusedError ("weights-format", "weights-changed"), UsageError ("weights-format") for other or missing facts.
+    """
+    try:
+        told: dict[str, Any] = tomllib.loads(page.read_text(encoding="utf-8"))
+        told["file"] = page.parent / told["file"]
+        return Weights(**(told | {k: tuple(v) for k, v in told.items() if isinstance(v, list)}))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{page} does not describe weights: {error}", repair="give it file, sha256, source and licence", code="weights-format"
+        ) from error
+
+
 def names() -> list[str]:
     """Every encoder that can be asked for."""
     return [*timm.list_models(), *MIX, *NARROW, *OWN]
@@ -80,9 +99,12 @@ def _published(name: str) -> tuple[str, str | None, str, tuple[float, ...], tupl
     if name in MIX:
         settings = smp.encoders.encoders[name]["pretrained_settings"]["imagenet"]
         return settings["repo_id"], settings["revision"], "see the repository", IMAGENET_MEAN, IMAGENET_STD
-    facts = None if name in (*NARROW, *OWN) else timm.models.get_pretrained_cfg(name)
+    of_timm = name in FOUNDATIONS and FOUNDATIONS[name].library == "timm"
+    known = FOUNDATIONS[name].model if of_timm else name
+    facts = None if name in (*NARROW, *OWN) and not of_timm else timm.models.get_pretrained_cfg(known)
     if facts is None or not facts.hf_hub_id:
-        raise InputRefusedError(f"no hub has weights of {name}", repair="give a file", code="weights-unreachable")
+        what = f"no hub has weights of {name} as safetensors"
+        raise InputRefusedError(what, repair="give a file of them, and its page of facts", code="weights-unreachable")
     return f"{facts.hf_hub_id}{facts.architecture}.{facts.tag}", None, facts.license or "unknown", facts.mean, facts.std
 
 
@@ -90,14 +112,17 @@ def build(name: str, bands: int, weights: Weights | None = None, **options: Any)
     """An encoder: pixels (n, band, y, x) -> [pixels, features (n, channel, y / 2, x / 2), ..., (n, channel, y / 32, x / 32)].
 
     Its `out_channels` are the channels of each; 0 where it has no features at stride 2. Those of shallow.py give [pixels,
-    features (n, channel, y, x)], those of vit.py [pixels, class token, tokens]. Weights trained on other bands are inflated.
+    features (n, channel, y, x)], those of vit.py [pixels, class token, tokens], as do foundation models but for the token, the
+    mean of the others. Weights trained on other bands are inflated, but for foundation models, which have their own bands.
     Raises UnknownNameError, InputRefusedError ("weights-misfit").
     """
     _known(name)
-    encoder = _empty(name, bands if weights is None else len(weights.mean) or 3, options)
+    own = weights is None or name in FOUNDATIONS
+    encoder = _empty(name, bands if own else len(weights.mean) or 3, options)  # type: ignore[union-attr]
     if weights is not None:
         _load(encoder, weights)
-        inflate(encoder, bands)
+        if not own:
+            inflate(encoder, bands)
     return encoder
 
 
@@ -113,6 +138,8 @@ def _empty(name: str, bands: int, options: dict[str, Any]) -> nn.Module:
         return shallow.encoder(name, bands)
     if name in vit.NAMES:
         return vit.Vit(name, bands, **options)
+    if name in FOUNDATIONS:
+        return borrowed.Borrowed(name, bands, **options)
     if name in MIX:
         encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=bands, weights=None)
         return encoder
@@ -149,7 +176,9 @@ def _load(encoder: nn.Module, weights: Weights) -> None:
     own = encoder.state_dict()
     given = load_file(weights.file)
     matched = {key: given[other] for key in own if (other := _match(key, given)) is not None}
-    lacking = [k for k in own if (k not in matched or matched[k].shape != own[k].shape) and not k.endswith("num_batches_tracked")]
+    left = ("num_batches_tracked", *(borrowed.COMPUTED if isinstance(encoder, borrowed.Borrowed) else ()))
+    matched = {key: tensor for key, tensor in matched.items() if not key.endswith(left)}
+    lacking = [k for k in own if (k not in matched or matched[k].shape != own[k].shape) and not k.endswith(left)]
     if lacking:
         raise InputRefusedError(
             f"{weights.file} does not fit: {len(lacking)} of {len(own)} tensors lack or have another shape, first {lacking[0]}",
@@ -161,8 +190,9 @@ def _load(encoder: nn.Module, weights: Weights) -> None:
 
 def _match(key: str, given: dict[str, Tensor]) -> str | None:
     """The name under which a library publishes a tensor of the encoder: without its wrapper, with stages as lists."""
-    plain = key.removeprefix("model.")
+    plain = key.removeprefix("inner.").removeprefix("model.")
     flat = {k: k for k in (key, plain, plain.replace("stages_", "stages.").replace("layers_", "layers."))}
+    flat |= {k: k for k in (f"{where}{plain}" for where in _WITHIN)}
     return next((name for name in flat if name in given), None)
 
 

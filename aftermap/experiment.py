@@ -15,6 +15,7 @@ from aftermap import recipe as recipes
 from aftermap.card import WEIGHTS, Card
 from aftermap.datasets.dataset import open_dataset
 from aftermap.errors import UnknownNameError, UsageError
+from aftermap.foundation import AS_TRAINED, normaliser
 from aftermap.journal import digest, write_json
 from aftermap.page import Data
 from aftermap.pieces import NO_HAZARD
@@ -145,11 +146,17 @@ def _refuse_taken(out: Path) -> None:
 
 def _samples(recipe: Recipe, data: Path, progress: Progress) -> Samples:
     dataset = open_dataset(data, recipe.data.kind, **recipe.data.settings)
-    return survey(
-        dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size, normalise=recipe.normalise, classes=recipe.classes,
+    trained = recipe.normalise == AS_TRAINED
+    found = survey(
+        dataset, recipe.inputs, split=recipe.split, size=recipe.chips.size,
+        normalise="all" if trained else recipe.normalise, classes=recipe.classes,
         of_chips=recipe.objective in ("classify", "regress"), unlabelled=recipe.unlabelled,
         presence=recipe.target == "presence", norm_bug="norm_bug" in recipe.fidelity, progress=progress,
     )  # fmt: skip
+    if not trained:
+        return found
+    own = normaliser(recipe.model.encoder, found.reference, found.inputs, each_date=recipe.model.fusion == "siamese")
+    return replace(found, reference=own, normaliser=own)
 
 
 def _one(

@@ -17,18 +17,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import calibration, checkpoint, classed, known, lowrank, scored
+from aftermap import calibration, checkpoint, classed, foundation, known, lowrank, scored
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
-from aftermap.encoders import Weights, hub
+from aftermap.encoders import Weights, described, hub
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.evaluate import Evaluation
+from aftermap.foundation import AS_TRAINED, FOUNDATIONS
 from aftermap.losses import Sum
 from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
-from aftermap.model import WHOLE, Model, Spec, build, dense, load, save, spec_of
+from aftermap.model import PATCHES, WHOLE, Model, Spec, build, dense, load, save, spec_of
 from aftermap.objectives.classify import Classify
 from aftermap.objectives.regress import Regress
 from aftermap.objectives.segment import Segment
@@ -41,7 +42,6 @@ from aftermap.scorer import LayerBands
 from aftermap.surgery import freeze, thaw
 from aftermap.torchdoor import nn
 from aftermap.train import Plan, Result, fast_precision, train
-from aftermap.vit import NAMES as VITS
 
 HALO_PX = 64
 """Overlap of tiles in a map, which are blended besides; no network here is local."""
@@ -62,7 +62,7 @@ def learn(
 
     `beside` is the model folder of the recipe's pretraining.
     """
-    weights = hub(recipe.model.encoder) if recipe.model.weights == "hub" else None
+    weights = _weights(recipe.model)
     card = _card(recipe, samples, seed, name, made_by, weights)  # refuses what no map could read, before it is trained
     model = build(_spec(recipe, samples), seed=seed, weights=weights)
     if recipe.model.start is not None:
@@ -92,6 +92,12 @@ def learn(
     card = replace(card, calibration=_fit(pooled, samples))
     card.write(folder)
     return remember(folder, samples, seed)
+
+
+def _weights(said: Said) -> Weights | None:
+    if said.described is not None:
+        return described(said.described)
+    return hub(said.encoder) if said.weights == "hub" else None
 
 
 def _operate(model: Model, recipe: Recipe) -> lowrank.Facts | None:
@@ -160,10 +166,15 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
         name=name, hazard=recipe.hazard, classes=samples.classes if several else (recipe.hazard,), hazard_classes=hazard_classes,
         gives=gives, chip_px=samples.size if samples.of_chips else 0,
         inputs=samples.inputs, mean=samples.reference.mean, std=samples.reference.std,
-        normalise=recipe.normalise if recipe.normalise in NORMALISED else "scene", halo_px=HALO_PX, multiple_of=32,
+        normalise=_as_mapped(recipe.normalise), halo_px=HALO_PX, multiple_of=32,
         training_data=data, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
+
+
+def _as_mapped(normalise: str) -> str:
+    """What the card says of a recipe's way: statistics of the model hold wherever it maps."""
+    return "all" if normalise == AS_TRAINED else normalise if normalise in NORMALISED else "scene"
 
 
 def _gives(recipe: Recipe, samples: Samples) -> str:
@@ -194,17 +205,18 @@ def _spec(recipe: Recipe, samples: Samples) -> Spec:
     gives, bands = _gives(recipe, samples), tuple(dates.values())
     outputs = 1 if gives == "number" else len(samples.classes) or 1
     decoder = "pool" if samples.of_chips and recipe.model.decoder not in WHOLE else recipe.model.decoder
-    made = _of(replace(recipe.model, decoder=decoder), bands, recipe.chips.upsample, samples.size)
+    made = _of(replace(recipe.model, decoder=decoder), bands, recipe.chips.upsample, samples)
     first = recipe.pretrain if recipe.pretrain and recipe.pretrain.use != "none" else None
-    other = None if first is None else _of(first.model, bands, recipe.chips.upsample, samples.size)
+    other = None if first is None else _of(first.model, bands, recipe.chips.upsample, samples)
     return replace(made, outputs=outputs, gives=gives, beside=other)
 
 
-def _of(said: Said, bands: tuple[int, ...], upsample: float, size: int) -> Spec:
+def _of(said: Said, bands: tuple[int, ...], upsample: float, samples: Samples) -> Spec:
     fusion = said.fusion if said.fusion != "auto" else "early" if len(bands) > 1 else "single"
-    widths = said.widths or ((size,) if said.decoder == "fc" else ())
-    side = 0 if said.encoder not in VITS else size if said.start is None else spec_of(said.start).side
-    return Spec(said.encoder, said.decoder, bands, 1, fusion, widths, upsample, side=side)
+    widths = said.widths or ((samples.size,) if said.decoder == "fc" else ())
+    side = 0 if said.encoder not in PATCHES else samples.size if said.start is None else spec_of(said.start).side
+    reads = foundation.reads(samples.inputs, each_date=fusion == "siamese") if said.encoder in FOUNDATIONS else ()
+    return Spec(said.encoder, said.decoder, bands, 1, fusion, widths, upsample, side=side, reads=reads)
 
 
 def _begin(model: Model, start: Path, samples: Samples) -> None:
@@ -334,7 +346,7 @@ def about(recipe: Recipe, samples: Samples, card: Card) -> dict[str, Any]:
         "events": {k: list(v) for k, v in samples.events.items()},
         "samples": {k: len(learned(samples, recipe, card.seed) if k == "train" else samples.ids(k)) for k in samples.events},
         "validation_dealt": samples.dealt, "unseen": samples.unseen,
-        "untouched": bool(samples.ids("test")) and recipe.normalise in ("all", "chip"),
+        "untouched": bool(samples.ids("test")) and recipe.normalise in ("all", AS_TRAINED, "chip"),
         "weights_sha256": card.sha256[WEIGHTS],
         "precision": [precision(step.train) for step in recipe.steps if step.train],
         "versions": {"aftermap": version("aftermap"), **card.versions}, "made_by": card.made_by,

@@ -50,6 +50,8 @@ def put(
 
     parameters = sum(p.numel() for p in model.parameters())
     wanted = [name for name, layer in model.encoder.named_modules() if _takes(name, layer, layers)]
+    fused = [name for name, layer in model.encoder.named_modules() if isinstance(layer, nn.TransformerEncoderLayer)]
+    wanted = [name for name in wanted if not name.startswith(tuple(f"{one}." for one in fused))]
     if not wanted:
         what = f"{model.spec.encoder} has no {layers} layers"
         raise UsageError(what, repair='lora.layers = "all" takes linear layers and convolutions', code="no-layers")
@@ -78,7 +80,7 @@ def _side(layer: Any) -> int:
 
 def _takes(name: str, layer: nn.Module, layers: str) -> bool:
     if layers == "attention":
-        return isinstance(layer, nn.Linear) and ".attn." in f".{name}."
+        return isinstance(layer, nn.Linear) and (".attn." in f".{name}." or name.endswith(("to_qkv", "to_out", "to_q", "to_kv")))
     return isinstance(layer, (nn.Linear, nn.Conv2d)) and getattr(layer, "groups", 1) == 1
 
 

@@ -24,15 +24,17 @@ from aftermap.encoders import build as encoder_of
 from aftermap.enlarging import ALLOWED, multiple_of, ratio
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.export import EXPORTS, export
+from aftermap.foundation import FOUNDATIONS
 from aftermap.journal import sha256
 from aftermap.ocr import Gathered, ObjectContext
 from aftermap.shallow import NAMES, ConvMean, FullyConnected, Pixels
 from aftermap.surgery import freeze
 from aftermap.torchdoor import Tensor, functional, nn, smp, torch
 from aftermap.unet import WINNERS, PlainDecoder
-from aftermap.vit import NAMES as VITS
-from aftermap.vit import SIZES, Deconvolved, Upward
+from aftermap.vit import SIZES, Deconvolved, First, Upward
 
+PATCHES = {name: size.patch for name, size in SIZES.items()} | {name: one.patch for name, one in FOUNDATIONS.items()}
+"""Of transformers: side of a patch in px."""
 FUSIONS = ("single", "early", "siamese", "each")
 EMBEDDINGS = ("mean", "token", "projected")
 """Decoders that give what the encoder makes of a chip: the mean of its deepest features, the class token of a transformer, or a
@@ -74,6 +76,8 @@ class Spec:
     """As the card's: what the outputs are, for the graph that gives them in [0, 1] or, of a number, as they are."""
     side: int = 0
     """Of a transformer: side in px of the grid that its positions are learned on; 0: 224."""
+    reads: tuple[str, ...] = ()
+    """Of a foundation model: each band and its unit, "B02 reflectance"."""
     beside: Spec | None = None
     """A network whose encoder stands frozen beside this one's, its last features after this one's; both on the image's grid."""
 
@@ -96,10 +100,14 @@ class Spec:
         if strange or ((self.encoder in NAMES) != (self.decoder in OWN_GRID) and self.decoder != "pool"):
             what = f"{self.encoder} with {self.decoder}: only {', '.join(NAMES)} give features on the image's own grid"
             raise UsageError(what, repair='give them the decoder "conv8", or of whole chips "conv_mean", "fc" or "pool"')
-        if (self.decoder not in OF_VIT) if self.encoder in VITS else self.decoder in ("upward", "deconv", "token", "projected"):
+        if (
+            (self.decoder not in OF_VIT)
+            if self.encoder in PATCHES
+            else self.decoder in ("upward", "deconv", "token", "projected")
+        ):
             what = f"{self.encoder} with {self.decoder}: the decoders of a transformer are {', '.join(OF_VIT)}"
-            raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(VITS)}")
-        if self.decoder == "deconv" and (patch := SIZES[self.encoder].patch) & (patch - 1):
+            raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(PATCHES)}")
+        if self.decoder == "deconv" and (patch := PATCHES[self.encoder]) & (patch - 1):
             raise UsageError(
                 f"deconv doubles, and {self.encoder} has patches of {patch} px", repair='choose the decoder "upward"'
             )
@@ -113,7 +121,9 @@ class Spec:
     def multiple_of(self) -> int:
         """Of heights and widths of what it is given."""
         whole = multiple_of(self.upsample)
-        return lcm(whole, SIZES[self.encoder].patch) if self.encoder in VITS else whole
+        if self.encoder in FOUNDATIONS:
+            return lcm(whole, self.side or FOUNDATIONS[self.encoder].side)
+        return lcm(whole, SIZES[self.encoder].patch) if self.encoder in SIZES else whole
 
 
 class Model(nn.Module):
@@ -157,7 +167,9 @@ def _encoder(spec: Spec, weights: Weights | None) -> nn.Module:
     winner = WINNERS.get(spec.encoder) if spec.decoder == "unet_plain" else None
     make: Any = {"deeplabv3": _dilated, "ocr": _branched}.get(spec.decoder, encoder_of)
     bands = 1 if spec.fusion == "each" else sum(spec.bands) // dates
-    options = {"side": spec.side} if spec.encoder in VITS else {}
+    options: dict[str, Any] = {"side": spec.side} if spec.encoder in PATCHES else {}
+    if spec.encoder in FOUNDATIONS:
+        options["reads"] = spec.reads
     made: nn.Module = make(winner.encoder if winner else spec.encoder, bands, weights, **options)
     return made
 
@@ -294,14 +306,6 @@ class Pooled(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """As the class says."""
         return features[-1].mean(dim=(2, 3))
-
-
-class First(nn.Module):
-    """Features of a transformer -> its class token (n, width)."""
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """As the class says."""
-        return features[-2].flatten(1)
 
 
 def save_weights(folder: Path, model: Model, *, half: bool = False) -> Path:

@@ -72,16 +72,24 @@ class Network:
     """auto: single for one date, early for two."""
     widths: tuple[int, ...] = ()
     weights: str = "none"
-    """hub: those that the encoder's publisher gives, fetched once. Or the folder of a model, from whose encoder it starts."""
+    """hub: those that the encoder's publisher gives, fetched once. Or the folder of a model, from whose encoder it starts, or a
+    page of facts (.toml) beside a safetensors file."""
 
     def __post_init__(self) -> None:
-        if self.weights not in ("none", "hub") and not Path(self.weights, "model.toml").is_file():
-            raise refuse(f"model.weights is {self.weights!r}", "say none, hub, or the folder of a model")
+        path = Path(self.weights)
+        there = path.is_file() if path.suffix == ".toml" else (path / "model.toml").is_file()
+        if self.weights not in ("none", "hub") and not there:
+            raise refuse(f"model.weights is {self.weights!r}", "say none, hub, the folder of a model, or a page of facts")
 
     @property
     def start(self) -> Path | None:
         """The model folder that it starts from."""
-        return None if self.weights in ("none", "hub") else Path(self.weights)
+        return None if self.weights in ("none", "hub") or self.described else Path(self.weights)
+
+    @property
+    def described(self) -> Path | None:
+        """The page of facts of weights that it starts from."""
+        return Path(self.weights) if self.weights.endswith(".toml") else None
 
 
 @dataclass(frozen=True)

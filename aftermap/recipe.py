@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from aftermap.foundation import AS_TRAINED, FOUNDATIONS
 from aftermap.journal import digest
 from aftermap.normalise import BY
 from aftermap.page import UNLABELLED, Adapt, Chips, Data, LowRank, Map, Network, Pretrain, Step, Target, among
@@ -44,7 +45,8 @@ class Recipe:
     { folds = [["A"], ["B", "C"], ["D"]] } tests each list in turn, chooses by the next one and trains on the others."""
     chips: Chips = field(default_factory=Chips)
     normalise: str = "all"
-    """What shares statistics: "all" of training; each domain, scene (event) or chip its own, and in a map the scene its own."""
+    """What shares statistics: "all" of training; each domain, scene (event) or chip its own, and in a map the scene its own. Or
+    "as_trained": those of a foundation model."""
     surgery: tuple[str, ...] = ()
     """freeze_encoder; lora: low-rank updates of it learn; bitfit: its biases learn; domain_norm: in self-training each domain has
     statistics of batch norm of its own."""
@@ -68,7 +70,10 @@ class Recipe:
             raise refuse(f"surgery is {list(self.surgery)}: {' and '.join(of_encoder)} exclude one another", "choose one")
         for one in self.fidelity:
             among("fidelity", one, FIDELITY)
-        among("normalise", self.normalise, list(BY))
+        among("normalise", self.normalise, [*BY, AS_TRAINED])
+        if self.normalise == AS_TRAINED and (self.ensemble or self.model.encoder not in FOUNDATIONS):
+            what = f"normalise is {AS_TRAINED}, which is of one foundation model, and the encoder is {self.model.encoder}"
+            raise refuse(what, f'choose one of {", ".join(FOUNDATIONS)}, or normalise = "all"')
         if not self.inputs or not any(step.train for step in self.steps):
             raise refuse("a recipe needs inputs, and a step that trains")
         if (adapts := [k for k, step in enumerate(self.steps) if step.adapt]) and min(adapts) < len(self.steps) - len(adapts):
@@ -91,6 +96,9 @@ class Recipe:
             raise refuse("the steps have several objectives", "one network has one: give each step the same")
         if self.unlabelled and (len(self.steps) > 1 or self.classes or self.pretrain or self.ensemble or self.targets):
             raise refuse(f"{self.objective} is one step, without classes, targets, ensemble or pretraining", "leave them out")
+
+        if self.unlabelled and self.model.encoder in FOUNDATIONS:
+            raise refuse(f"{self.objective} does not train {self.model.encoder}", "choose an encoder that is no foundation model")
 
     @property
     def objective(self) -> str:

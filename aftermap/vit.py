@@ -151,3 +151,11 @@ class Deconvolved(nn.Module):
         """As the class says."""
         found: Tensor = self.layers(features[-1])
         return found
+
+
+class First(nn.Module):
+    """Features of a transformer -> its class token (n, width)."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """As the class says."""
+        return features[-2].flatten(1)

@@ -35,6 +35,8 @@ _BESIDE = ("statistics", "patches")
 @click.option("--least-mixed", default=200, show_default=True, help="Squares with 2 to 98 % of a class that an area must have.")
 @click.option("--beside", default=",".join(_BESIDE), show_default=True, help="What needs no network, to stand beside the models.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=0, help="Processes of this machine that share the work, by Dask.  [default: this one alone]")
+@click.option("--cluster", default="", metavar="ADDRESS", help="Scheduler of a Dask cluster that shares it: tcp://HOST:8786.")
 @click.option("--json", "as_json", is_flag=True, help="Print probe.json.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def probe(
@@ -48,6 +50,7 @@ def probe(
     from aftermap.probe import Plan
     from aftermap.samples import choose_bands
     from aftermap.strict import setting
+    from aftermap.workers import workers
 
     beside = names(given["beside"])
     for name in beside:
@@ -62,8 +65,8 @@ def probe(
     encoders += [looks.Statistics(bands)] * ("statistics" in beside) + [looks.Patches.of(place, bands)] * ("patches" in beside)
     if not encoders:
         raise UsageError("nothing is asked", repair="name a model, or --beside statistics", code="no-encoder")
-    with Progress(quiet) as progress:
-        facts = probing.probe(place, encoders, plan, out, progress=progress)
+    with workers(given["workers"], given["cluster"]) as crew, Progress(quiet) as progress:
+        facts = probing.probe(place, encoders, plan, out, progress=progress, workers=crew)
     click.echo(json.dumps(facts) if as_json else "\n".join(probing.words(facts, out)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +28,18 @@ class Learned:
     name: str
     network: Network
     images: Images
+    place: Place = field(repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which open the network themselves."""
+        return Learned.of, (self.name, self.network.folder.resolve(), self.place)
 
     @classmethod
     def of(cls, name: str, folder: Path, place: Place) -> Learned:
         """Raises InputRefusedError ("model-input", "band-missing")."""
         network = Network.open(folder, precision="f32")
         target = Target(network.card.hazard, place.data, "auto")
-        return cls(name, network, Images.of(target, place.folder, network.card))
+        return cls(name, network, Images.of(target, place.folder, network.card), place)
 
     @property
     def key(self) -> str:

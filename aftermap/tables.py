@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> N
 
     table = pyarrow.table(dict(columns)).replace_schema_metadata({_ABOUT: json.dumps(dict(about))})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{uuid4().hex}.partial")  # of its own, where two write the same
     library.write_table(table, partial, compression="zstd")
     partial.replace(path)
 

@@ -18,8 +18,8 @@ from aftermap.cli import main
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     (
-        "errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform", "probe",
-        "probed", "clusters", "likeness",
+        "errors", "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
+        "probe", "probed", "clusters", "likeness",
     ),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
@@ -58,7 +58,8 @@ DOORS = {
     "safetensors": {"encoders", "model", "checkpoint", "lowrank"}, "peft": {"lowrank"},
     "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
-    "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "sklearn": set(),
+    "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "distributed": {"workers"},
+    "duckdb": {"tables"}, "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {
     "h5py": {"landslide4sense", "sen12landslides"},

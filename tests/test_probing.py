@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from aftermap.errors import InputRefusedError, UsageError
 from aftermap.looks import PATCH_PX, Learned, Patches, Statistics, read_by
 from aftermap.page import Data
 from aftermap.probe import ARMS, Plan, draws
+from aftermap.workers import workers
 from tests.conftest import shared
 from tests.dataset_layouts import png, table
 
@@ -131,6 +135,33 @@ def test_a_probe_writes_every_fit_and_tables_and_goes_on_where_it_stood(tiles: P
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == stamps
 
 
+def test_two_processes_make_the_same_bytes_and_what_is_there_is_not_made_again(tiles: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    encoders: list[Encoder] = [Statistics(BANDS), Patches.of(place(tiles), BANDS)]
+    facts = probing.probe(place(tiles), encoders, PLAN, tmp_path / "here")
+    with workers(2) as crew:
+        assert probing.probe(place(tiles), encoders, PLAN, tmp_path / "spread", workers=crew) == facts
+        made = {path.relative_to(tmp_path / "spread"): path for path in (tmp_path / "spread").rglob("*.*")}
+        assert len(made) == 2 * 2 * 2 + 4
+        for name, path in made.items():
+            assert path.read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+        lost = tmp_path / "spread/cells/statistics/D.parquet"
+        lost.unlink()
+        stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "spread").rglob("*.parquet")}
+        assert probing.probe(place(tiles), encoders, PLAN, tmp_path / "spread", workers=crew) == facts
+    assert lost.read_bytes() == (tmp_path / "here/cells/statistics/D.parquet").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_workers_that_write_elsewhere_are_refused(tiles: Path, tmp_path: Path) -> None:
+    def elsewhere(act: object, units: Sequence[object]) -> Any:
+        return iter([""] * len(units))
+
+    with pytest.raises(UsageError) as refused:
+        probing.probe(place(tiles), [Statistics(BANDS)], PLAN, tmp_path, workers=elsewhere)
+    assert refused.value.code == "not-shared"
+
+
 def test_where_no_area_has_enough_chips_nothing_is_claimed(tiles: Path, tmp_path: Path) -> None:
     with pytest.raises(InputRefusedError) as refused:
         probing.probe(place(tiles), [Statistics(BANDS)], Plan(("flood",), (4,), 1, least_mixed=1000), tmp_path)
@@ -164,3 +195,6 @@ def test_a_model_is_asked_for_its_embeddings_of_real_radar(tmp_path: Path) -> No
     pixels = encoder.images.levelled(encoder.network, here.dataset.read(chip))[:, row : row + 64, col : col + 64]
     np.testing.assert_allclose(found.features[0], encoder.network.embeddings(pixels[None])[0], rtol=1e-6)
     assert read_by([encoder], here.dataset.bands) == ("VV", "VH")
+    sent = pickle.loads(pickle.dumps(encoder))
+    assert sent.key == encoder.key
+    np.testing.assert_array_equal(sent(pixels), encoder(pixels))

@@ -6,6 +6,7 @@ Every file says what it was made of; what is there and the same is not made agai
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache, partial
@@ -160,6 +161,19 @@ def _csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(head)
         writer.writerows(rows)
+
+
+def query(out: Path, sql: str) -> list[dict[str, Any]]:
+    """Rows of SQL about `cells`: every fit of a finished probe, with its encoder.
+
+    Raises InputRefusedError ("no-cells"), UsageError ("extra-missing", "query-invalid").
+    """
+    if not (out / SUMMARY).is_file():
+        raise InputRefusedError(f"{out} holds no finished probe", repair="run aftermap probe to its end", code="no-cells")
+    facts = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+    files = {name: [path for area in facts["areas"] if (path := out / CELLS / _file(name) / f"{_file(area)}.parquet").is_file()]
+             for name in facts["encoders"]}  # fmt: skip
+    return tables.query(sql, "cells", "encoder", {name: own for name, own in files.items() if own})
 
 
 def words(facts: dict[str, Any], out: Path) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,27 @@ def test_a_probe_writes_every_fit_and_tables_and_goes_on_where_it_stood(tiles: P
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert probing.probe(place(tiles), encoders, PLAN, tmp_path) == facts
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == stamps
+
+
+def test_every_fit_can_be_asked_for_in_sql(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("duckdb", reason="duckdb is not installed")
+    out = tmp_path / "it's"
+    with pytest.raises(InputRefusedError, match="no finished probe"):
+        probing.query(out, "select 1")
+    facts = probing.probe(place(tiles), [Statistics(BANDS), Patches.of(place(tiles), BANDS)], PLAN, out)
+    assert probing.query(out, "select count(*) as fits from cells") == [{"fits": facts["cells"]}]
+    asked = "select encoder, avg(r) as r from cells where arm = 'ridge' and train = 'C' and test = 'D' group by 1 order by 1"
+    columns, _ = tables.read(out / "cells/statistics/C.parquet") or pytest.fail("nothing was written")
+    own = [row["r"] for row in columns.to_pylist() if (row["arm"], row["test"]) == ("ridge", "D")]
+    found = probing.query(out, asked)
+    assert [row["encoder"] for row in found] == ["patches", "statistics"]
+    assert found[1]["r"] == pytest.approx(np.mean(own))
+    for sql, lacking, code in (("select nothing from cells", False, "query-invalid"), ("select 1", True, "extra-missing")):
+        if lacking:
+            monkeypatch.setitem(sys.modules, "duckdb", None)
+        with pytest.raises(UsageError) as refused:
+            probing.query(out, sql)
+        assert refused.value.code == code
 
 
 def test_two_processes_make_the_same_bytes_and_what_is_there_is_not_made_again(tiles: Path, tmp_path: Path) -> None:

@@ -99,6 +99,11 @@ class Place:
         return classes[1:] if len(classes) == 2 else classes
 
     @property
+    def units(self) -> Mapping[str, str]:
+        """Of each band."""
+        return dict(zip(self.dataset.bands, self.dataset.units, strict=True))
+
+    @property
     def key(self) -> str:
         """Of which squares there are; of their pixels by the size and time of their files."""
         files = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in self._files}

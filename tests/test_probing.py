@@ -17,12 +17,12 @@ from click.testing import CliRunner
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
-from aftermap import probing, tables
+from aftermap import asked, probing, recipe, tables
 from aftermap.areas import Encoder, Place, embed
 from aftermap.card import BUNDLED
 from aftermap.cli import main
 from aftermap.closedform import decompose
-from aftermap.errors import InputRefusedError, UsageError
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.looks import PATCH_PX, Learned, Patches, Statistics, read_by
 from aftermap.page import Data
 from aftermap.probe import ARMS, Plan, draws
@@ -205,6 +205,44 @@ def test_the_command_says_what_scores_go_with(tiles: Path, tmp_path: Path) -> No
         refused = run.invoke(main, [*words, option, value, "--json"])
         assert refused.exit_code == 2, refused.output
         assert json.loads(refused.output.splitlines()[0])["error"] == code
+
+
+@pytest.mark.parametrize("name", [name for name in recipe.listed() if asked.asks(name)])
+def test_every_recipe_that_asks_parses_and_runs(name: str, tiles: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    path = recipe.listed()[name]
+    assert all(recipe.header(path).values()), "Run, Expect and Differs stand at the head"
+    assert asked.read(name) == asked.read(path)
+    few = ["untrained=['vit_micro8']", "labels=[4, 6]", "repeats=2", "least_mixed=4", f"size={SIZE}"]
+    words = ["run", name, "--on", str(tiles), "-o", str(tmp_path), "--quiet", "--json", "--set", "data.settings.image=s1"]
+    words += [word for one in few for word in ("--set", f"probe.{one}")]
+    said = CliRunner().invoke(main, words)
+    assert said.exit_code == 0, said.output
+    (facts,), (out,) = json.loads(said.output), tmp_path.glob(f"{name}-seed0-*")
+    assert facts["encoders"] == ["untrained-vit_micro8", "statistics", "patches"]
+    assert facts["page_sha256"] == asked.read(name, words[words.index("--set") + 1 :: 2]).sha256
+    assert facts == json.loads((out / probing.SUMMARY).read_text(encoding="utf-8"))
+    stamps = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.suffix in (".parquet", ".safetensors")}
+    models = [*words, "--set", f"probe.models=['{out / 'untrained/vit_micro8'}']", "--set", "probe.untrained=[]"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
+    (own,) = json.loads(CliRunner().invoke(main, models).output)
+    assert own["encoders"] == ["vit_micro8", "statistics", "patches"]
+    assert own["explained"] == facts["explained"]
+
+
+def test_a_page_that_asks_trains_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="steps"):
+        asked.read("linear-probe", ["steps={}"])
+    with pytest.raises(UsageError, match="at least 3"):
+        asked.read("linear-probe", ["probe.labels=[2]"])
+    with pytest.raises(UnknownNameError, match="probe"):
+        recipe.read("linear-probe")
+    words = ["run", "linear-probe", "--on", str(tmp_path), "-o", str(tmp_path / "out")]
+    for option in (["--target", f"x={tmp_path}"], ["--pretrain-on", str(tmp_path)]):
+        refused = CliRunner().invoke(main, [*words, *option])
+        assert refused.exit_code == 2, refused.output
+        assert "trains nothing" in refused.output
 
 
 def test_a_model_is_asked_for_its_embeddings_of_real_radar(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Probe:
     least_mixed: int = 200
 
     def __post_init__(self) -> None:
-        if min((*self.labels, self.size), default=0) < 3 or min(self.repeats, self.most, self.least_mixed) < 1:
+        if min((*self.labels, self.size)) < 3 or not self.labels or min(self.repeats, self.most, self.least_mixed) < 1:
             raise refuse(f"probe is {asdict(self)}", "give labels and a size of at least 3, and else numbers above 0")
 
 

@@ -36,7 +36,9 @@ _FILES = click.Path(path_type=Path)
     "--beside", default="statistics,patches", show_default=True, help="What needs no network, to stand beside the models."
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--workers", default=0, help="Processes of this machine that share the work, by Dask.  [default: this one alone]")
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, help="Processes that share the work, by Dask.  [default: this one alone]"
+)
 @click.option("--cluster", default="", metavar="ADDRESS", help="Scheduler of a Dask cluster that shares it: tcp://HOST:8786.")
 @click.option("--json", "as_json", is_flag=True, help="Print probe.json.")
 @click.option("--quiet", is_flag=True, help="No progress.")

@@ -24,11 +24,12 @@ def made(place: Place, encoders: Sequence[str], bands: tuple[str, ...], out: Pat
     Bands are brought to mean 0 and std 1 of all images. Raises UnknownNameError ("unknown-encoder") and the errors of Spec.
     """
     found = {f"untrained-{encoder}": out / encoder for encoder in encoders}
-    if all((folder / FILE).is_file() for folder in found.values()):
+    lacking = {encoder: folder for encoder, folder in zip(encoders, found.values(), strict=True) if not (folder / FILE).is_file()}
+    if not lacking:
         return found
     levels, inputs = fit(_seen(place, bands)), as_layers(bands, [place.units[band] for band in bands])
     counts = tuple(len(one.bands) for one in inputs)
-    for encoder, folder in zip(encoders, found.values(), strict=True):
+    for encoder, folder in lacking.items():
         spec = Spec(encoder, "mean", counts, fusion="early" if len(counts) > 1 else "single", gives="embedding",
                     side=place.size if encoder in VITS else 0)  # fmt: skip
         card = Card(

@@ -45,7 +45,8 @@ def probe(
         each[encoder.name], own = _fitted(encoder, place, found, plan, out.resolve(), workers, progress)
         left += own if not number else []  # for they are of the chips, whatever sees them
     if not any(map(len, each.values())):
-        what = f"no task has {plan.least_mixed} mixed chips in an area: {'; '.join(sorted({one.why for one in left}))}"
+        whys = sorted({*(one.why for one in left), *skipped.values()})
+        what = f"no task has {plan.least_mixed} mixed chips in an area: {'; '.join(whys)}"
         raise InputRefusedError(what, repair="join areas, lower --least-mixed, or give fewer labels", code="no-cells")
     facts = {**(about or {}), **_facts(each, place, plan, left, skipped)}
     _write(out, facts, {arm: cube(each, arm) for arm in ARMS}, cube(each, ARMS[1], "rmse"))
@@ -63,8 +64,7 @@ def _embedded(
         if why:
             skipped[name] = why
         elif not files[name].is_file():
-            raise UsageError(f"a worker wrote {files[name]}, and it is not here", code="not-shared",
-                             repair="give workers that see the same files under the same paths")  # fmt: skip
+            raise _not_shared(files[name])
         told(done, len(files))
     return {name: path for name, path in files.items() if name not in skipped}, skipped
 
@@ -78,6 +78,11 @@ def _embed(place: Place, encoder: Encoder, name: str, path: Path) -> str:
             raise
         return error.what
     return ""
+
+
+def _not_shared(path: Path) -> UsageError:
+    what = f"a worker wrote {path}, and it is not here"
+    return UsageError(what, repair="give workers that see the same files under the same paths", code="not-shared")
 
 
 def _file(name: str) -> str:
@@ -94,7 +99,11 @@ def _fitted(
     every = workers(_fit, [(path, key, name, tuple(found.items()), plan) for name, path in files.items()])
     for done, _ in enumerate(every, 1):
         progress(f"fit {encoder.name}", done, len(files))
-    parts = [kept for path in files.values() if (kept := _kept(path, key)) is not None]
+    parts = []
+    for path in files.values():
+        if (kept := _kept(path, key)) is None:
+            raise _not_shared(path)
+        parts.append(kept)
     return Cells.joined([own for own, _ in parts]), [one for _, left in parts for one in left]
 
 

@@ -234,8 +234,9 @@ def test_every_recipe_that_asks_parses_and_runs(name: str, tiles: Path, tmp_path
 def test_a_page_that_asks_trains_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="steps"):
         asked.read("linear-probe", ["steps={}"])
-    with pytest.raises(UsageError, match="at least 3"):
-        asked.read("linear-probe", ["probe.labels=[2]"])
+    for labels in ("[2]", "[]"):
+        with pytest.raises(UsageError, match="at least 3"):
+            asked.read("linear-probe", [f"probe.labels={labels}"])
     with pytest.raises(UnknownNameError, match="probe"):
         recipe.read("linear-probe")
     words = ["run", "linear-probe", "--on", str(tmp_path), "-o", str(tmp_path / "out")]

@@ -66,6 +66,10 @@ class Place:
     """Squares of an area at most, drawn by the seed."""
     seed: int = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, without what was opened."""
+        return Place, (self.folder.resolve(), self.data, self.size, self.pattern, self.most, self.seed)
+
     @cached_property
     def dataset(self) -> Dataset:
         """Opened once."""
@@ -93,6 +97,11 @@ class Place:
         """Classes whose share is asked; of two the second."""
         classes = self.dataset.classes
         return classes[1:] if len(classes) == 2 else classes
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Of each band."""
+        return dict(zip(self.dataset.bands, self.dataset.units, strict=True))
 
     @property
     def key(self) -> str:
@@ -178,6 +187,13 @@ def embed(place: Place, encoder: Encoder, name: str, path: Path) -> Embedded:
     return again
 
 
+def reread(path: Path, name: str, tasks: Sequence[str]) -> Area:
+    """What `embed` wrote of an area."""
+    found = tables.read(path)
+    assert found is not None, f"{path} was there a moment ago"
+    return _embedded(*found, name, tasks).area
+
+
 def _write(
     path: Path, key: str, tasks: Sequence[str], rows: Sequence[tuple[str, int, int, bool]], found: F32, shares: F64, left: int
 ) -> None:  # fmt: skip
@@ -190,9 +206,10 @@ def _write(
 
 def _read(path: Path, key: str, name: str, tasks: Sequence[str]) -> Embedded | None:
     found = tables.read(path)
-    if found is None or found[1].get("key") != key:
-        return None
-    table, about = found
+    return None if found is None or found[1].get("key") != key else _embedded(*found, name, tasks)
+
+
+def _embedded(table: Any, about: Mapping[str, Any], name: str, tasks: Sequence[str]) -> Embedded:
     features = tables.unpacked(table.column("embedding")).astype(np.float64)
     shares = np.stack([table.column(f"share of {task}").to_numpy() for task in tasks], axis=1)
     return Embedded(Area(name, features, shares, np.asarray(table.column("held").to_numpy(), bool)), int(about["left_out"]))

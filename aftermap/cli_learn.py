@@ -105,8 +105,8 @@ def run(
     recipe: str, data: Path, out: Path, seeds: str, overrides: Sequence[str], targets: Sequence[str],
     pretrain_on: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Train and score a RECIPE: a name of docs/train.md, or a TOML file."""
-    from aftermap import experiment
+    """Train and score a RECIPE, or ask what it probes: a name of docs/train.md, or a TOML file."""
+    from aftermap import asked, experiment
 
     names = [s.strip() for s in seeds.split(",")]
     if not all(s.isdigit() for s in names):
@@ -114,6 +114,11 @@ def run(
     if wrong := [one for one in targets if "=" not in one]:
         raise UsageError(f"--target {wrong[0]} has no folder", repair="say --target NAME=FOLDER")
     folders = {name: Path(folder) for name, _, folder in (one.partition("=") for one in targets)}
+    if asked.asks(recipe):
+        if targets or pretrain_on:
+            raise UsageError(f"{recipe} trains nothing", repair="leave --target and --pretrain-on out")
+        _ask(recipe, data, out, [int(s) for s in names], overrides, as_json, quiet)
+        return
     with Progress(quiet) as progress:
         rows = experiment.run(
             recipe, data, out, seeds=[int(s) for s in names], overrides=overrides, targets=folders, pretrain_on=pretrain_on,
@@ -125,6 +130,17 @@ def run(
     for row in rows:
         _say(row)
     click.echo(f"rows   {out}; aftermap report {out}")
+
+
+def _ask(
+    recipe: str, data: Path, out: Path, seeds: Sequence[int], overrides: Sequence[str], as_json: bool, quiet: bool
+) -> None:  # fmt: skip
+    from aftermap import asked, probing
+
+    with Progress(quiet) as progress:
+        found = asked.run(recipe, data, out, seeds=seeds, overrides=overrides, progress=progress)
+    lines = [line for folder, facts in found.items() for line in probing.words(facts, folder)]
+    click.echo(json.dumps([*found.values()]) if as_json else "\n".join(lines))
 
 
 def _say(row: dict[str, Any]) -> None:

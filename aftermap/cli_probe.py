@@ -10,12 +10,11 @@ from typing import Any
 import click
 
 from aftermap.cli_words import names
-from aftermap.errors import UnknownNameError, UsageError
+from aftermap.errors import UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.progress import Progress
 
 _FILES = click.Path(path_type=Path)
-_BESIDE = ("statistics", "patches")
 
 
 @click.command(cls=ManyFiles)
@@ -33,8 +32,14 @@ _BESIDE = ("statistics", "patches")
 @click.option("--labels", default="50,100,250,500,1000", show_default=True, help="Numbers of squares that are fitted on.")
 @click.option("--repeats", default=15, show_default=True, help="Draws of each number.")
 @click.option("--least-mixed", default=200, show_default=True, help="Squares with 2 to 98 % of a class that an area must have.")
-@click.option("--beside", default=",".join(_BESIDE), show_default=True, help="What needs no network, to stand beside the models.")
+@click.option(
+    "--beside", default="statistics,patches", show_default=True, help="What needs no network, to stand beside the models."
+)
 @click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, help="Processes that share the work, by Dask.  [default: this one alone]"
+)
+@click.option("--cluster", default="", metavar="ADDRESS", help="Scheduler of a Dask cluster that shares it: tcp://HOST:8786.")
 @click.option("--json", "as_json", is_flag=True, help="Print probe.json.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def probe(
@@ -46,24 +51,15 @@ def probe(
     from aftermap.areas import Place
     from aftermap.page import Data
     from aftermap.probe import Plan
-    from aftermap.samples import choose_bands
     from aftermap.strict import setting
+    from aftermap.workers import workers
 
-    beside = names(given["beside"])
-    for name in beside:
-        if name not in _BESIDE:
-            raise UnknownNameError("encoder", name, _BESIDE)
     place = Place(on, Data(kind, dict(map(setting, settings))), given["size"], given["areas"], given["most"], given["seed"])
     plan = Plan(place.tasks, _counts(given["labels"]), given["repeats"], seed=given["seed"], least_mixed=given["least_mixed"])
-    named = _named(models)
-    networks = [looks.Learned.of(name, card.find(model), place) for name, model in named.items()]
-    bands = choose_bands(place.dataset.bands, names(given["inputs"])) or looks.read_by(networks, place.dataset.bands)
-    encoders: list[Any] = [*networks]
-    encoders += [looks.Statistics(bands)] * ("statistics" in beside) + [looks.Patches.of(place, bands)] * ("patches" in beside)
-    if not encoders:
-        raise UsageError("nothing is asked", repair="name a model, or --beside statistics", code="no-encoder")
-    with Progress(quiet) as progress:
-        facts = probing.probe(place, encoders, plan, out, progress=progress)
+    named = {name: card.find(model) for name, model in looks.named(models).items()}
+    encoders = looks.chosen(place, named, names(given["beside"]), names(given["inputs"]))
+    with workers(given["workers"], given["cluster"]) as crew, Progress(quiet) as progress:
+        facts = probing.probe(place, encoders, plan, out, progress=progress, workers=crew)
     click.echo(json.dumps(facts) if as_json else "\n".join(probing.words(facts, out)))
 
 
@@ -72,12 +68,3 @@ def _counts(said: str) -> tuple[int, ...]:
     if not found or not all(one.isdigit() and int(one) > 2 for one in found):
         raise UsageError(f"--labels is {said!r}", repair="give numbers of at least 3 with commas: 50,100,250")
     return tuple(sorted(map(int, set(found))))
-
-
-def _named(models: Sequence[str]) -> dict[str, str]:
-    """Models by the shortest ends of their paths that tell them apart."""
-    parts = {model: own[:-1] if (own := Path(model).parts)[-1] == "model" and len(own) > 1 else own for model in models}
-    depth = 1
-    while len({parts[m][-depth:] for m in parts}) < len(parts):
-        depth += 1
-    return {"-".join(own[-depth:]).strip("/"): model for model, own in parts.items()}

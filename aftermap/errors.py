@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class AftermapError(Exception):
@@ -25,6 +26,16 @@ class AftermapError(Exception):
     def __init__(self, what: str, *, repair: str = "", code: str = "internal") -> None:
         self.what, self.repair, self.code = what, repair, code
         super().__init__(f"{what}; {repair}" if repair else what)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, whatever a class is made with."""
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[AftermapError], args: tuple[Any, ...], own: dict[str, Any]) -> AftermapError:
+    made = kind.__new__(kind, *args)
+    vars(made).update(own)
+    return made
 
 
 class UsageError(AftermapError):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from aftermap.areas import Place
+from aftermap.areas import Encoder, Place
 from aftermap.chips import F32, Chip
 from aftermap.engine import Network
-from aftermap.errors import InputRefusedError
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.journal import digest
 from aftermap.page import Target
+from aftermap.samples import choose_bands
 from aftermap.targets import Images
 
+BESIDE = ("statistics", "patches")
+"""What needs no network."""
 QUANTILES = (0.1, 0.5, 0.9)
 PATCH_PX, COMPONENTS, PATCHES = 8, 32, 20_000
 
@@ -27,13 +31,18 @@ class Learned:
     name: str
     network: Network
     images: Images
+    place: Place = field(repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which open the network themselves."""
+        return Learned.of, (self.name, self.network.folder.resolve(), self.place)
 
     @classmethod
     def of(cls, name: str, folder: Path, place: Place) -> Learned:
         """Raises InputRefusedError ("model-input", "band-missing")."""
         network = Network.open(folder, precision="f32")
         target = Target(network.card.hazard, place.data, "auto")
-        return cls(name, network, Images.of(target, place.folder, network.card))
+        return cls(name, network, Images.of(target, place.folder, network.card), place)
 
     @property
     def key(self) -> str:
@@ -127,6 +136,32 @@ class Patches:
         own = (_patches(pixels) - np.repeat(self.mean, PATCH_PX**2)) / np.repeat(self.std, PATCH_PX**2)
         along = own @ self.axes.T
         return np.concatenate([along.mean(axis=0), along.std(axis=0)]).astype(np.float32)
+
+
+def chosen(place: Place, models: Mapping[str, Path], beside: Sequence[str], inputs: Sequence[str]) -> list[Encoder]:
+    """Networks of model folders by name, and those of BESIDE, which see the inputs; without any what the networks read, or all.
+
+    Raises UnknownNameError ("unknown-encoder", "unknown-input"), UsageError ("no-encoder") and as Learned.of.
+    """
+    for name in beside:
+        if name not in BESIDE:
+            raise UnknownNameError("encoder", name, BESIDE)
+    if not models and not beside:
+        raise UsageError("nothing is asked", repair="name a model, or --beside statistics", code="no-encoder")
+    networks = [Learned.of(name, folder, place) for name, folder in models.items()]
+    bands = choose_bands(place.dataset.bands, inputs) or read_by(networks, place.dataset.bands)
+    found: list[Encoder] = [*networks]
+    found += [Statistics(bands)] if "statistics" in beside else []
+    return [*found, Patches.of(place, bands)] if "patches" in beside else found
+
+
+def named(models: Sequence[str]) -> dict[str, str]:
+    """Models by the shortest ends of their paths that tell them apart."""
+    parts = {model: own[:-1] if (own := Path(model).parts)[-1] == "model" and len(own) > 1 else own for model in models}
+    depth = 1
+    while len({parts[m][-depth:] for m in parts}) < len(parts):
+        depth += 1
+    return {"-".join(own[-depth:]).strip("/"): model for model, own in parts.items()}
 
 
 def _observed(chip: Chip, bands: tuple[str, ...]) -> F32:

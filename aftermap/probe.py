@@ -87,8 +87,8 @@ class Cells:
 
     @classmethod
     def joined(cls, parts: Sequence[Cells]) -> Cells:
-        """One after the other."""
-        return cls(*(np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(cls)))
+        """One after the other; of none, none."""
+        return _none() if not parts else cls(*(np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def cells(train: Area, tests: Sequence[Area], plan: Plan) -> tuple[Cells, list[L
                  for k in tasks if k not in plan.usable(test)]  # fmt: skip
         if both and test.held.any():
             parts.append(_asked(fits, both, [plan.tasks[tasks[k]] for k in both], train.name, test, [tasks[k] for k in both]))
-    return Cells.joined(parts) if parts else _none(), left
+    return Cells.joined(parts), left
 
 
 def _others(plan: Plan, tasks: Sequence[int]) -> list[int]:

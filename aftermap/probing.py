@@ -6,62 +6,83 @@ Every file says what it was made of; what is there and the same is not made agai
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aftermap import figures, tables
-from aftermap.areas import Embedded, Encoder, Place, embed
-from aftermap.errors import InputRefusedError
+from aftermap.areas import Encoder, Place, embed, reread
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.journal import digest, write_json
 from aftermap.probe import ARMS, Area, Cells, Left, Plan, cells
 from aftermap.probed import Cube, balanced, cube, decisions, explained, gap
 from aftermap.samples import Progress
+from aftermap.workers import Workers, here
 
 CELLS, EMBEDDINGS, SUMMARY = "cells", "embeddings", "probe.json"
 
 
 def probe(
-    place: Place, encoders: Sequence[Encoder], plan: Plan, out: Path, *, progress: Progress = lambda *_: None
+    place: Place, encoders: Sequence[Encoder], plan: Plan, out: Path, *, progress: Progress = lambda *_: None,
+    workers: Workers = here, about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Embeds, fits and asks; writes `out` and gives what probe.json holds.
+    """Embeds, fits and asks; writes `out` and gives what probe.json holds, `about` first.
 
-    Raises InputRefusedError ("no-cells") where no area has enough chips of any task.
+    Each area is a unit of work for `workers`, to embed and to fit in. Raises InputRefusedError ("no-cells") where no area has
+    enough chips of any task.
     """
     each: dict[str, Cells] = {}
     left: list[Left] = []
     skipped: dict[str, str] = {}
     for number, encoder in enumerate(encoders):
-        found, without = _embedded(place, encoder, out, partial(progress, f"embed {encoder.name}"))
+        found, without = _embedded(place, encoder, out.resolve(), workers, partial(progress, f"embed {encoder.name}"))
         skipped |= without
-        each[encoder.name], own = _fitted(encoder, place, found, plan, out, progress)
+        each[encoder.name], own = _fitted(encoder, place, found, plan, out.resolve(), workers, progress)
         left += own if not number else []  # for they are of the chips, whatever sees them
     if not any(map(len, each.values())):
-        what = f"no task has {plan.least_mixed} mixed chips in an area: {'; '.join(sorted({one.why for one in left}))}"
+        whys = sorted({*(one.why for one in left), *skipped.values()})
+        what = f"no task has {plan.least_mixed} mixed chips in an area: {'; '.join(whys)}"
         raise InputRefusedError(what, repair="join areas, lower --least-mixed, or give fewer labels", code="no-cells")
-    facts = _facts(each, place, plan, left, skipped)
+    facts = {**(about or {}), **_facts(each, place, plan, left, skipped)}
     _write(out, facts, {arm: cube(each, arm) for arm in ARMS}, cube(each, ARMS[1], "rmse"))
     return facts
 
 
 def _embedded(
-    place: Place, encoder: Encoder, out: Path, told: Callable[[int, int], None]
-) -> tuple[dict[str, Embedded], dict[str, str]]:  # fmt: skip
-    """Areas as an encoder sees them, and those that cannot be used, with the reason."""
-    found, skipped = {}, {}
-    for done, name in enumerate(place.areas, 1):
-        try:
-            found[name] = embed(place, encoder, name, out / EMBEDDINGS / _file(encoder.name) / f"{_file(name)}.parquet")
-        except InputRefusedError as error:
-            if error.code != "no-chips":
-                raise
-            skipped[name] = error.what
-        told(done, len(place.areas))
-    return found, skipped
+    place: Place, encoder: Encoder, out: Path, workers: Workers, told: Callable[[int, int], None]
+) -> tuple[dict[str, Path], dict[str, str]]:  # fmt: skip
+    """Areas as an encoder sees them, in files, and those that cannot be used, with the reason."""
+    files = {name: out / EMBEDDINGS / _file(encoder.name) / f"{_file(name)}.parquet" for name in place.areas}
+    skipped = {}
+    every = workers(_embed, [(place, encoder, name, path) for name, path in files.items()])
+    for done, (name, why) in enumerate(zip(files, every, strict=True), 1):
+        if why:
+            skipped[name] = why
+        elif not files[name].is_file():
+            raise _not_shared(files[name])
+        told(done, len(files))
+    return {name: path for name, path in files.items() if name not in skipped}, skipped
+
+
+def _embed(place: Place, encoder: Encoder, name: str, path: Path) -> str:
+    """Into `path`; why an area cannot be used."""
+    try:
+        embed(place, encoder, name, path)
+    except InputRefusedError as error:
+        if error.code != "no-chips":
+            raise
+        return error.what
+    return ""
+
+
+def _not_shared(path: Path) -> UsageError:
+    what = f"a worker wrote {path}, and it is not here"
+    return UsageError(what, repair="give workers that see the same files under the same paths", code="not-shared")
 
 
 def _file(name: str) -> str:
@@ -71,25 +92,35 @@ def _file(name: str) -> str:
 
 
 def _fitted(
-    encoder: Encoder, place: Place, found: Mapping[str, Embedded], plan: Plan, out: Path, progress: Progress
+    encoder: Encoder, place: Place, found: Mapping[str, Path], plan: Plan, out: Path, workers: Workers, progress: Progress
 ) -> tuple[Cells, list[Left]]:  # fmt: skip
     key = digest([place.key, encoder.key, asdict(plan), sorted(found)])
-    areas = [one.area for one in found.values()]
-    parts, left = [], []
-    for done, area in enumerate(areas, 1):
-        path = out / CELLS / _file(encoder.name) / f"{_file(area.name)}.parquet"
-        own, without = _kept(path, key) or _made(path, key, area, areas, plan)
-        parts.append(own)
-        left += without
-        progress(f"fit {encoder.name}", done, len(areas))
-    return Cells.joined(parts), left
+    files = {name: out / CELLS / _file(encoder.name) / f"{_file(name)}.parquet" for name in found}
+    every = workers(_fit, [(path, key, name, tuple(found.items()), plan) for name, path in files.items()])
+    for done, _ in enumerate(every, 1):
+        progress(f"fit {encoder.name}", done, len(files))
+    parts = []
+    for path in files.values():
+        if (kept := _kept(path, key)) is None:
+            raise _not_shared(path)
+        parts.append(kept)
+    return Cells.joined([own for own, _ in parts]), [one for _, left in parts for one in left]
 
 
-def _made(path: Path, key: str, area: Area, areas: Sequence[Area], plan: Plan) -> tuple[Cells, list[Left]]:
-    own, left = cells(area, areas, plan)
+def _fit(path: Path, key: str, name: str, embedded: tuple[tuple[str, Path], ...], plan: Plan) -> None:
+    """All that is fitted in one area into `path`, where it is not there."""
+    if _kept(path, key) is not None:
+        return
+    areas = _areas(key, embedded, plan.tasks)
+    own, left = cells(areas[name], [*areas.values()], plan)
     columns = {f.name: list(v) if (v := getattr(own, f.name)).dtype.kind == "U" else v for f in fields(own)}
     tables.write(path, columns, {"key": key, "left": [asdict(one) for one in left]})
-    return own, left
+
+
+@lru_cache(maxsize=1)
+def _areas(key: str, embedded: tuple[tuple[str, Path], ...], tasks: tuple[str, ...]) -> Mapping[str, Area]:
+    """Read once for all areas that are fitted in; `key` tells what the files hold."""
+    return {name: reread(path, name, tasks) for name, path in embedded}
 
 
 def _kept(path: Path, key: str) -> tuple[Cells, list[Left]] | None:
@@ -139,6 +170,19 @@ def _csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(head)
         writer.writerows(rows)
+
+
+def query(out: Path, sql: str) -> list[dict[str, Any]]:
+    """Rows of SQL about `cells`: every fit of a finished probe, with its encoder.
+
+    Raises InputRefusedError ("no-cells"), UsageError ("extra-missing", "query-invalid").
+    """
+    if not (out / SUMMARY).is_file():
+        raise InputRefusedError(f"{out} holds no finished probe", repair="run aftermap probe to its end", code="no-cells")
+    facts = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+    files = {name: [path for area in facts["areas"] if (path := out / CELLS / _file(name) / f"{_file(area)}.parquet").is_file()]
+             for name in facts["encoders"]}  # fmt: skip
+    return tables.query(sql, "cells", "encoder", {name: own for name, own in files.items() if own})
 
 
 def words(facts: dict[str, Any], out: Path) -> list[str]:

@@ -177,22 +177,27 @@ def listed() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.toml"))}
 
 
-def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by name or path, with "model.encoder=resnet18" and the like on top.
+def table(recipe: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a recipe by name or path says, with "model.encoder=resnet18" and the like on top; its name too.
 
-    Raises UnknownNameError ("unknown-recipe", "unknown-key" ...) and UsageError ("recipe-invalid").
+    Raises UnknownNameError ("unknown-recipe") and UsageError ("recipe-invalid").
     """
     path = Path(recipe)
     if path.suffix != ".toml":
         among("recipe", str(recipe), sorted(listed()))
         path = listed()[str(recipe)]
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise refuse(f"{path} cannot be read as TOML: {error}") from error
-    for said in overrides:
-        override(table, said)
-    made: Recipe = value({**table, "name": path.stem}, Recipe, "")
+    for one in overrides:
+        override(said, one)
+    return {**said, "name": path.stem}
+
+
+def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe that trains. Raises as `table`, and UnknownNameError ("unknown-key" ...)."""
+    made: Recipe = value(table(recipe, overrides), Recipe, "")
     return made
 
 

@@ -196,7 +196,7 @@ def survey(
     _refuse_none(dataset, of_sample, skipped)
     of_side = {s: tuple(sorted({dataset.members[n].event for n, k in sides.items() if k == s})) for s in SPLITS}
     return Samples(
-        dataset, bands, _layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, reference,
+        dataset, bands, as_layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, reference,
         reference if normalise == "all" else fitting.done(), codes=codes,
         classes=() if presence else tuple(dataset.classes if of_chips else classes), of_chips=of_chips, presence=presence,
         sha256=hashes.hexdigest(), unlabelled=unlabelled, skipped={why: n for why, n in skipped.items() if n},
@@ -273,7 +273,8 @@ def _layer(band: str) -> tuple[str, str]:
     return (layer, name) if dot else ("after", name)
 
 
-def _layers(bands: Sequence[str], of: Sequence[str]) -> tuple[LayerBands, ...]:
+def as_layers(bands: Sequence[str], of: Sequence[str]) -> tuple[LayerBands, ...]:
+    """Bands of chips and their units as layers of a scene."""
     named = [(_layer(band), unit) for band, unit in zip(bands, of, strict=True)]
     runs = groupby(named, lambda one: (one[0][0], one[1]))
     return tuple(LayerBands(layer, tuple(own[1] for own, _ in run), unit) for (layer, unit), run in runs)

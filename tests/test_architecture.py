@@ -18,8 +18,8 @@ from aftermap.cli import main
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     (
-        "errors", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform", "probe",
-        "probed", "clusters", "likeness",
+        "errors", "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
+        "probe", "probed", "clusters", "likeness",
     ),
     (
         "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
@@ -41,8 +41,8 @@ FLOORS = (
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "learn", "unlabelled", "targets", "drift", "areas",
-        "looks", "probing", "unseen", "experiment", "readapt", "results", "unseen_table", "cli_words", "cli_data", "cli_learn",
-        "cli_explain", "cli_probe", "cli", "__main__",
+        "looks", "firstweights", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table", "cli_words",
+        "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -59,7 +59,8 @@ DOORS = {
     "safetensors": {"encoders", "model", "checkpoint", "lowrank"}, "peft": {"lowrank"},
     "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
-    "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "sklearn": set(),
+    "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "distributed": {"workers"},
+    "duckdb": {"tables"}, "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {
     "h5py": {"landslide4sense", "sen12landslides"},

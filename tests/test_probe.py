@@ -80,6 +80,7 @@ def test_tasks_with_few_mixed_chips_and_budgets_beyond_the_pool_are_left_out_and
     assert len(nothing) == 0
     assert len(why) == 2
     assert len(Cells.joined([found, nothing])) == len(found)
+    assert len(Cells.joined([])) == 0
 
 
 def test_scores_of_what_does_not_vary_are_undefined() -> None:

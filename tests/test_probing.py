@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +17,16 @@ from click.testing import CliRunner
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
-from aftermap import probing, tables
+from aftermap import asked, probing, recipe, tables
 from aftermap.areas import Encoder, Place, embed
 from aftermap.card import BUNDLED
 from aftermap.cli import main
 from aftermap.closedform import decompose
-from aftermap.errors import InputRefusedError, UsageError
+from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.looks import PATCH_PX, Learned, Patches, Statistics, read_by
 from aftermap.page import Data
 from aftermap.probe import ARMS, Plan, draws
+from aftermap.workers import workers
 from tests.conftest import shared
 from tests.dataset_layouts import png, table
 
@@ -131,6 +136,54 @@ def test_a_probe_writes_every_fit_and_tables_and_goes_on_where_it_stood(tiles: P
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == stamps
 
 
+def test_every_fit_can_be_asked_for_in_sql(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("duckdb", reason="duckdb is not installed")
+    out = tmp_path / "it's"
+    with pytest.raises(InputRefusedError, match="no finished probe"):
+        probing.query(out, "select 1")
+    facts = probing.probe(place(tiles), [Statistics(BANDS), Patches.of(place(tiles), BANDS)], PLAN, out)
+    assert probing.query(out, "select count(*) as fits from cells") == [{"fits": facts["cells"]}]
+    asked = "select encoder, avg(r) as r from cells where arm = 'ridge' and train = 'C' and test = 'D' group by 1 order by 1"
+    columns, _ = tables.read(out / "cells/statistics/C.parquet") or pytest.fail("nothing was written")
+    own = [row["r"] for row in columns.to_pylist() if (row["arm"], row["test"]) == ("ridge", "D")]
+    found = probing.query(out, asked)
+    assert [row["encoder"] for row in found] == ["patches", "statistics"]
+    assert found[1]["r"] == pytest.approx(np.mean(own))
+    for sql, lacking, code in (("select nothing from cells", False, "query-invalid"), ("select 1", True, "extra-missing")):
+        if lacking:
+            monkeypatch.setitem(sys.modules, "duckdb", None)
+        with pytest.raises(UsageError) as refused:
+            probing.query(out, sql)
+        assert refused.value.code == code
+
+
+def test_two_processes_make_the_same_bytes_and_what_is_there_is_not_made_again(tiles: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    encoders: list[Encoder] = [Statistics(BANDS), Patches.of(place(tiles), BANDS)]
+    facts = probing.probe(place(tiles), encoders, PLAN, tmp_path / "here")
+    with workers(2) as crew:
+        assert probing.probe(place(tiles), encoders, PLAN, tmp_path / "spread", workers=crew) == facts
+        made = {path.relative_to(tmp_path / "spread"): path for path in (tmp_path / "spread").rglob("*.*")}
+        assert len(made) == 2 * 2 * 2 + 4
+        for name, path in made.items():
+            assert path.read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+        lost = tmp_path / "spread/cells/statistics/D.parquet"
+        lost.unlink()
+        stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "spread").rglob("*.parquet")}
+        assert probing.probe(place(tiles), encoders, PLAN, tmp_path / "spread", workers=crew) == facts
+    assert lost.read_bytes() == (tmp_path / "here/cells/statistics/D.parquet").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_workers_that_write_elsewhere_are_refused(tiles: Path, tmp_path: Path) -> None:
+    def elsewhere(act: object, units: Sequence[object]) -> Any:
+        return iter([""] * len(units))
+
+    with pytest.raises(UsageError) as refused:
+        probing.probe(place(tiles), [Statistics(BANDS)], PLAN, tmp_path, workers=elsewhere)
+    assert refused.value.code == "not-shared"
+
+
 def test_where_no_area_has_enough_chips_nothing_is_claimed(tiles: Path, tmp_path: Path) -> None:
     with pytest.raises(InputRefusedError) as refused:
         probing.probe(place(tiles), [Statistics(BANDS)], Plan(("flood",), (4,), 1, least_mixed=1000), tmp_path)
@@ -154,6 +207,45 @@ def test_the_command_says_what_scores_go_with(tiles: Path, tmp_path: Path) -> No
         assert json.loads(refused.output.splitlines()[0])["error"] == code
 
 
+@pytest.mark.parametrize("name", [name for name in recipe.listed() if asked.asks(name)])
+def test_every_recipe_that_asks_parses_and_runs(name: str, tiles: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    path = recipe.listed()[name]
+    assert all(recipe.header(path).values()), "Run, Expect and Differs stand at the head"
+    assert asked.read(name) == asked.read(path)
+    few = ["untrained=['vit_micro8']", "labels=[4, 6]", "repeats=2", "least_mixed=4", f"size={SIZE}"]
+    words = ["run", name, "--on", str(tiles), "-o", str(tmp_path), "--quiet", "--json", "--set", "data.settings.image=s1"]
+    words += [word for one in few for word in ("--set", f"probe.{one}")]
+    said = CliRunner().invoke(main, words)
+    assert said.exit_code == 0, said.output
+    (facts,), (out,) = json.loads(said.output), tmp_path.glob(f"{name}-seed0-*")
+    assert facts["encoders"] == ["untrained-vit_micro8", "statistics", "patches"]
+    assert facts["page_sha256"] == asked.read(name, words[words.index("--set") + 1 :: 2]).sha256
+    assert facts == json.loads((out / probing.SUMMARY).read_text(encoding="utf-8"))
+    stamps = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.suffix in (".parquet", ".safetensors")}
+    models = [*words, "--set", f"probe.models=['{out / 'untrained/vit_micro8'}']", "--set", "probe.untrained=[]"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
+    (own,) = json.loads(CliRunner().invoke(main, models).output)
+    assert own["encoders"] == ["vit_micro8", "statistics", "patches"]
+    assert own["explained"] == facts["explained"]
+
+
+def test_a_page_that_asks_trains_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="steps"):
+        asked.read("linear-probe", ["steps={}"])
+    for labels in ("[2]", "[]"):
+        with pytest.raises(UsageError, match="at least 3"):
+            asked.read("linear-probe", [f"probe.labels={labels}"])
+    with pytest.raises(UnknownNameError, match="probe"):
+        recipe.read("linear-probe")
+    words = ["run", "linear-probe", "--on", str(tmp_path), "-o", str(tmp_path / "out")]
+    for option in (["--target", f"x={tmp_path}"], ["--pretrain-on", str(tmp_path)]):
+        refused = CliRunner().invoke(main, [*words, *option])
+        assert refused.exit_code == 2, refused.output
+        assert "trains nothing" in refused.output
+
+
 def test_a_model_is_asked_for_its_embeddings_of_real_radar(tmp_path: Path) -> None:
     here = Place(shared("flood_sen1floods11"), Data("sen1floods11"), pattern="^([A-Z])", most=16)
     encoder = Learned.of("flood-s1", BUNDLED / "flood-s1", here)
@@ -164,3 +256,6 @@ def test_a_model_is_asked_for_its_embeddings_of_real_radar(tmp_path: Path) -> No
     pixels = encoder.images.levelled(encoder.network, here.dataset.read(chip))[:, row : row + 64, col : col + 64]
     np.testing.assert_allclose(found.features[0], encoder.network.embeddings(pixels[None])[0], rtol=1e-6)
     assert read_by([encoder], here.dataset.bands) == ("VV", "VH")
+    sent = pickle.loads(pickle.dumps(encoder))
+    assert sent.key == encoder.key
+    np.testing.assert_array_equal(sent(pixels), encoder(pixels))

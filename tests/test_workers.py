@@ -1,0 +1,64 @@
+"""Units of work in two processes of Dask: results in order, errors as they are, and what a dead worker had is done anew."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aftermap.errors import UnknownNameError, UsageError
+from aftermap.workers import Workers, here, workers
+
+pytest.importorskip("distributed", reason="distributed is not installed")
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Workers]:
+    """Two processes."""
+    with workers(2) as crew:
+        yield crew
+
+
+def told(number: int, folder: Path) -> tuple[int, int]:
+    """Of a unit, its number and its process; the first that does number 3 dies of it."""
+    died = folder / "died"
+    if number == 3 and not died.exists():
+        died.touch()
+        os._exit(1)
+    if number < 0:
+        raise UnknownNameError("unit", str(number), ["3"])
+    return number, os.getpid()
+
+
+def test_units_come_back_in_order_though_a_worker_dies(two: Workers, tmp_path: Path) -> None:
+    found = [*two(told, [(number, tmp_path) for number in range(8)])]
+    assert [number for number, _ in found] == [*range(8)]
+    assert (tmp_path / "died").exists()
+    assert os.getpid() not in {process for _, process in found}
+    (tmp_path / "died").touch()
+    assert [*here(told, [(3, tmp_path)])] == [(3, os.getpid())]
+
+
+def test_an_error_comes_back_as_it_was(two: Workers, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError) as refused:
+        _ = [*two(told, [(-1, tmp_path)])]
+    assert (refused.value.code, refused.value.repair) == ("unknown-unit", "known: 3")
+    again = pickle.loads(pickle.dumps(refused.value))
+    assert (str(again), again.code, again.exit_code) == (str(refused.value), "unknown-unit", 2)
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, cluster, code in ((1, "tcp://127.0.0.1:1", "usage"), (0, "nowhere://", "no-cluster")):
+        with pytest.raises(UsageError) as refused, workers(count, cluster):
+            pass
+        assert refused.value.code == code
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"aftermap\[cloud\]") as lacking, workers(1):
+        pass
+    assert lacking.value.code == "extra-missing"
+    with workers() as crew:
+        assert crew is here

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermap import shallow, vit
+from aftermap import doubleconv, shallow, vit
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.journal import sha256
 from aftermap.torchdoor import Tensor, nn, smp, timm, torch
@@ -19,7 +19,7 @@ MIX = tuple(f"mit_b{size}" for size in range(6))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NARROW = {"resnet18_half": ("resnet18", {"channels": (32, 64, 128, 256)})}
 """Encoders of our own making: a timm network at other widths, for maps on a laptop; nobody publishes weights of these."""
-OWN = (*shallow.NAMES, *vit.NAMES)
+OWN = (*shallow.NAMES, *doubleconv.NAMES, *vit.NAMES)
 """Encoders of modules of their own."""
 _WINDOWED = ("swin",)
 """Attention in windows: timm has to be told that other sizes than the trained one are meant."""
@@ -90,7 +90,7 @@ def build(name: str, bands: int, weights: Weights | None = None, **options: Any)
     """An encoder: pixels (n, band, y, x) -> [pixels, features (n, channel, y / 2, x / 2), ..., (n, channel, y / 32, x / 32)].
 
     Its `out_channels` are the channels of each; 0 where it has no features at stride 2. Those of shallow.py give [pixels,
-    features (n, channel, y, x)], those of vit.py [pixels, class token, tokens]. Weights trained on other bands are inflated.
+    features (n, channel, y, x)], those of doubleconv.py strides 1 to 16, those of vit.py [pixels, class token, tokens]. Weights trained on other bands are inflated.
     Raises UnknownNameError, InputRefusedError ("weights-misfit").
     """
     _known(name)
@@ -111,6 +111,8 @@ def _empty(name: str, bands: int, options: dict[str, Any]) -> nn.Module:
         return DualPath(name, bands)
     if name in shallow.NAMES:
         return shallow.encoder(name, bands)
+    if name in doubleconv.NAMES:
+        return doubleconv.encoder(name, bands)
     if name in vit.NAMES:
         return vit.Vit(name, bands, **options)
     if name in MIX:

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from aftermap.activation import Activation
 from aftermap.card import WEIGHTS, Card
+from aftermap.doubleconv import NAMES as DOUBLED
+from aftermap.doubleconv import Doubling
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
 from aftermap.enlarging import ALLOWED, multiple_of, ratio
@@ -44,7 +46,8 @@ OF_VIT = ("upward", "deconv", "pool", *EMBEDDINGS)
 OWN_GRID = ("conv8", "conv_mean", "fc")
 """Decoders of the encoders of shallow.py, whose features are on the image's own grid, and of no others."""
 DECODERS = (
-    "unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", "upward", "deconv", *WHOLE,
+    "unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", "upward", "deconv",
+    "doubling", *WHOLE,
 )  # fmt: skip
 DILATED = 8
 """Stride of the deepest features that DeepLabV3 sees (Chen et al. 2017)."""
@@ -99,6 +102,9 @@ class Spec:
         if (self.decoder not in OF_VIT) if self.encoder in VITS else self.decoder in ("upward", "deconv", "token", "projected"):
             what = f"{self.encoder} with {self.decoder}: the decoders of a transformer are {', '.join(OF_VIT)}"
             raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(VITS)}")
+        if (self.encoder in DOUBLED) != (self.decoder == "doubling") and self.decoder not in ("pool", "mean"):
+            what = f"{self.encoder} with {self.decoder}: only {', '.join(DOUBLED)} give features at strides 1 to 16"
+            raise UsageError(what, repair='give them the decoder "doubling", or of whole chips "pool" or "mean", and others theirs')
         if self.decoder == "deconv" and (patch := SIZES[self.encoder].patch) & (patch - 1):
             raise UsageError(
                 f"deconv doubles, and {self.encoder} has patches of {patch} px", repair='choose the decoder "upward"'
@@ -245,6 +251,8 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
     if spec.decoder == "deconv":
         up = Deconvolved(channels[-1], spec.widths[0] if spec.widths else 256, stride)
         return up, nn.Conv2d(up.width, spec.outputs, 3, padding=1)
+    if spec.decoder == "doubling":
+        return Doubling(channels), nn.Conv2d(channels[1], spec.outputs, 1)
     if spec.decoder == "activation":
         return Activation(channels[-1], spec.outputs, stride, dense=spec.gives == "map"), nn.Identity()
     if spec.decoder == "conv8":

@@ -31,7 +31,7 @@ FLOORS = (
         "augment", "enlarging", "samples",
     ),
     (
-        "torchdoor", "batches", "shallow", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
+        "torchdoor", "batches", "shallow", "doubleconv", "vit", "encoders", "unet", "ocr", "activation", "surgery", "domainnorm", "export",
         "model", "lowrank", "attention", "losses", "multicrop", "objectives", "checkpoint", "schedules",
     ),
     (

@@ -104,7 +104,9 @@ class Spec:
             raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(VITS)}")
         if (self.encoder in DOUBLED) != (self.decoder == "doubling") and self.decoder not in ("pool", "mean"):
             what = f"{self.encoder} with {self.decoder}: only {', '.join(DOUBLED)} give features at strides 1 to 16"
-            raise UsageError(what, repair='give them the decoder "doubling", or of whole chips "pool" or "mean", and others theirs')
+            raise UsageError(
+                what, repair='give them the decoder "doubling", or of whole chips "pool" or "mean", and others theirs'
+            )
         if self.decoder == "deconv" and (patch := SIZES[self.encoder].patch) & (patch - 1):
             raise UsageError(
                 f"deconv doubles, and {self.encoder} has patches of {patch} px", repair='choose the decoder "upward"'

@@ -61,7 +61,7 @@ DOORS = {
     "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {
-    "h5py": {"landslide4sense", "sen12landslides"},
+    "h5py": {"landslide4sense", "sen12landslides", "m3leo_parts"},
     "zarr": {"sar_landslides"},
     "pyarrow": {"bigearthnet", "unpack", "tables"},
 }

@@ -1,0 +1,144 @@
+"""Does radar add to colour? Land cover in a region that no network saw, from radar, from colour, and from both (methods.md J).
+
+Four simulated regions, each tested in turn by networks that learned the other three; beside each a classical classifier of
+single pixels on the same bands, and calling everything by the commonest class of the truth.
+
+Run:     python -m benchmarks.m3leo --runs runs
+Writes:  benchmarks/results/m3leo.csv (a row per region, inputs, way and seed) and m3leo.md; RUNS holds scenes and trainings
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from aftermap import experiment, recipe
+from aftermap.confusion import Confusion
+from aftermap.datasets.dataset import Dataset, open_dataset
+from aftermap.samples import choose_bands, choose_codes
+from aftermap.simulate import landcover
+from aftermap.stats import Interval, holm, interval, signed_rank_over_images
+from benchmarks.sar_landslides_table import measured
+
+RESULTS = Path(__file__).parent / "results"
+KIND, RECIPE = "simulated-landcover", "m3leo-small"
+REGIONS = tuple(landcover.REGIONS)
+SCENES, SEEDS = range(10), (0, 1, 2)
+ARMS: Mapping[str, tuple[str, ...]] = {"radar": ("s1",), "colour": ("rgb",), "both": ("s1", "rgb")}
+WAYS = {"network": SEEDS, "single pixels": (0,)}
+KEY = ("region", "inputs", "way", "seed")
+PIXELS = 400
+"""Of each scene of training, that the classifier of pixels learns from."""
+F64 = npt.NDArray[np.float64]
+Cells = Mapping[str, Confusion]
+"""By scene."""
+
+
+def split(region: str) -> dict[str, list[str]]:
+    """Side -> scenes: a region tests, the others train, and their seeds that end in 8 choose."""
+    sides: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for name in REGIONS:
+        for seed in SCENES:
+            side = "test" if name == region else "validation" if seed % 10 == 8 else "train"
+            sides[side].append(f"{name}-{seed:06d}")
+    return sides
+
+
+def network(scenes: Path, out: Path, region: str, arm: str, seed: int, classes: Sequence[str]) -> Cells:
+    """Of the network, trained where it is not there."""
+    said = [f"inputs={list(ARMS[arm])}", f"split={split(region)}"]
+    (row,) = experiment.run(RECIPE, scenes, out, seeds=[seed], overrides=said)
+    return {scene: Confusion(tuple(classes), np.array(cells)) for scene, cells in row["by_event"].items()}
+
+
+def by_pixel(dataset: Dataset, region: str, arm: str, classes: Sequence[str]) -> Cells:
+    """Maximum likelihood: each class a normal distribution of its pixels, all as likely beforehand as they are common."""
+    rng, sides, codes = np.random.default_rng(0), split(region), choose_codes(dataset.classes, classes)
+    wanted = [dataset.bands.index(band) for band in choose_bands(dataset.bands, ARMS[arm])]
+
+    def pixels(scene: str) -> tuple[F64, npt.NDArray[np.uint8]]:
+        found = [dataset.read(name) for name in dataset.ids(events=[scene])]
+        known = [chip.labelled & (codes[chip.truth] != 255) for chip in found]
+        seen = [chip.pixels[wanted][:, own].T for chip, own in zip(found, known, strict=True)]
+        truth = [codes[chip.truth][own] for chip, own in zip(found, known, strict=True)]
+        return np.concatenate(seen).astype(np.float64), np.concatenate(truth)
+
+    drawn = []
+    for scene in sides["train"]:
+        x, y = pixels(scene)
+        some = rng.choice(len(y), PIXELS, replace=False)
+        drawn.append((x[some], y[some]))
+    likelihood = _normal(np.concatenate([x for x, _ in drawn]), np.concatenate([y for _, y in drawn]), len(classes))
+    found = {}
+    for scene in sides["test"]:
+        x, y = pixels(scene)
+        found[scene] = Confusion.of(classes, y, likelihood(x).argmax(axis=1))
+    return found
+
+
+def _normal(x: F64, y: npt.NDArray[np.uint8], classes: int) -> Callable[[F64], F64]:
+    """The log likelihood (n, class) as a function of pixels (n, band); a class of too few pixels has none."""
+    fitted = []
+    for code in range(classes):
+        own = x[y == code]
+        if len(own) > 10 * x.shape[1]:
+            spread = np.cov(own.T) + 1e-6 * np.diag(x.var(axis=0))
+            base = float(np.log(len(own) / len(x)) - np.linalg.slogdet(spread)[1] / 2)
+            fitted.append((code, base, own.mean(axis=0), np.linalg.inv(spread)))
+
+    def likelihood(given: F64) -> F64:
+        out = np.full((len(given), classes), -np.inf)
+        for code, base, mean, inverse in fitted:
+            off = given - mean
+            out[:, code] = base - ((off @ inverse) * off).sum(axis=1) / 2
+        return out
+
+    return likelihood
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way in one region."""
+
+    region: str
+    inputs: str
+    way: str
+    seed: int
+    cells: Cells
+
+
+def runs(folder: Path, classes: Sequence[str]) -> list[Run]:
+    """Every run; a line of rows.jsonl each, and what has its line is not done again."""
+    scenes, out = folder / "landcover", folder / "m3leo"
+    landcover.many(scenes, SCENES)
+    out.mkdir(parents=True, exist_ok=True)
+    rows, dataset = out / "rows.jsonl", open_dataset(scenes, KIND)
+    lines = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+    known = {(one["region"], one["inputs"], one["way"], one["seed"]): one["cells"] for one in lines}
+    for key in ((r, a, w, s) for r in REGIONS for a in ARMS for w, seeds in WAYS.items() for s in seeds):
+        if key in known:
+            continue
+        region, arm, way, seed = key
+        made = network(scenes, out, region, arm, seed, classes) if way == "network" else by_pixel(dataset, region, arm, classes)
+        known[key] = {scene: one.cells.tolist() for scene, one in made.items()}
+        with rows.open("a") as stream:
+            stream.write(json.dumps(dict(zip(KEY, key, strict=True)) | {"cells": known[key]}) + "\n")
+    return [Run(*key, {k: Confusion(tuple(classes), np.array(v)) for k, v in cells.items()}) for key, cells in known.items()]
+
+
+@click.command()
+@click.option("--runs", "folder", type=click.Path(path_type=Path), required=True)
+def main(folder: Path) -> None:
+    """As the module says."""
+    runs(folder, recipe.read(RECIPE).classes)
+
+
+if __name__ == "__main__":
+    main()

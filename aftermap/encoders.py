@@ -90,8 +90,9 @@ def build(name: str, bands: int, weights: Weights | None = None, **options: Any)
     """An encoder: pixels (n, band, y, x) -> [pixels, features (n, channel, y / 2, x / 2), ..., (n, channel, y / 32, x / 32)].
 
     Its `out_channels` are the channels of each; 0 where it has no features at stride 2. Those of shallow.py give [pixels,
-    features (n, channel, y, x)], those of doubleconv.py strides 1 to 16, those of vit.py [pixels, class token, tokens]. Weights trained on other bands are inflated.
-    Raises UnknownNameError, InputRefusedError ("weights-misfit").
+    features (n, channel, y, x)], those of doubleconv.py strides 1 to 16, those of vit.py [pixels, class token, tokens].
+
+    Weights trained on other bands are inflated. Raises UnknownNameError, InputRefusedError ("weights-misfit").
     """
     _known(name)
     encoder = _empty(name, bands if weights is None else len(weights.mean) or 3, options)

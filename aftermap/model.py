@@ -17,10 +17,9 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from aftermap import doubleconv
 from aftermap.activation import Activation
 from aftermap.card import WEIGHTS, Card
-from aftermap.doubleconv import NAMES as DOUBLED
-from aftermap.doubleconv import Doubling
 from aftermap.encoders import Weights
 from aftermap.encoders import build as encoder_of
 from aftermap.enlarging import ALLOWED, multiple_of, ratio
@@ -102,8 +101,8 @@ class Spec:
         if (self.decoder not in OF_VIT) if self.encoder in VITS else self.decoder in ("upward", "deconv", "token", "projected"):
             what = f"{self.encoder} with {self.decoder}: the decoders of a transformer are {', '.join(OF_VIT)}"
             raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(VITS)}")
-        if (self.encoder in DOUBLED) != (self.decoder == "doubling") and self.decoder not in ("pool", "mean"):
-            what = f"{self.encoder} with {self.decoder}: only {', '.join(DOUBLED)} give features at strides 1 to 16"
+        if (self.encoder in doubleconv.NAMES) != (self.decoder == "doubling") and self.decoder not in ("pool", "mean"):
+            what = f"{self.encoder} with {self.decoder}: only {', '.join(doubleconv.NAMES)} give features at strides 1 to 16"
             raise UsageError(
                 what, repair='give them the decoder "doubling", or of whole chips "pool" or "mean", and others theirs'
             )
@@ -254,7 +253,7 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
         up = Deconvolved(channels[-1], spec.widths[0] if spec.widths else 256, stride)
         return up, nn.Conv2d(up.width, spec.outputs, 3, padding=1)
     if spec.decoder == "doubling":
-        return Doubling(channels), nn.Conv2d(channels[1], spec.outputs, 1)
+        return doubleconv.Doubling(channels), nn.Conv2d(channels[1], spec.outputs, 1)
     if spec.decoder == "activation":
         return Activation(channels[-1], spec.outputs, stride, dense=spec.gives == "map"), nn.Identity()
     if spec.decoder == "conv8":

@@ -124,7 +124,6 @@ def test_no_data_is_no_tree(tmp_path: Path) -> None:
 def test_statistics_are_of_what_was_observed(tmp_path: Path) -> None:
     found = fit(opened(area(tmp_path), "gssic").chips())
     assert found.mean == pytest.approx((0.22, 0.32, 0.02, 0.12)), "sums over what was seen, divided by how much was seen"
-    assert max(found.std) < 1e-3
 
 
 def test_what_one_component_lacks_is_counted(tmp_path: Path) -> None:

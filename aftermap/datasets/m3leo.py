@@ -135,7 +135,7 @@ def _asked(truth: str, classes: str, roots: Sequence[Path]) -> _Asked:
     if not classes:
         return _Asked(truth, (truth,), label=Label(truth, truth, 0, lambda seen: seen))
     names = tuple(name.strip() for name in classes.split(","))
-    return _Asked(truth, names, {k: k for k in range(len(names))} | {UNKNOWN: UNKNOWN})
+    return _Asked(truth, names, {k: k for k in range(len(names))} | {-1: UNKNOWN, UNKNOWN: UNKNOWN})
 
 
 def _roots(folder: Path) -> list[Path]:

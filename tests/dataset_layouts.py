@@ -301,7 +301,7 @@ def worldfloods(root: Path) -> Made:
 
 def m3leo(root: Path) -> Made:
     area = root / "europe_partitions_aschips_abc"
-    for k in range(2):
+    for k in range(4):
         name = f"{k:013x}"
         db = np.rint(noise(16, -30, -5, np.float32)).astype(np.int16)
         tif(area / "s1grd-2020" / f"{name}.tif", db.view(np.uint16))
@@ -320,13 +320,13 @@ def m3leo(root: Path) -> Made:
         _interferometry(area, name)
     table(
         area / "europe_splits_60bands_angle45_60-20-20.csv",
-        [["identifier", "split"], [f"{0:013x}", "train"], [f"{1:013x}", "test"]],
+        [["identifier", "split"], *([f"{k:013x}", split] for k, split in enumerate(("train", "test", "val", "train")))],
     )
     return Made(
         root,
         area / "s1grd-2020" / f"{0:013x}.tif",
         f"{0:013x}",
-        {"train", "test"},
+        {"train", "val", "test"},
         {"europe"},
         remove=area / "s1grd-2020" / f"{1:013x}.tif",
     )

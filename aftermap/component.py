@@ -117,13 +117,13 @@ def _bands(first: raster.Facts, what: Component) -> tuple[str, ...]:
 def _refuse_unlike(every: Sequence[raster.Facts], what: Component) -> None:
     for facts in every:
         if facts.grid.crs is None:
-            raise InputRefusedError(f"{facts.path.name} has no CRS", repair="georeference it first", code="vector-without-crs")
+            raise InputRefusedError(f"{facts.path.name} has no CRS", repair="georeference it first", code="no-common-grid")
         if len(facts.indexes) != len(every[0].indexes) or (facts.nodata, facts.dtype) != (every[0].nodata, every[0].dtype):
             words = f"{every[0].path.name} and {facts.path.name} differ in bands, type or no data"
             raise BandError(words, repair="give rasters of one kind", code="mosaic-mixed")
     if what.bands and len(what.bands) != len(every[0].indexes):
         words = f"{len(what.bands)} names for the {len(every[0].indexes)} bands of {every[0].path.name}"
-        raise BandError(words, repair="name each band once", code="band-names")
+        raise UsageError(words, repair="name each band once")
 
 
 def _refuse_other(out: Path, what: Component) -> None:

@@ -108,7 +108,7 @@ def _over(like: Sequence[Path]) -> list[Tile]:
     for path in like:
         grid = raster.facts(path).grid
         if grid.crs is None:
-            raise InputRefusedError(f"{path.name} has no CRS", repair="georeference it first", code="vector-without-crs")
+            raise InputRefusedError(f"{path.name} has no CRS", repair="georeference it first", code="no-common-grid")
         boxes.append(grid.geographic_extent.boundingbox)
     return list(
         tiles(min(b.left for b in boxes), min(b.bottom for b in boxes), max(b.right for b in boxes), max(b.top for b in boxes))

@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     other = levels(tmp_path / "b.tif", nodata=255, dtype="uint8")
     placeless = write(tmp_path / "c.tif", np.zeros((1, 4, 4), np.float32), grid((4, 4), crs=None), ("x",))
     for rasters, options, kind in (
-        ((file, other), {}, BandError), ((file,), {"bands": ("a", "b")}, BandError), ((placeless,), {}, InputRefusedError),
+        ((file, other), {}, BandError), ((file,), {"bands": ("a", "b")}, UsageError), ((placeless,), {}, InputRefusedError),
         ((file,), {"unit": "metre"}, UnknownNameError), ((), {}, UsageError),
     ):  # fmt: skip
         with pytest.raises(kind):

@@ -234,6 +234,8 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
             f"inputs={elevated}",
             f"model.encoder={'resnet18_half' if read.objective == 'contrast' else 'vit_micro8'}",
         ]
+    if read.data.kind == "m3leo":
+        quick = ["model.encoder=double_conv_quarter"]
     if read.data.kind == "simulated-landcover":
         sides = {"train": ["plain-000000", "plain-000001"], "test": ["alps-000018"]}
         quick = [f"data={{'kind': '{read.data.kind}', 'settings': {{'size': 32}}}}", f"split={sides}"]

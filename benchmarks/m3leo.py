@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from aftermap.confusion import Confusion
 from aftermap.datasets.dataset import Dataset, open_dataset
 from aftermap.samples import choose_bands, choose_codes
 from aftermap.simulate import landcover
-from aftermap.stats import Interval, holm, interval, signed_rank_over_images
+from aftermap.stats import holm, interval, signed_rank_over_images
 from benchmarks.sar_landslides_table import measured
 
 RESULTS = Path(__file__).parent / "results"
@@ -115,15 +116,15 @@ class Run:
     cells: Cells
 
 
-def runs(folder: Path, classes: Sequence[str]) -> list[Run]:
-    """Every run; a line of rows.jsonl each, and what has its line is not done again, nor a training that is there."""
+def runs(folder: Path, classes: Sequence[str], *, train: bool = True) -> list[Run]:
+    """Every run, or without `train` those that are there; a line of rows.jsonl each: what has it is not done again."""
     scenes, out = folder / "landcover", folder / "m3leo"
     landcover.many(scenes, SCENES)
     out.mkdir(parents=True, exist_ok=True)
     rows, dataset = out / "rows.jsonl", open_dataset(scenes, KIND)
     lines = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
     known = {(one["region"], one["inputs"], one["way"], one["seed"]): one["cells"] for one in lines}
-    for region, arm in product(REGIONS, ARMS):
+    for region, arm in product(REGIONS, ARMS if train else ()):
         wanted = [(region, arm, way, seed) for way, seeds in WAYS.items() for seed in seeds]
         if all(key in known for key in wanted):
             continue
@@ -133,14 +134,97 @@ def runs(folder: Path, classes: Sequence[str]) -> list[Run]:
             known[key] = {scene: one.cells.tolist() for scene, one in made[key[2:]].items()}
             with rows.open("a") as stream:
                 stream.write(json.dumps(dict(zip(KEY, key, strict=True)) | {"cells": known[key]}) + "\n")
-    return [Run(*key, {k: Confusion(tuple(classes), np.array(v)) for k, v in cells.items()}) for key, cells in known.items()]
+    names = tuple(classes)
+    return [Run(*key, {k: Confusion(names, np.array(v)) for k, v in cells.items()}) for key, cells in known.items()]
+
+
+def score(cells: Sequence[Cells], scenes: Sequence[str], name: str) -> float:
+    """Of scenes pooled, the mean over seeds."""
+    pooled = [sum((one[scene] for scene in scenes), start=Confusion.none(one[scenes[0]].classes)) for one in cells]
+    return float(np.mean([getattr(one, name) for one in pooled]))
+
+
+def of(every: Sequence[Run], region: str, inputs: str, way: str) -> list[Cells]:
+    """By seed."""
+    return [run.cells for run in every if (run.region, run.inputs, run.way) == (region, inputs, way)]
+
+
+def lines(every: Sequence[Run], regions: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Of the table: what is compared, and in each region macro IoU with its interval over scenes, and accuracy."""
+    rng = np.random.default_rng(0)
+    for way, inputs in product(WAYS, ARMS):
+        cells = []
+        for region in regions:
+            own = of(every, region, inputs, way)
+            found = interval(list(own[0]), partial(_macro_iou, own), rng)
+            cells.append(f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f}), {score(own, list(own[0]), 'accuracy'):.3f}")
+        yield f"{way}, {inputs}", *cells
+    trivial = [[{k: v.commonest() for k, v in _whole(of(every, r, "both", "network")[0]).items()}] for r in regions]
+    yield "commonest class", *(f"{score(t, ['all'], 'macro_iou'):.3f}, {score(t, ['all'], 'accuracy'):.3f}" for t in trivial)
+
+
+def _macro_iou(cells: Sequence[Cells], scenes: Sequence[str]) -> float:
+    return score(cells, scenes, "macro_iou")
+
+
+def _whole(cells: Cells) -> Cells:
+    return {"all": sum(cells.values(), start=Confusion.none(next(iter(cells.values())).classes))}
+
+
+COMPARED = (
+    (("both", "network"), ("colour", "network")), (("both", "network"), ("radar", "network")),
+    (("colour", "network"), ("radar", "network")), (("both", "network"), ("both", "single pixels")),
+)  # fmt: skip
+
+
+def tested(every: Sequence[Run], regions: Sequence[str]) -> Iterator[str]:
+    """Signed-rank over the scenes of all regions, of macro IoU averaged over seeds, adjusted by Holm."""
+
+    def each(way: tuple[str, str]) -> list[float]:
+        own = [(of(every, region, *way), scene) for region in regions for scene in of(every, region, *way)[0]]
+        return [score(cells, [scene], "macro_iou") for cells, scene in own]
+
+    pairs = [(better, other, each(better), each(other)) for better, other in COMPARED]
+    found = [signed_rank_over_images(ours, theirs) for _, _, ours, theirs in pairs]
+    for (better, other, ours, theirs), test, p in zip(pairs, found, holm([one.p for one in found]), strict=True):
+        gain = float(np.mean(np.array(ours) - np.array(theirs)))
+        said = f"{' '.join(reversed(better))} over {' '.join(reversed(other))}"
+        yield f"| {said} | {gain:+.3f} | {sum(a > b for a, b in zip(ours, theirs, strict=True))} of {test.pairs} | {p:.4f} |"
+
+
+def page(every: Sequence[Run], regions: Sequence[str]) -> str:
+    """Markdown."""
+    left = [region for region in REGIONS if region not in regions]
+    head = ["", *(f"{region}: macro IoU (95 %), accuracy" for region in regions)]
+    body = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines(every, regions))]
+    not_run = f" Not run: {', '.join(left)}." if left else ""
+    text = f"""# Radar and colour for land cover
+
+{measured()} `python -m benchmarks.m3leo --runs RUNS`; recipe `{RECIPE}`, [what it is](../../docs/train.md#recipes).
+Simulated. Each region is tested by networks that learned the other three, {len(SEEDS)} seeds, on {len(SCENES)} scenes of 512 px.
+Scores are of pixels pooled, means over seeds; intervals resample scenes. Single pixels: a normal distribution for each
+class, from {PIXELS} pixels of a scene. Ten classes; macro IoU is over those that the truth has.{not_run}
+"""
+    tests = "Signed-rank over scenes of all these regions, one-sided, adjusted by Holm:"
+    rows = ["| | mean gain of a scene's macro IoU | better on | p |", "| --- | --- | --- | --- |", *tested(every, regions), ""]
+    return "\n".join([text, *body, "", tests, "", *rows])
 
 
 @click.command()
 @click.option("--runs", "folder", type=click.Path(path_type=Path), required=True)
-def main(folder: Path) -> None:
+@click.option("--table", is_flag=True, help="Train nothing: the table of the regions that are finished.")
+def main(folder: Path, table: bool) -> None:
     """As the module says."""
-    runs(folder, recipe.read(RECIPE).classes)
+    every = runs(folder, recipe.read(RECIPE).classes, train=not table)
+    ways = {(inputs, way, seed) for inputs in ARMS for way, seeds in WAYS.items() for seed in seeds}
+    regions = [r for r in REGIONS if ways <= {(run.inputs, run.way, run.seed) for run in every if run.region == r}]
+    with (RESULTS / "m3leo.csv").open("w", newline="", encoding="utf-8") as stream:
+        out = csv.writer(stream, lineterminator="\n")
+        out.writerow([*KEY, "scenes", "macro_iou", "accuracy"])
+        for run in (run for run in every if run.region in regions):
+            scores = [f"{score([run.cells], list(run.cells), name):.4f}" for name in ("macro_iou", "accuracy")]
+            out.writerow([run.region, run.inputs, run.way, run.seed, len(run.cells), *scores])
+    (RESULTS / "m3leo.md").write_text(page(every, regions), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -118,12 +118,17 @@ def _refuse_unlike(every: Sequence[raster.Facts], what: Component) -> None:
     for facts in every:
         if facts.grid.crs is None:
             raise InputRefusedError(f"{facts.path.name} has no CRS", repair="georeference it first", code="no-common-grid")
-        if len(facts.indexes) != len(every[0].indexes) or (facts.nodata, facts.dtype) != (every[0].nodata, every[0].dtype):
+        if _kind(facts) != _kind(every[0]):
             words = f"{every[0].path.name} and {facts.path.name} differ in bands, type or no data"
             raise BandError(words, repair="give rasters of one kind", code="mosaic-mixed")
     if what.bands and len(what.bands) != len(every[0].indexes):
         words = f"{len(what.bands)} names for the {len(every[0].indexes)} bands of {every[0].path.name}"
         raise UsageError(words, repair="name each band once")
+
+
+def _kind(facts: raster.Facts) -> tuple[int, str, str]:
+    """Of bands, type and no data; as words, for NaN is not itself."""
+    return len(facts.indexes), facts.dtype, str(facts.nodata)
 
 
 def _refuse_other(out: Path, what: Component) -> None:

@@ -125,6 +125,10 @@ def test_a_component_is_cut_resumed_and_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="other rasters or settings"):
         component.make(folder, Component("column", (file,), "average", PX))
     assert not list(folder.rglob("*.partial"))
+    more = component.make(folder, Component("more", (file, levels(tmp_path / "west.tif", east=False)), "average", PX))
+    assert more.written >= made.written
+    wide = raster.read_window(folder / "more" / f"{tile.name}.tif", Window(0, 0, PX, PX))
+    assert np.isfinite(wide).sum() >= chip.valid.sum(), "neighbours are one image"
 
 
 def test_classes_keep_their_type_and_what_none_saw_stays_no_data(tmp_path: Path) -> None:

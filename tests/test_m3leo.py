@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import aftermap as am
 from aftermap.chips import UNKNOWN
 from aftermap.datasets import m3leo_parts
 from aftermap.datasets.dataset import Dataset, open_dataset
 from aftermap.errors import BandError, UnknownNameError
-from aftermap.model import Spec, build
+from aftermap.journal import sha256
+from aftermap.model import Spec, build, save
 from aftermap.normalise import fit
+from aftermap.scorer import LayerBands
 from aftermap.torchdoor import nn, torch
 from tests import dataset_layouts
 from tests.dataset_layouts import SIDE, netcdf, tif
+from tests.test_learn_model import card
 
 torch.set_num_threads(1)
 
@@ -36,6 +42,15 @@ def test_the_network_keeps_size_and_halves_four_times() -> None:
         features = made.features(torch.zeros(1, 3, 64, 96))
         assert [f.shape[1:] for f in features[1:]] == [(8, 64, 96), (16, 32, 48), (32, 16, 24), (64, 8, 12), (128, 4, 6)]
         assert made(torch.zeros(1, 3, 64, 96)).shape == (1, 2, 64, 96)
+
+
+def test_the_network_maps(pair: Callable[..., tuple[Path, Path]], tmp_path: Path) -> None:
+    facts = replace(card(2), inputs=(LayerBands("after", ("VV", "VH"), "dB"),))
+    save(tmp_path / "model", build(Spec("double_conv_quarter", "doubling", (2,))), facts)
+    options = am.Options(model=str(tmp_path / "model"), precision="f32")
+    mapped = am.map(pair()[1], hazard="flood", out=tmp_path / "map", options=options)
+    assert mapped.answer in ("found", "nothing found")
+    assert mapped.made_by["models"]["model"]["sha256"] == sha256(tmp_path / "model" / "model.toml")
 
 
 FIRST = f"{0:013x}"

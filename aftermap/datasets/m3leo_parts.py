@@ -134,7 +134,7 @@ def coherence(path: Path) -> F32:
         at = {season: {"season": seasons.index(season), "deltadays": days.index(DELTA_DAYS)} for season in SEASONS}
         found = np.stack([_plane(own, at[season]) for season in SEASONS])
     _refuse_beyond(found, (0, 100), path.name, "percent of coherence")
-    return found / 100
+    return np.asarray(found / 100, np.float32)
 
 
 def phase(path: Path) -> F32:
@@ -201,4 +201,4 @@ def _shares(old: int, new: int) -> npt.NDArray[np.float64]:
     """Share (new, old) that each old pixel of an axis has in each new one."""
     first, start = np.arange(old) * new, np.arange(new)[:, None] * old
     covered = np.minimum(first + new, start + old) - np.maximum(first, start)
-    return np.clip(covered, 0, None) / old
+    return np.asarray(np.clip(covered, 0, None) / old, np.float64)

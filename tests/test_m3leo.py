@@ -50,7 +50,7 @@ def test_the_network_maps(pair: Callable[..., tuple[Path, Path]], tmp_path: Path
     options = am.Options(model=str(tmp_path / "model"), precision="f32")
     mapped = am.map(pair()[1], hazard="flood", out=tmp_path / "map", options=options)
     assert mapped.answer in ("found", "nothing found")
-    assert mapped.made_by["models"]["model"]["sha256"] == sha256(tmp_path / "model" / "model.toml")
+    assert mapped.made_by["models"]["small"]["sha256"] == sha256(tmp_path / "model" / "model.toml")
 
 
 FIRST = f"{0:013x}"

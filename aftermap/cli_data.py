@@ -1,4 +1,5 @@
-"""The command line of data sets and chips: `aftermap data list | fetch | check | stats` and `aftermap chips`; arguments only."""
+"""The command line of data sets and chips: `aftermap data list | fetch | check | stats | tiles | component` and `aftermap chips`;
+arguments only."""
 
 from __future__ import annotations
 
@@ -140,6 +141,54 @@ def stats_command(
     click.echo(json.dumps(said) if as_json else "\n".join(_table(rows)))
     for error in found.corrupt:
         click.echo(f"corrupt: {error.what} [{error.code}]", err=True)
+
+
+@data.command("tiles", cls=ManyFiles)
+@click.argument("area")
+@click.option("--aoi", type=_FILES, help="Polygons: tiles whose middle lies within.")
+@click.option("--like", multiple=True, type=_FILES, help="In place of polygons: rasters, whose extent is laid with tiles.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder for the area's folder, its polygons and splits.")
+@click.option("--angle", default=45.0, show_default=True, help="Of the stripes of the splits, in degrees from east.")
+@click.option("--seed", default=0, show_default=True, help="Which stripe is of which split.")
+def tiles_command(area: str, aoi: Path | None, like: Sequence[Path], out: Path, angle: float, seed: int) -> None:
+    """Lay tiles of 4480 m over an area of your own, as M3LEO has them, with splits in 60 stripes."""
+    from aftermap.tilegrid import lay, read
+
+    folder = lay(out, area, aoi=aoi, like=like, angle_deg=angle, seed=seed)
+    click.echo(f"{len(read(folder))} tiles; add components: aftermap data component NAME --to {folder} --from RASTERS")
+
+
+@data.command("component", cls=ManyFiles)
+@click.argument("name")
+@click.option("--to", "area", type=_FILES, required=True, help="The area's folder, of `aftermap data tiles` or of M3LEO.")
+@click.option("--from", "rasters", multiple=True, type=_FILES, help="Raster(s); where they overlap the first counts.")
+@click.option("--stac", type=_FILES, help="In place of rasters: a folder of STAC items, or an item collection.")
+@click.option("--asset", default="", help="Of the items, the raster to take; the newest counts.")
+@click.option("--resampling", type=click.Choice(["nearest", "bilinear", "average"]), required=True, help="nearest for classes.")
+@click.option("--px", default=448, show_default=True, help="Pixels along each side of a tile.")
+@click.option("--bands", default="", help="Names of the bands, where the files do not say.")
+@click.option("--unit", default="", help="Their unit, where the files do not say.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def component_command(
+    name: str, area: Path, rasters: Sequence[Path], stac: Path | None, asset: str, quiet: bool, bands: str, **given: Any
+) -> None:
+    """Cut rasters to the tiles of an area: a component that M3LEO's reader takes as an input or as the label."""
+    from aftermap.cli_words import names
+    from aftermap.component import Component, make
+
+    if bool(rasters) == bool(stac) or bool(stac) != bool(asset):
+        raise UsageError(
+            "a component is made of rasters, or of an asset of STAC items", repair="give --from, or --stac and --asset"
+        )
+    if stac is not None:
+        from aftermap.stacfiles import rasters as of_items
+
+        rasters = of_items(stac, asset)
+    with Progress(quiet) as progress:
+        made = make(area, Component(name, tuple(rasters), bands=names(bands), **given), progress=progress)
+    click.echo(f"{made.written} tiles written, {made.kept} kept, {made.uncovered} that no raster saw")
+    if not made.written + made.kept:
+        sys.exit(4)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:

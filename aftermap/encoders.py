@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermap import borrowed, shallow, vit
+from aftermap import borrowed, doubleconv, shallow, vit
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.foundation import FOUNDATIONS
 from aftermap.journal import sha256
@@ -21,7 +21,7 @@ MIX = tuple(f"mit_b{size}" for size in range(6))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NARROW = {"resnet18_half": ("resnet18", {"channels": (32, 64, 128, 256)})}
 """Encoders of our own making: a timm network at other widths, for maps on a laptop; nobody publishes weights of these."""
-OWN = (*shallow.NAMES, *vit.NAMES, *FOUNDATIONS)
+OWN = (*shallow.NAMES, *doubleconv.NAMES, *vit.NAMES, *FOUNDATIONS)
 """Encoders of modules of their own."""
 _WITHIN = ("", "encoder.", "model.encoder.")
 """Where publishers of foundation models keep the encoder among their tensors."""
@@ -112,9 +112,9 @@ def build(name: str, bands: int, weights: Weights | None = None, **options: Any)
     """An encoder: pixels (n, band, y, x) -> [pixels, features (n, channel, y / 2, x / 2), ..., (n, channel, y / 32, x / 32)].
 
     Its `out_channels` are the channels of each; 0 where it has no features at stride 2. Those of shallow.py give [pixels,
-    features (n, channel, y, x)], those of vit.py [pixels, class token, tokens], as do foundation models but for the token, the
-    mean of the others. Weights trained on other bands are inflated, but for foundation models, which have their own bands.
-    Raises UnknownNameError, InputRefusedError ("weights-misfit").
+    features (n, channel, y, x)], those of doubleconv.py strides 1 to 16, those of vit.py [pixels, class token, tokens], as do
+    foundation models, but for the token: the mean of the others. Weights trained on other bands are inflated, but for foundation
+    models, which have their own. Raises UnknownNameError, InputRefusedError ("weights-misfit").
     """
     _known(name)
     own = weights is None or name in FOUNDATIONS
@@ -136,6 +136,8 @@ def _empty(name: str, bands: int, options: dict[str, Any]) -> nn.Module:
         return DualPath(name, bands)
     if name in shallow.NAMES:
         return shallow.encoder(name, bands)
+    if name in doubleconv.NAMES:
+        return doubleconv.encoder(name, bands)
     if name in vit.NAMES:
         return vit.Vit(name, bands, **options)
     if name in FOUNDATIONS:

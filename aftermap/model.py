@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from aftermap import doubleconv
 from aftermap.activation import Activation
 from aftermap.card import WEIGHTS, Card
 from aftermap.encoders import Weights
@@ -46,7 +47,8 @@ OF_VIT = ("upward", "deconv", "pool", *EMBEDDINGS)
 OWN_GRID = ("conv8", "conv_mean", "fc")
 """Decoders of the encoders of shallow.py, whose features are on the image's own grid, and of no others."""
 DECODERS = (
-    "unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", "upward", "deconv", *WHOLE,
+    "unet_plain", "unet", "unetplusplus", "fpn", "segformer", "upernet", "deeplabv3", "ocr", "conv8", "upward", "deconv",
+    "doubling", *WHOLE,
 )  # fmt: skip
 DILATED = 8
 """Stride of the deepest features that DeepLabV3 sees (Chen et al. 2017)."""
@@ -100,13 +102,13 @@ class Spec:
         if strange or ((self.encoder in NAMES) != (self.decoder in OWN_GRID) and self.decoder != "pool"):
             what = f"{self.encoder} with {self.decoder}: only {', '.join(NAMES)} give features on the image's own grid"
             raise UsageError(what, repair='give them the decoder "conv8", or of whole chips "conv_mean", "fc" or "pool"')
-        if (
-            (self.decoder not in OF_VIT)
-            if self.encoder in PATCHES
-            else self.decoder in ("upward", "deconv", "token", "projected")
-        ):
+        alone = ("upward", "deconv", "token", "projected")
+        if (self.decoder not in OF_VIT) if self.encoder in PATCHES else self.decoder in alone:
             what = f"{self.encoder} with {self.decoder}: the decoders of a transformer are {', '.join(OF_VIT)}"
             raise UsageError(what, repair=f"choose one of them, or of the encoders that are none of {', '.join(PATCHES)}")
+        if (self.encoder in doubleconv.NAMES) != (self.decoder == "doubling") and self.decoder not in ("pool", "mean"):
+            what = f"{self.encoder} with {self.decoder}: only {', '.join(doubleconv.NAMES)} give features at strides 1 to 16"
+            raise UsageError(what, repair='give them "doubling", or of whole chips "pool" or "mean", and others theirs')
         if self.decoder == "deconv" and (patch := PATCHES[self.encoder]) & (patch - 1):
             raise UsageError(
                 f"deconv doubles, and {self.encoder} has patches of {patch} px", repair='choose the decoder "upward"'
@@ -257,6 +259,8 @@ def _decoder(spec: Spec, channels: list[int], stride: int) -> tuple[nn.Module, n
     if spec.decoder == "deconv":
         up = Deconvolved(channels[-1], spec.widths[0] if spec.widths else 256, stride)
         return up, nn.Conv2d(up.width, spec.outputs, 3, padding=1)
+    if spec.decoder == "doubling":
+        return doubleconv.Doubling(channels), nn.Conv2d(channels[1], spec.outputs, 1)
     if spec.decoder == "activation":
         return Activation(channels[-1], spec.outputs, stride, dense=spec.gives == "map"), nn.Identity()
     if spec.decoder == "conv8":

@@ -157,18 +157,13 @@ class Reader:
 
     `nodata` has a value per band; by default what the file declares. An internal mask or alpha band counts too. Where the
     grids differ pixels are warped on the fly: `resampling` is "nearest" for classes, "bilinear" for measurements, "average"
-    where they shrink; "none" where the grids are the same.
+    where they shrink, unless it is given; "none" where the grids are the same.
     """
 
     def __init__(
-        self,
-        path: Path,
-        grid: GeoBox,
-        bands: Sequence[int],
-        *,
-        nodata: Sequence[float | None] | None = None,
-        classes: bool = False,
-    ):
+        self, path: Path, grid: GeoBox, bands: Sequence[int], *, nodata: Sequence[float | None] | None = None,
+        classes: bool = False, resampling: str = "",
+    ):  # fmt: skip
         src = open_raster(path)
         own = _grid(src)
         self._path, self._bands = path, list(bands)
@@ -176,7 +171,7 @@ class Reader:
         self._nodata = [None if v is None or np.isnan(v) else float(v) for v in declared]
         shifts = [] if own == grid else meridian.shifts(own, grid)
         ways = [_resampling(meridian.moved(own, shift), grid, classes) for shift in shifts]
-        self.resampling = next((way for way in ways if way != "nearest"), "nearest") if ways else "none"
+        self.resampling = (resampling or next((way for way in ways if way != "nearest"), "nearest")) if ways else "none"
         self._mask: Any = None
         if self.resampling == "none":
             self._sources = {value: [src] for value in self._nodata}

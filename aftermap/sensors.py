@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from aftermap.errors import BandError, UnknownNameError
 
-UNITS = ("dB", "power", "amplitude", "reflectance", "digital_number", "metres", "degrees", "1", "1/m", "relative", "class")
-"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; slopes; sines and
-cosines; curvatures; what describes the ground on a scale of its author's; class codes."""
+UNITS = (
+    "dB", "power", "amplitude", "reflectance", "digital_number", "metres", "degrees", "radians", "1", "1/m", "relative", "class",
+)  # fmt: skip
+"""dB, linear power and amplitude of gamma0 or sigma0; reflectance in [0, 1]; numbers as stored; heights; slopes; phase; sines,
+cosines and coherence; curvatures; what describes the ground on a scale of its author's; class codes."""
 SAR_UNITS = ("dB", "power", "amplitude")
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 POWER_FLOOR = 1e-10

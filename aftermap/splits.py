@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from aftermap.errors import UsageError
 from aftermap.tiles import Window
@@ -131,6 +132,23 @@ def by_block(
         sides = {split_of[b] for b in blocks}
         found.append(sides.pop() if len(sides) == 1 else "")
     return found
+
+
+def by_stripe(
+    xy: npt.NDArray[np.float64], rng: np.random.Generator, shares: Mapping[str, float] = SHARES, *, stripes: int = 60,
+    angle_deg: float = 0,
+) -> list[str]:  # fmt: skip
+    """The split of each place (n, 2) in metres east and north: stripes of equal width, each wholly in one split.
+
+    Stripes run at `angle_deg` counterclockwise from east and reach over all places. Ground on both sides of an edge is near.
+    """
+    _check(shares)
+    angle = np.radians(angle_deg)
+    across = xy @ np.array([-np.sin(angle), np.cos(angle)])
+    reach = max(float(np.ptp(across)), 1e-9)
+    own = np.minimum(((across - across.min()) / reach * stripes).astype(int), stripes - 1)
+    dealt = rng.permutation(np.repeat(np.arange(len(shares)), _counts(stripes, list(shares.values()))))
+    return [list(shares)[dealt[k]] for k in own]
 
 
 def _blocks(window: Window, block_px: int, gap_px: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Changes to a finished network: freezing, and batch norm whose statistics are inputs."""
+"""Changes to a finished network: freezing, batch norm whose statistics are inputs, and how weights lie in memory."""
 
 from __future__ import annotations
 
@@ -124,3 +124,10 @@ class Stated(nn.Module):
         self._given.means, self._given.variances = mean, variance
         found: Tensor = self.network(pixels)
         return found
+
+
+def bands_last(network: nn.Module) -> None:
+    """Lays weights of convolutions out as images with bands last, in place: up to twice as fast. Those over time stay."""
+    for weights in network.parameters():
+        if weights.ndim == 4:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)

@@ -24,6 +24,7 @@ from aftermap import checkpoint
 from aftermap.batches import Batch, Batches
 from aftermap.errors import AftermapError, InputRefusedError, UnknownNameError
 from aftermap.schedules import schedule
+from aftermap.surgery import bands_last
 from aftermap.torchdoor import Tensor, nn, torch
 
 LAST, LOG = "last.safetensors", "log.csv"
@@ -108,7 +109,7 @@ def train(
     Raises InputRefusedError ("checkpoint-misfit") for a folder of another run, AftermapError ("not-finite").
     """
     fabric = fabric or fabric_for(precision=plan.precision)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # bands last: convolutions are up to twice as fast
+    bands_last(model)
     folder.mkdir(parents=True, exist_ok=True)
     if min(training.size, len(validation.ids)) < fabric.world_size:
         what = f"{fabric.world_size} processes share batches of {training.size} and {len(validation.ids)} chips to validate on"

@@ -124,6 +124,17 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     return list(shapely.get_parts(reproject(found, meta["crs"], grid, path.name)))
 
 
+def bounds(shapes: Sequence[Any]) -> tuple[float, float, float, float]:
+    """West, south, east and north of all shapes."""
+    west, south, east, north = (float(v) for v in shapely.total_bounds(np.asarray(shapes, dtype=object)))
+    return west, south, east, north
+
+
+def holds(shapes: Sequence[Any], xy: npt.NDArray[np.float64]) -> Bool:
+    """True (n,) where a place (n, 2) lies in one of the shapes."""
+    return np.asarray(shapely.contains_xy(shapely.union_all(np.asarray(shapes, dtype=object)), xy[:, 0], xy[:, 1]), bool)
+
+
 def is_vector(path: Path) -> bool:
     """True for a file that holds layers of vector data."""
     try:

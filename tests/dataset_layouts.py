@@ -301,7 +301,7 @@ def worldfloods(root: Path) -> Made:
 
 def m3leo(root: Path) -> Made:
     area = root / "europe_partitions_aschips_abc"
-    for k in range(2):
+    for k in range(4):
         name = f"{k:013x}"
         db = np.rint(noise(16, -30, -5, np.float32)).astype(np.int16)
         tif(area / "s1grd-2020" / f"{name}.tif", db.view(np.uint16))
@@ -313,18 +313,50 @@ def m3leo(root: Path) -> Made:
         cover[-1, :, : SIDE // 2], cover[-1, 0], cover[-1, 1] = 50, 200, 253
         tif(area / "modis44b006veg" / f"{name}.tif", cover)
         tif(area / "biomass-2020" / f"{name}.tif", np.full((1, 5, 6), 12.75, np.float32))
+        colour = noise(36, 1, 255, np.uint8)
+        colour[6:9, :4] = 0
+        tif(area / "s2rgbm-2020" / f"{name}.tif", colour)
+        tif(area / "strmdem" / f"{name}.tif", noise(1, 0, 900, np.int16))
+        _interferometry(area, name)
     table(
         area / "europe_splits_60bands_angle45_60-20-20.csv",
-        [["identifier", "split"], [f"{0:013x}", "train"], [f"{1:013x}", "test"]],
+        [["identifier", "split"], *([f"{k:013x}", split] for k, split in enumerate(("train", "test", "val", "train")))],
     )
     return Made(
         root,
         area / "s1grd-2020" / f"{0:013x}.tif",
         f"{0:013x}",
-        {"train", "test"},
+        {"train", "val", "test"},
         {"europe"},
         remove=area / "s1grd-2020" / f"{1:013x}.tif",
     )
+
+
+def _interferometry(area: Path, name: str) -> None:
+    """NetCDF as xarray writes it: seasons in the makers' order, latitude rising in one file, the rarer pairs last or lacking."""
+    days, seasons, pairs = (12, 24, 36, 48), ("summer", "fall", "winter", "spring"), ("20200701_20200303", "20200601_20200520",
+        "20200401_20200401", "20200901_20200501")  # fmt: skip
+    level = 10 * np.arange(4)[:, None, None, None] + np.arange(4)[:, None, None] + np.zeros((6, 8))
+    level[2, 2, :2] = np.nan
+    north = np.linspace(47.04, 47, 6)
+    netcdf(area / "gssic" / f"{name}.nc", "coherence", level, season=seasons, deltadays=days, y=north, x=np.linspace(8, 8.06, 8))
+    rise = np.arange(5)[:, None] + 100.0 * np.arange(len(pairs))[:, None, None] + np.zeros((5, 7))  # south first
+    netcdf(area / "gunw_2020-01-01_2020-12-31" / f"{name}.nc", "science/grids/data/unwrappedPhase", rise, datepair=pairs,
+           latitude=north[:-1][::-1], longitude=np.linspace(8, 8.06, 7))  # fmt: skip
+
+
+def netcdf(path: Path, name: str, values: npt.NDArray[Any], **coordinates: Any) -> Path:
+    """A variable and its coordinates, which name its dimensions, in one group."""
+    h5py = __import__("h5py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as out:
+        group = out.require_group(name.rpartition("/")[0] or "/")
+        array = group.create_dataset(name.rpartition("/")[2], data=values.astype(np.float32))
+        for axis, (dimension, at) in enumerate(coordinates.items()):
+            scale = group.create_dataset(dimension, data=np.array(at, dtype="S17") if isinstance(at[0], str) else np.array(at))
+            scale.make_scale(dimension)
+            array.dims[axis].attach_scale(scale)
+    return path
 
 
 def worldcover(root: Path) -> Made:

@@ -28,11 +28,12 @@ FLOORS = (
         "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
         "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder",
         "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats",
-        "augment", "enlarging", "samples", "foundation",
+        "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid", "component",
     ),
     (
-        "torchdoor", "batches", "shallow", "vit", "satmae", "borrowed", "encoders", "unet", "ocr", "activation", "surgery",
-        "domainnorm", "export", "model", "lowrank", "attention", "losses", "multicrop", "objectives", "checkpoint", "schedules",
+        "torchdoor", "batches", "shallow", "doubleconv", "vit", "satmae", "borrowed", "encoders", "unet", "ocr", "activation",
+        "surgery", "domainnorm", "export", "model", "lowrank", "attention", "losses", "multicrop", "objectives", "checkpoint",
+        "schedules",
     ),
     (
         "train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish", "attended",
@@ -49,7 +50,7 @@ FLOORS = (
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
     "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
-    "pystac": {"products"},
+    "pystac": {"products", "stacfiles"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
     "rich": {"progress"},
     "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli"},
@@ -63,7 +64,7 @@ DOORS = {
     "duckdb": {"tables"}, "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {
-    "h5py": {"landslide4sense", "sen12landslides"},
+    "h5py": {"landslide4sense", "sen12landslides", "m3leo_parts"},
     "zarr": {"sar_landslides"},
     "pyarrow": {"bigearthnet", "unpack", "tables"},
 }

@@ -13,7 +13,7 @@ from aftermap import pieces
 from aftermap.bandstats import SplitStatistics, examine
 from aftermap.chips import UNKNOWN
 from aftermap.cli import main
-from aftermap.datasets import m3leo, worldcover
+from aftermap.datasets import m3leo_parts, worldcover
 from aftermap.datasets.dataset import open_dataset, published
 from aftermap.errors import AftermapError, BandError, InputRefusedError, UnknownNameError, UsageError
 from tests import dataset_layouts
@@ -317,10 +317,10 @@ def test_m3leo_undoes_the_wrapped_db(tmp_path: Path) -> None:
     made = dataset_layouts.m3leo(tmp_path)
     chip = open_dataset(made.folder).read(made.chip)
     assert -30 <= float(np.nanmin(chip.pixels)) <= float(np.nanmax(chip.pixels)) <= -5
-    assert chip.bands[:2] == ("winter.VV.ascending", "winter.VV.descending")
-    assert m3leo.unwrap(np.array([[[65524]]], np.uint16), "x").item() == -12
+    assert chip.bands[:2] == ("s1grd.winter-VV-ascending", "s1grd.winter-VV-descending")
+    assert m3leo_parts.unwrap(np.array([[[65524]]], np.uint16), "x").item() == -12
     with pytest.raises(BandError):
-        m3leo.unwrap(np.array([[[65524]]], np.float32), "x")
+        m3leo_parts.unwrap(np.array([[[65524]]], np.float32), "x")
 
 
 def test_worldcover_versions_are_never_mixed(tmp_path: Path) -> None:

@@ -300,7 +300,9 @@ def test_from_real_chips_to_a_map(name: str, image: str, tmp_path: Path) -> None
     if kind.mean:
         assert Card.read(model).mean == pytest.approx(kind.mean)
     after = data / f"{image.upper()}Hand" / f"Spain_0_{image.upper()}Hand.tif"
-    options = am.Options(model=str(model), baseline=False, keep_scores=True, precision="f32", only=("likelihood", "extent"))
+    options = am.Options(
+        model=str(model), baseline=False, keep_scores=True, precision="f32", memory_mb=4000, only=("likelihood", "extent")
+    )
     own = am.Declared(bands=RADAR, unit="dB") if image == "s1" else am.Declared(sensor="sentinel-2-l1c", bands=S2)
     found = am.map(after, out=tmp_path / "map", hazard="flood", options=options, declared={"after": own})
     score = found.score(Window(0, 0, 256, 256))

@@ -102,7 +102,8 @@ def test_decoders_and_fusions(decoder: str, fusion: str, bands: tuple[int, ...])
     own = decoder in OWN_GRID
     of_vit = decoder in OF_VIT and decoder != "pool"
     outputs = 1 if own else 3
-    model = build(Spec("unet_depth1" if own else "vit_micro8" if of_vit else "resnet10t", decoder, bands, outputs, fusion)).eval()
+    other = "double_conv_quarter" if decoder == "doubling" else "resnet10t"
+    model = build(Spec("unet_depth1" if own else "vit_micro8" if of_vit else other, decoder, bands, outputs, fusion)).eval()
     x = torch.randn(2, sum(bands), 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(x)
@@ -175,6 +176,8 @@ def test_seeds() -> None:
         ({"bands": (2, 3), "fusion": "siamese"}, "early"),
         ({"encoder": "swin_tiny_patch4_window7_224", "decoder": "deeplabv3"}, "cannot be dilated"),
         ({"encoder": "mit_b0", "decoder": "deeplabv3"}, "resnet50"),
+        ({"encoder": "double_conv"}, "doubling"),
+        ({"decoder": "doubling"}, "double_conv"),
     ],
 )
 def test_wrong_specs(spec: dict[str, Any], match: str) -> None:
@@ -257,7 +260,8 @@ def test_weights_from_a_hub(endpoint: str, published: Weights, tmp_path: Path) -
     assert found.mean == pytest.approx((0.485, 0.456, 0.406))
 
 
-AGREE = [Spec(SMALL, "unet_plain", (2,)), Spec(SMALL, "unet", (2, 2), 3, "siamese"), Spec(SMALL, "segformer", (3,))]
+AGREE = [Spec(SMALL, "unet_plain", (2,)), Spec(SMALL, "unet", (2, 2), 3, "siamese"), Spec(SMALL, "segformer", (3,)),
+         Spec("double_conv_quarter", "doubling", (2, 3), 3, "early")]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", AGREE, ids=lambda s: s.decoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from aftermap.scored import Scored
 from aftermap.simulate import vary
 from aftermap.torchdoor import torch
 from tests.conftest import flood_pair, grid, write
-from tests.dataset_layouts import antarctic_fractures, bigearthnet, landslide4sense, ombria, png, simulated_landcover, xbd
+from tests.dataset_layouts import antarctic_fractures, bigearthnet, landslide4sense, m3leo, ombria, png, simulated_landcover, xbd
 from tests.quakes import written as quakes
 
 torch.set_num_threads(1)
@@ -212,7 +213,8 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
         "landslide4sense-rgb": pictures, "ombria": lambda at: ombria(at).folder,
         "antarctic-fractures": lambda at: antarctic_fractures(at).folder, "xbd": houses,
         "simulated": lambda at: varied(at, read.hazard), "bigearthnet": lambda at: bigearthnet(at).folder,
-        "landslide4sense": lambda at: landslide4sense(at).folder,
+        "landslide4sense": lambda at: landslide4sense(at).folder, "m3leo": lambda at: m3leo(at).folder,
+        "simulated-landcover": stacks,
     }  # fmt: skip
     cubes = {"passes", "target"} & set(read.data.settings)
     own = quakes if read.pretrain or cubes else graded if read.classes else stacks if read.unlabelled else folder
@@ -232,6 +234,11 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
             f"inputs={elevated}",
             f"model.encoder={'resnet18_half' if read.objective == 'contrast' else 'vit_micro8'}",
         ]
+    if read.data.kind == "m3leo":
+        quick = ["model.encoder=double_conv_quarter"]
+    if read.data.kind == "simulated-landcover":
+        sides = {"train": ["plain-000000", "plain-000001"], "test": ["alps-000018"]}
+        quick = [f"data={{'kind': '{read.data.kind}', 'settings': {{'size': 32}}}}", f"split={sides}"]
     few = [*steps, *once, *quick, f"chips.size={128 if whole else 32}", "model.weights=none"]
     (row,) = experiment.run(name, data, tmp_path / "out", overrides=few)
     official = whole or read.data.kind == "xbd"
@@ -241,7 +248,9 @@ def test_every_recipe_parses_and_trains_two_steps(name: str, tmp_path: Path) -> 
 
 def stacks(path: Path) -> Path:
     """Several modalities at once."""
-    return simulated_landcover(path).folder
+    made = simulated_landcover(path).folder
+    shutil.copytree(made / "plain-000000", made / "plain-000001")
+    return made
 
 
 def houses(path: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 from aftermap.model import Model
 from aftermap.objectives.bidirectional import CHARACTERISTICS
+from aftermap.surgery import bands_last
 from aftermap.torchdoor import Tensor, nn, torch
 
 _HIDDEN, _DROPPED = 256, 0.5
@@ -49,7 +50,7 @@ class Networks:
 def networks(model: Model, *, free: bool = True, half: bool = False) -> Networks:
     """All of them equal to a copy of `model`, statistics `free` or the source's for good; heads drawn by torch's generator."""
     student = deepcopy(model).eval()
-    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bands_last(student)
     dates = len(model.spec.bands) if model.spec.fusion == "siamese" else 1
     encoder: Any = student.encoder
     channels = dates * int(encoder.out_channels[-1])

@@ -1,24 +1,23 @@
-"""M3LEO (methods.md 14.6): tiles of 4.48 km in six areas, many sensors; here its GeoTIFF parts, one of which is the label.
+"""M3LEO (methods.md 14.6, J): tiles of 4.48 km in six areas; any of its components as inputs, one as the label.
 
-Sentinel-1 is dB cut to whole numbers and stored as uint16, so that -12 reads 65524: the bits are read as int16 again (trap
-16), and anything outside -60 to 30 dB is refused. Seasons are means of dB images, whatever the card says.
+So is a data set of one's own in this layout, as `aftermap data tiles` and `aftermap data component` make it. Sentinel-1 is dB
+cut to whole numbers and stored as uint16, so that -12 reads 65524: the bits are read as int16 again (trap 16), and anything
+outside -60 to 30 dB is refused. Seasons are means of dB images, whatever the card says.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from aftermap.chips import F32, Chip, recode
-from aftermap.datasets import pixels, worldcover
+from aftermap.chips import F32, UNKNOWN, Chip, Codes, recode
+from aftermap.datasets import m3leo_parts, pixels, worldcover
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
-from aftermap.errors import BandError, UnknownNameError, UsageError
+from aftermap.errors import UnknownNameError, UsageError
 
 FACTS = Facts(
     title="M3LEO",
@@ -30,21 +29,12 @@ FACTS = Facts(
         "seasons of Sentinel-1 are means of dB images, to whole dB, though the card says median",
         "whether 0 stands for 0 dB or for a pass that was never made is not known; it counts as 0 dB",
         "splits are stripes of ground at an angle",
-        "interferometric parts (gssic, gunw) are NetCDF and are not read",
+        "coherence (gssic) is taken for percent, as its makers draw it",
     ),
 )
-SEASONS, PASSES = ("winter", "spring", "summer", "fall"), ("VV.ascending", "VV.descending", "VH.ascending", "VH.descending")
-S1 = tuple(f"{season}.{band}" for season in SEASONS for band in PASSES)
-_MONTHS = tuple(f"{m:02d}" for m in range(1, 13))
-_PARTS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "s1grd-2020": (S1, "dB"),
-    "s2rgbm-2020": (tuple(f"{m}.{b}" for m in _MONTHS for b in ("red", "green", "blue")), "digital_number"),
-    "srtmdem": (("dem.elevation",), "metres"),
-}
-_SPELLED = {"srtmdem": ("srtmdem", "strmdem")}
-"""One area spells its elevation model in another way."""
-TRUTH = "esaworldcover-2020"
-_RANGE_DB = (-60, 30)
+WORLDCOVER = "esaworldcover-2020"
+SIDE_PX = 448
+"""Of a tile where neither the truth nor a GeoTIFF among the inputs has a size of its own."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,12 @@ class Label:
     band: int
     """Place from the end."""
     of: Callable[[F32], F32]
-    """Values as stored -> the label's own, NaN where nothing is known."""
+    """Values as stored, NaN where no data is declared -> the label's own, NaN where nothing is known."""
+
+    def mean(self, path: Path) -> float | None:
+        """Over what is known of a tile; None where nothing is."""
+        known = self.of(m3leo_parts.observed(path)[self.band])
+        return float(np.nanmean(known, dtype=np.float64)) if np.isfinite(known).any() else None
 
 
 def _tree_cover(stored: F32) -> F32:
@@ -78,63 +73,99 @@ LABELS = {
 TRUTHS = ("landcover", *LABELS)
 
 
-def _open(folder: Path, *, parts: tuple[str, ...] = ("s1grd-2020",), truth: str = TRUTHS[0]) -> Dataset:
-    """One area's folder `<aoi>_partitions_aschips_<hash>`, or what holds it. Season and month lead the names of bands.
+@dataclass(frozen=True)
+class _Asked:
+    """What the truth is: its component and classes, and either codes by pixel or a label of the whole tile."""
 
-    `truth` is "landcover", by pixel, or one of LABELS, of the whole tile.
+    part: str
+    classes: tuple[str, ...]
+    codes: Codes | None = None
+    label: Label | None = None
+
+
+def _open(
+    folder: Path, *, parts: tuple[str, ...] | str = ("s1grd-2020",), truth: str = TRUTHS[0], classes: str = "", orbit: str = "",
+    months: str = "", after: str = "",
+) -> Dataset:  # fmt: skip
+    """One area's folder `<aoi>_partitions_aschips_<hash>`, or what holds it. Bands lie side by side on the grid of the truth.
+
+    `parts` are components, `truth` "landcover", by pixel, one of LABELS, of the whole tile, or a component of one's own: codes
+    by pixel where `classes` names them from 0 on, else the mean. `orbit` and `months` as m3leo_parts.part; `after` is a layer
+    whose bands stand for those of the image after.
     """
-    if truth not in TRUTHS:
-        raise UnknownNameError("truth", truth, TRUTHS)
-    label = LABELS.get(truth)
-    of_truth = label.part if label else TRUTH
-    if not parts or set(parts) - set(_PARTS):
-        raise UsageError(f"parts are {', '.join(parts) or 'none'}", repair=f"known: {', '.join(_PARTS)}")
-    roots = sorted({p.parent for p in [*folder.glob(of_truth), *folder.glob(f"*/{of_truth}")]})
+    names = tuple(one.strip() for one in parts.split(",")) if isinstance(parts, str) else tuple(parts)
+    roots = _roots(folder)
+    asked = _asked(truth, classes, roots)
+    roots = [root for root in roots if (root / asked.part).is_dir()]
+    if not names:
+        raise UsageError("there are no parts", repair=f"known: {', '.join(m3leo_parts.PUBLISHED)}")
     if not roots:
-        raise not_laid_out(folder, FACTS.title, f"it holds <aoi>_partitions_aschips_<hash>/{of_truth}")
-    members, absent = {}, []
-    for root in roots:
-        area, listed = root.name.partition("_")[0], _listed(root)
-        for path in sorted((root / of_truth).glob("*.tif")):
-            files = {"truth": path} | {part: _part(root, part) / path.name for part in parts}
-            lacking = [str(p.relative_to(folder)) for p in files.values() if not p.exists()]
-            absent += lacking
-            if not lacking:
-                members[path.stem] = Member(path.stem, listed.get(path.stem, "unlisted"), area, files)
-    bands = tuple(b for part in parts for b in _PARTS[part][0])
-    units = tuple(_PARTS[part][1] for part in parts for _ in _PARTS[part][0])
+        raise not_laid_out(folder, FACTS.title, f"it holds <aoi>_partitions_aschips_<hash>/{asked.part}")
+    used = [m3leo_parts.part(name, roots, orbit=orbit, months=months) for name in names]
+    layers = {one.layer for one in used}
+    if after and after not in layers:
+        raise UnknownNameError("input", after, layers)
+    members, absent = _members(folder, roots, asked.part, used)
+    bands = tuple(b if one.layer == after else f"{one.layer}.{b}" for one in used for b in one.bands)
+    units = tuple(one.unit for one in used for _ in one.bands)
     unit = units[0] if len(set(units)) == 1 else units
 
     def load(member: Member) -> Chip:
-        found = [unwrap(pixels.stored(p), p.name) if part == "s1grd-2020" else pixels.image(p)
-                 for part, p in ((part, member.files[part]) for part in parts)]  # fmt: skip
-        stored = pixels.stored(member.files["truth"])
-        if label:
-            known = label.of(stored[label.band].astype(np.float32))
-            target = float(np.nanmean(known, dtype=np.float64)) if np.isfinite(known).any() else None
-            return pixels.chip(member, np.concatenate(found), bands=bands, unit=unit, domain=member.event, target=target)
-        codes = recode(stored[0], worldcover.CODES, member.files["truth"].name)
-        return pixels.chip(member, np.concatenate(found), codes, bands=bands, unit=unit, domain=member.event)
+        found = [one.read(member.files[one.name]) for one in used]
+        path, codes, target = member.files["truth"], None, None
+        if asked.codes is not None:
+            codes = recode(m3leo_parts.observed(path)[0], asked.codes, path.name)
+        elif asked.label is not None:
+            target = asked.label.mean(path)
+        shape = codes.shape if codes is not None else _shape(used, found)
+        stacked = np.concatenate([m3leo_parts.fitted(one, (shape[0], shape[1])) for one in found])
+        return pixels.chip(member, stacked, codes, bands=bands, unit=unit, domain=member.event, target=target)
 
-    classes = (label.name,) if label else tuple(worldcover.CLASSES.values())
-    return Dataset("m3leo", folder, FACTS, bands, unit, classes, members, load, tuple(absent))
-
-
-def unwrap(stored: npt.NDArray[Any], name: str) -> F32:
-    """dB (band, y, x) of whole numbers stored modulo 65536. Raises BandError ("unit-impossible") outside -60 to 30 dB."""
-    values = stored.astype(np.uint16).view(np.int16) if stored.dtype.kind in "ui" else stored
-    seen = values[np.isfinite(values)]
-    if seen.size and not _RANGE_DB[0] <= float(seen.min()) <= float(seen.max()) <= _RANGE_DB[1]:
-        raise BandError(
-            f"{name} holds {float(seen.min()):g} to {float(seen.max()):g}, which are no dB",
-            repair="fetch it again",
-            code="unit-impossible",
-        )
-    return values.astype(np.float32)
+    return Dataset("m3leo", folder, FACTS, bands, unit, asked.classes, members, load, tuple(absent))
 
 
-def _part(root: Path, part: str) -> Path:
-    return next((root / s for s in _SPELLED.get(part, ()) if (root / s).is_dir()), root / part)
+def _asked(truth: str, classes: str, roots: Sequence[Path]) -> _Asked:
+    """Raises UnknownNameError ("unknown-truth")."""
+    if truth == TRUTHS[0]:
+        return _Asked(WORLDCOVER, tuple(worldcover.CLASSES.values()), worldcover.CODES)
+    if truth in LABELS:
+        return _Asked(LABELS[truth].part, (LABELS[truth].name,), label=LABELS[truth])
+    if not any((root / truth).is_dir() for root in roots):
+        raise UnknownNameError("truth", truth, (*TRUTHS, *(p.name for root in roots for p in root.iterdir() if p.is_dir())))
+    if not classes:
+        return _Asked(truth, (truth,), label=Label(truth, truth, 0, lambda seen: seen))
+    names = tuple(name.strip() for name in classes.split(","))
+    return _Asked(truth, names, {k: k for k in range(len(names))} | {-1: UNKNOWN, UNKNOWN: UNKNOWN})
+
+
+def _roots(folder: Path) -> list[Path]:
+    """The area folders here, or this one."""
+    found = [p for p in sorted(folder.glob("*_partitions_aschips_*")) if p.is_dir()]
+    return found or [folder]
+
+
+def _members(
+    folder: Path, roots: Sequence[Path], truth: str, parts: Sequence[m3leo_parts.Part]
+) -> tuple[dict[str, Member], list[str]]:
+    """Tiles that have every component, and the files that others lack (J.4, 7)."""
+    members: dict[str, Member] = {}
+    absent: list[str] = []
+    for root in roots:
+        area, listed = root.name.partition("_")[0], _listed(root)
+        for path in sorted((root / truth).glob("*.tif")):
+            own = {one.name: m3leo_parts.folder(root, one.name) / f"{path.stem}{one.suffix}" for one in parts}
+            lacking = [str(p.relative_to(folder)) for p in own.values() if not p.exists()]
+            absent += lacking
+            if not lacking:
+                members[path.stem] = Member(path.stem, listed.get(path.stem, "unlisted"), area, {"truth": path} | own)
+    return members, absent
+
+
+def _shape(parts: Sequence[m3leo_parts.Part], found: Sequence[F32]) -> tuple[int, int]:
+    """Of the first image; interferometry is coarser, and comes to the size of the others."""
+    own = (pixels.shape[1:] for part, pixels in zip(parts, found, strict=True) if part.suffix == ".tif")
+    height, width = next(own, (SIDE_PX, SIDE_PX))
+    return height, width
 
 
 def _listed(root: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
+from aftermap.cost import Clock, Cost
 from aftermap.encoders import Weights, hub
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
@@ -231,19 +232,23 @@ def _trained(model: Any, recipe: Recipe, step: Train, samples: Samples, seed: in
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
     metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
-        steps, lr=step.lr, weight_decay=step.weight_decay, weight_decay_end=step.weight_decay_end, decay=step.decay,
-        schedule=step.schedule, schedule_options=schedule_options(step, len(learning)),
+        steps, lr=step.lr, encoder_lr=step.encoder_lr, weight_decay=step.weight_decay, weight_decay_end=step.weight_decay_end,
+        decay=step.decay, schedule=step.schedule, schedule_options=schedule_options(step, len(learning)),
         every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
         seed=seed, precision=precision(step), keep=step.keep, clip=step.clip,
     )  # fmt: skip
     objective = _objective(recipe, step, samples)
     augment = Augment(**step.augmentation) if step.augment else None
-    return train(
+    clock = Clock(lambda done, whole: progress("train", done, whole))
+    ended = train(
         model, objective,
         Batches(samples, learning, samples.normaliser, step.batch, seed=seed, augment=augment),
         Batches(samples, checking, samples.normaliser, step.batch),
-        plan, folder, said=lambda done, whole, _: progress("train", done, whole),
+        plan, folder, said=clock,
     )  # fmt: skip
+    if clock.moments:
+        Cost.of(model, clock, len(learning), step.batch).write(folder)
+    return ended
 
 
 def _balanced(samples: Samples) -> tuple[float, ...]:

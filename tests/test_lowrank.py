@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from aftermap import experiment, lowrank
+from aftermap.cost import COST
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.model import Model, Spec, build, load
 from aftermap.page import LowRank
@@ -124,7 +125,7 @@ model = { encoder = "vit_micro8", decoder = "upward", widths = [16] }
 surgery = ["lora"]
 lora = { rank = 2, dropout = 0.1 }
 [[steps]]
-train = { objective = "segment", losses = { ce = 1, dice = 1 }, steps = 4, batch = 4, lr = 1e-2, every = 2 }
+train = { objective = "segment", losses = { ce = 1, dice = 1 }, steps = 4, batch = 4, lr = 1e-2, encoder_lr = 1e-3, every = 2 }
 """
 
 
@@ -143,6 +144,9 @@ def test_a_recipe_delivers_a_merged_network_and_its_updates(tmp_path: Path) -> N
     assert row["learning"]["layers"] == 17
     assert row["learning"]["effective_rank"] == 2
     assert lowrank.ADAPTER in {p.name for p in folder.iterdir()}
+    cost = json.loads((folder / "training" / "step-0" / COST).read_text())
+    assert cost["trainable"] == row["learning"]["trainable"]
+    assert cost["seconds_per_epoch"] > 0
     own = read(page)
     again = lowrank.merged(lowrank.read(folder / lowrank.ADAPTER, build(network.spec, seed=0), asdict(own.lora)))
     x = torch.randn(1, 1, 32, 32)
@@ -161,3 +165,12 @@ def test_a_recipe_without_updates_keeps_its_hash_whatever_they_would_be(tmp_path
         with pytest.raises((InputRefusedError, UsageError)):
             read(page, [wrong])
     assert LowRank().rank == 16
+
+
+def test_a_rate_of_the_encoder_alone_changes_the_hash_where_it_is_said(tmp_path: Path) -> None:
+    page, rate = tmp_path / "page.toml", "steps.0.train.encoder_lr"
+    page.write_text(PAGE.replace(" encoder_lr = 1e-3,", ""), encoding="utf-8")
+    assert read(page).sha256 == read(page, [f"{rate}=0.0"]).sha256 != read(page, [f"{rate}=1e-4"]).sha256
+    for wrong in ([f"{rate}=-1.0"], [f"{rate}=1e-4", "steps.0.train.objective=mae", "steps.0.train.losses={}"]):
+        with pytest.raises(UsageError, match="encoder_lr"):
+            read(page, wrong)

@@ -16,8 +16,9 @@ from pathlib import Path
 import click
 
 from aftermap.journal import write_json
+from benchmarks.label_efficiency_runs import SIZE
 from benchmarks.lora_floods_rows import Learns, Line, learns, lines
-from benchmarks.lora_floods_runs import BATCH, EVERY, SIZE, STEPS, STUDIES, One, costs_of, every, memory_path
+from benchmarks.lora_floods_runs import BATCH, EVERY, STEPS, STUDIES, One, costs_of, every, memory_path
 from benchmarks.sar_landslides_table import measured, table, write_csv
 
 RESULTS = Path(__file__).parent / "results"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -93,9 +94,9 @@ def _words(value: float | None, low: float | None, high: float | None, p: float 
 
 def lines(study: str, runs: Path, data: Path, seeds: Sequence[int]) -> list[Line]:
     """Of what was trained, and beside each encoder what needs no labels, on the same pictures."""
-    found = []
+    found: list[Line] = []
     for region in REGIONS if not STUDIES[study].chosen else REGIONS[:1]:
-        own = []
+        own: list[Line] = []
         for encoder, ways in STUDIES[study].ways.items():
             of = {way: each for way in ways if (each := _groups(study, encoder, way, region, runs, seeds))}
             if of:
@@ -106,11 +107,12 @@ def lines(study: str, runs: Path, data: Path, seeds: Sequence[int]) -> list[Line
 
 
 def _groups(study: str, encoder: str, way: str, region: str, runs: Path, seeds: Sequence[int]) -> dict[Key, Group]:
-    found = {}
+    """Of the seeds of which every fold is there."""
+    found: dict[Key, Group] = {}
     for seed in seeds:
-        for held in STUDIES[study].folds:
-            folder = One(study, encoder, way, held, seed).folder(runs)
-            if folder is not None:
+        folders = {held: One(study, encoder, way, held, seed).folder(runs) for held in STUDIES[study].folds}
+        for held, folder in folders.items():
+            if folder is not None and None not in folders.values():
                 tested, threshold = Scored.read(folder / MAPPED), _threshold(Scored.read(folder / CHOSEN))
                 found |= {(seed, held, name): one for name, one in _of(tested, region, threshold)}
     return found
@@ -164,8 +166,9 @@ def _line(study: str, region: str, encoder: str, way: str, each: Groups, of: Map
     )  # fmt: skip
     for kind, other in (("frozen", FROZEN), ("all", ALL)):
         if way != other and other in of:
-            told = zip((f"gain_over_{kind}", f"{kind}_low", f"{kind}_high", f"{kind}_p"), compared(each, of[other]), strict=True)
-            line = replace(line, **dict(told))
+            names = (f"gain_over_{kind}", f"{kind}_low", f"{kind}_high", f"{kind}_p")
+            told: dict[str, Any] = dict(zip(names, compared(each, of[other]), strict=True))
+            line = replace(line, **told)
     return line
 
 
@@ -201,7 +204,8 @@ def _adjusted(own: list[Line]) -> list[Line]:
     for kind in ("frozen", "all"):
         tested = [k for k, one in enumerate(own) if getattr(one, f"{kind}_p") is not None and one.way != EVERYTHING]
         for k, p in zip(tested, stats.holm([getattr(own[k], f"{kind}_p") for k in tested]), strict=True):
-            own[k] = replace(own[k], **{f"{kind}_p_holm": p})
+            told: dict[str, Any] = {f"{kind}_p_holm": p}
+            own[k] = replace(own[k], **told)
     return own
 
 
@@ -228,7 +232,7 @@ def learns(study: str, runs: Path, seeds: Sequence[int]) -> list[Learns]:
         for way in ways:
             each = [One(study, encoder, way, held, seed) for seed in seeds for held in STUDIES[study].folds]
             folders = [folder for one in each if (folder := one.folder(runs)) is not None]
-            if folders:
+            if _groups(study, encoder, way, REGIONS[0], runs, seeds):
                 alone = memory_path(study, encoder, way, runs)
                 memory = json.loads(alone.read_text(encoding="utf-8")) if alone.exists() else {}
                 page = recipe.read(folders[0] / "page.toml", WAYS[way].overrides)

@@ -68,7 +68,7 @@ def learn(
     model = build(_spec(recipe, samples), seed=seed, weights=weights)
     if recipe.model.start is not None:
         _begin(model, recipe.model.start, samples)
-    _operate(model, recipe)
+    _operate(model, recipe, seed)
     if model.beside is not None:
         if beside is not None:
             model.beside.load_state_dict(load(beside)[0].encoder.state_dict())
@@ -95,13 +95,13 @@ def learn(
     return remember(folder, samples, seed)
 
 
-def _operate(model: Model, recipe: Recipe) -> lowrank.Facts | None:
+def _operate(model: Model, recipe: Recipe, seed: int = 0) -> lowrank.Facts | None:
     """The surgery before training; what then learns, where it is a part of the encoder."""
     if "freeze_encoder" in recipe.surgery:
         freeze(model.encoder)
     if "bitfit" in recipe.surgery:
         return lowrank.only_biases(model)
-    return lowrank.put(model, **asdict(recipe.lora)) if "lora" in recipe.surgery else None
+    return lowrank.put(model, **asdict(recipe.lora), seed=seed) if "lora" in recipe.surgery else None
 
 
 def _delivered(model: Model, recipe: Recipe) -> Model:

@@ -80,6 +80,17 @@ def test_updates_drop_in_training_alone() -> None:
     assert not torch.equal(model(pixels(spec)), model(pixels(spec)))
 
 
+def test_updates_are_drawn_by_their_seed_alone() -> None:
+    def drawn(seed: int) -> torch.Tensor:
+        torch.rand(seed + 1)  # whatever was drawn before
+        model = build(SPECS[0], seed=0)
+        lowrank.put(model, rank=2, seed=seed)
+        return torch.cat([v.flatten() for k, v in model.state_dict().items() if "lora_A" in k])
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+
+
 def test_a_rank_as_large_as_a_side_is_no_low_rank() -> None:
     of_attention = lowrank.put(build(SPECS[0]), rank=16, layers="attention")
     assert (of_attention.layers, of_attention.effective_rank, of_attention.not_low_rank) == (8, 16, 0)

@@ -65,7 +65,8 @@ COSTS = {
 COSTS_HEAD = """## What learns, and what it costs
 
 Share of all parameters that learn, decoder and head with them; a process of its own for each, one core, bfloat16: processor
-seconds for a pass over the squares, and the largest resident set, of which so much was there before training (torch, data).
+seconds for a pass over the squares (of a shared machine: the same network twice differs by a tenth), and the largest resident
+set, of which so much was there before training (torch, data).
 """
 
 

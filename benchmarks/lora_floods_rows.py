@@ -219,23 +219,21 @@ class Learns:
     trainable: float
     """Share of the parameters of the network."""
     effective_rank: float | None
-    seconds_per_epoch: float | None
-    peak_mb: float | None
-    before_mb: float | None
+    seconds_per_epoch: float
+    peak_mb: float
+    before_mb: float
     """Peak of the process before its training began."""
 
 
 def learns(study: str, runs: Path, seeds: Sequence[int]) -> list[Learns]:
-    """Of every way that was trained."""
+    """Of every way that was measured, of encoders of which any way was trained."""
     found = []
     for encoder, ways in STUDIES[study].ways.items():
+        each = (One(study, encoder, way, held, s).folder(runs) for s in seeds for way in ways for held in STUDIES[study].folds)
+        any_of = next((folder for folder in each if folder is not None), None)
         for way in ways:
-            each = [One(study, encoder, way, held, seed) for seed in seeds for held in STUDIES[study].folds]
-            folders = [folder for one in each if (folder := one.folder(runs)) is not None]
-            if _groups(study, encoder, way, REGIONS[0], runs, seeds):
-                alone = memory_path(study, encoder, way, runs)
-                memory = json.loads(alone.read_text(encoding="utf-8")) if alone.exists() else {}
-                page = recipe.read(folders[0] / "page.toml", WAYS[way].overrides)
-                told = (memory.get(name) for name in ("seconds_per_epoch", "peak_mb", "before_mb"))
-                found.append(Learns(study, encoder, way, *learning(page, spec_of(folders[0] / "model")), *told))
+            if (path := memory_path(study, encoder, way, runs)).exists() and any_of is not None:
+                told, page = json.loads(path.read_text(encoding="utf-8")), recipe.read(any_of / "page.toml", WAYS[way].overrides)
+                costs = (told[name] for name in ("seconds_per_epoch", "peak_mb", "before_mb"))
+                found.append(Learns(study, encoder, way, *learning(page, spec_of(any_of / "model")), *costs))
     return found

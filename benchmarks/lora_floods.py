@@ -79,6 +79,10 @@ def page(found: Sequence[Line], costs: Sequence[Learns], seeds: Sequence[int]) -
         text += [f"## {study}", "", about, ""] if own else []
         for region in dict.fromkeys(one.region for one in own):
             text += [f"### {region.capitalize()}", "", *table([one for one in own if one.region == region], COLUMNS), ""]
+    there = {(one.study, one.encoder, one.way) for one in found}
+    planned = [(study, e, way) for study, own in STUDIES.items() for e, ways in own.ways.items() for way in ways]
+    absent = [" ".join(one) for one in planned if one not in there]
+    text += [f"Planned and not finished, so in no table above: {'; '.join(absent)}.", ""] if absent else []
     text += [COSTS_HEAD, *table(costs, COSTS), "", PUBLISHED, "`python -m benchmarks.lora_floods --runs RUNS`"]
     return "\n".join(text) + "\n"
 

@@ -22,6 +22,7 @@ from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
+from aftermap.cost import Clock, Cost
 from aftermap.encoders import Weights, described, hub
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
@@ -67,7 +68,7 @@ def learn(
     model = build(_spec(recipe, samples), seed=seed, weights=weights)
     if recipe.model.start is not None:
         _begin(model, recipe.model.start, samples)
-    _operate(model, recipe)
+    _operate(model, recipe, seed)
     if model.beside is not None:
         if beside is not None:
             model.beside.load_state_dict(load(beside)[0].encoder.state_dict())
@@ -100,13 +101,13 @@ def _weights(said: Said) -> Weights | None:
     return hub(said.encoder) if said.weights == "hub" else None
 
 
-def _operate(model: Model, recipe: Recipe) -> lowrank.Facts | None:
+def _operate(model: Model, recipe: Recipe, seed: int = 0) -> lowrank.Facts | None:
     """The surgery before training; what then learns, where it is a part of the encoder."""
     if "freeze_encoder" in recipe.surgery:
         freeze(model.encoder)
     if "bitfit" in recipe.surgery:
         return lowrank.only_biases(model)
-    return lowrank.put(model, **asdict(recipe.lora)) if "lora" in recipe.surgery else None
+    return lowrank.put(model, **asdict(recipe.lora), seed=seed) if "lora" in recipe.surgery else None
 
 
 def _delivered(model: Model, recipe: Recipe) -> Model:
@@ -243,19 +244,23 @@ def _trained(model: Any, recipe: Recipe, step: Train, samples: Samples, seed: in
     steps = step.steps or max(1, ceil(step.epochs * len(learning) / step.batch))
     metric = step.metric or ("macro_iou" if step.objective == "segment" and samples.classes else METRICS[model.spec.gives])
     plan = Plan(
-        steps, lr=step.lr, weight_decay=step.weight_decay, weight_decay_end=step.weight_decay_end, decay=step.decay,
-        schedule=step.schedule, schedule_options=schedule_options(step, len(learning)),
+        steps, lr=step.lr, encoder_lr=step.encoder_lr, weight_decay=step.weight_decay, weight_decay_end=step.weight_decay_end,
+        decay=step.decay, schedule=step.schedule, schedule_options=schedule_options(step, len(learning)),
         every=step.every or max(1, steps // 10), metric=metric, smallest=metric in ("loss", "rmse"), patience=step.patience,
         seed=seed, precision=precision(step), keep=step.keep, clip=step.clip,
     )  # fmt: skip
     objective = _objective(recipe, step, samples)
     augment = Augment(**step.augmentation) if step.augment else None
-    return train(
+    clock = Clock(lambda done, whole: progress("train", done, whole))
+    ended = train(
         model, objective,
         Batches(samples, learning, samples.normaliser, step.batch, seed=seed, augment=augment),
         Batches(samples, checking, samples.normaliser, step.batch),
-        plan, folder, said=lambda done, whole, _: progress("train", done, whole),
+        plan, folder, said=clock,
     )  # fmt: skip
+    if clock.moments:
+        Cost.of(model, clock, len(learning), step.batch).write(folder)
+    return ended
 
 
 def _balanced(samples: Samples) -> tuple[float, ...]:

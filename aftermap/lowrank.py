@@ -40,9 +40,11 @@ class Facts:
 
 
 def put(
-    model: Model, *, rank: int, alpha: int = 0, root: bool = False, dropout: float = 0.0, layers: str = "all"
+    model: Model, *, rank: int, alpha: int = 0, root: bool = False, dropout: float = 0.0, layers: str = "all", seed: int = 0,
 ) -> Facts:  # fmt: skip
     """Freezes the encoder and gives its layers updates that learn, as page.LowRank has it; decoder and head learn as before.
+
+    The seed draws A, and nothing else does.
 
     Raises UsageError ("no-layers") where the encoder has none of the kind.
     """
@@ -59,7 +61,9 @@ def put(
     config = LoraConfig(
         r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=wanted, use_rslora=root,
     )  # fmt: skip
-    inject_adapter_in_model(config, model.encoder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model.encoder)
     freeze(model.encoder)
     for name, one in model.encoder.named_parameters():
         one.requires_grad_(_MARK in name)

@@ -113,6 +113,8 @@ class Train:
     """In place of steps: passes over the chips."""
     batch: int = 16
     lr: float = 1e-3
+    encoder_lr: float = 0.0
+    """Of what learns of the encoder; 0: lr too."""
     weight_decay: float = 1e-4
     weight_decay_end: float | None = None
     decay: str = "all"
@@ -147,6 +149,8 @@ class Train:
         if free == bool(self.losses) or (self.settings and not free):
             what = f"{self.objective} with losses {sorted(self.losses)} and settings {sorted(self.settings)}"
             raise refuse(what, f"losses are of objectives with labels, settings of {', '.join(UNLABELLED)}")
+        if self.encoder_lr < 0 or (self.encoder_lr and free):
+            raise refuse(f"encoder_lr is {self.encoder_lr:g} with {self.objective}", "it is above 0, with labels alone")
         among("target", self.target, ("", "presence"))
         among("balance", self.balance, ("", "inverse_sqrt"))
         if self.balance and (self.class_weights or self.objective != "classify"):

@@ -150,7 +150,11 @@ class Recipe:
     def sha256(self) -> str:
         """Of all that is said and plays a part, overrides included, but for the name."""
         told = ("name",) if "lora" in self.surgery else ("name", "lora")
-        return digest({k: v for k, v in asdict(self).items() if k not in told})
+        said = asdict(self)
+        for one in (*(step["train"] for step in said["steps"]), (said["pretrain"] or {}).get("train")):
+            if one and not one["encoder_lr"]:
+                del one["encoder_lr"]
+        return digest({k: v for k, v in said.items() if k not in told})
 
 
 def _are_names(events: Any) -> bool:

@@ -49,6 +49,8 @@ class Plan:
 
     steps: int
     lr: float = 1.5e-4
+    encoder_lr: float = 0.0
+    """Of what learns of the encoder; 0: as all else."""
     weight_decay: float = 1e-6
     clip: float = 0.999
     """Largest norm of the gradient (methods.md A.4)."""
@@ -115,7 +117,7 @@ def train(
         what = f"{fabric.world_size} processes share batches of {training.size} and {len(validation.ids)} chips to validate on"
         raise InputRefusedError(what, repair="take fewer processes", code="no-chips")
     run = _identity(model, training, validation, plan, fabric.world_size)
-    optimiser = torch.optim.AdamW(_groups(model, plan), lr=plan.lr, weight_decay=plan.weight_decay)
+    optimiser = torch.optim.AdamW(_groups(model, plan), lr=plan.lr)
     history = _resume(folder / LAST, run, model, optimiser)
     wrapped, moving = fabric.setup(model, optimiser)
     rate = schedule(plan.schedule, plan.steps, **plan.schedule_options)
@@ -127,7 +129,7 @@ def train(
     for step, batch in zip(steps, training.training(steps, rank=fabric.global_rank, world=fabric.world_size), strict=True):
         torch.manual_seed(_seed(plan.seed, step, fabric.global_rank))  # dropout: as if nothing had come before
         for group in moving.param_groups:
-            group["lr"] = plan.lr * rate(step)
+            group["lr"] = group["base"] * rate(step)
             if plan.weight_decay_end is not None and group["weight_decay"]:
                 group["weight_decay"] = _decayed(plan, step)
         loss = objective(wrapped, _placed(fabric, batch))["loss"]
@@ -165,14 +167,19 @@ def train(
 
 
 def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    """Parameters that learn, those apart whose weights do not decay."""
+    """Parameters that learn by rate and decay: the encoder's apart that has its own, and those whose weights do not decay."""
     if plan.decay not in DECAYS:
         raise UnknownNameError("decay", plan.decay, DECAYS)
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    bare = [p for p in wanted if p.ndim < 2] if plan.decay == "matrices" else []
-    kept = {id(p) for p in bare}
-    groups: list[dict[str, Any]] = [{"params": [p for p in wanted if id(p) not in kept]}]
-    return [*groups, {"params": bare, "weight_decay": 0.0}] if bare else groups
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, one in model.named_parameters():
+        rate = plan.encoder_lr if plan.encoder_lr and name.startswith("encoder.") else plan.lr
+        decay = 0.0 if plan.decay == "matrices" and one.ndim < 2 else plan.weight_decay
+        if one.requires_grad:
+            groups.setdefault((rate, decay), []).append(one)
+    return [
+        {"params": own, "lr": rate, "base": rate, "weight_decay": decay}
+        for (rate, decay), own in sorted(groups.items(), key=lambda one: one[0], reverse=True)
+    ]
 
 
 def _decayed(plan: Plan, step: int) -> float:
@@ -224,7 +231,8 @@ def _identity(model: nn.Module, training: Batches, validation: Batches, plan: Pl
     """A hash of what determines the result, but for pixels and code."""
     weights = hashlib.sha256(b"".join(v.detach().cpu().numpy().tobytes() for v in model.state_dict().values())).hexdigest()
     sets = [[list(b.ids), b.size, b.seed, repr(b.augment), repr(b.normaliser), dict(b.domains)] for b in (training, validation)]
-    return hashlib.sha256(json.dumps([weights, sets, asdict(plan), world], sort_keys=True).encode()).hexdigest()
+    said = {k: v for k, v in asdict(plan).items() if k != "encoder_lr" or v}  # without it as before there was one
+    return hashlib.sha256(json.dumps([weights, sets, said, world], sort_keys=True).encode()).hexdigest()
 
 
 def _resume(last: Path, run: str, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[dict[str, float]]:

@@ -150,14 +150,14 @@ class One:
         (out / "page.toml").write_text(text, encoding="utf-8")
         page = recipe.read(out / "page.toml", ARMS[self.arm])
         learn_labels(out / "model", page, samples, seed=self.seed, name=self.start, made_by=RUN, progress=lambda *_: None)
-        scored.score(samples.each("test", lambda *_: None, ""), _batched(out / "model", samples))[1].write(out / MAPPED)
+        scored.score(samples.each("test", lambda *_: None, ""), batched(out / "model", samples))[1].write(out / MAPPED)
 
 
 @torch.no_grad()
-def _batched(folder: Path, samples: Samples) -> Callable[[Chip], F32]:
-    """Probabilities (y, x) of a test square by the network of a folder; all are worked out at once."""
+def batched(folder: Path, samples: Samples, split: str = "test") -> Callable[[Chip], F32]:
+    """Probabilities (y, x) of a square of a split by the network of a folder; all are worked out at once."""
     network = load(folder)[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    names = samples.ids("test")
+    names = samples.ids(split)
     found: dict[int, F32] = {}
     for first in range(0, len(names), 64):
         chips = [samples.read(name) for name in names[first : first + 64]]

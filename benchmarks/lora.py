@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from aftermap import lowrank, recipe
-from aftermap.model import build, spec_of
+from aftermap.model import Spec, build, spec_of
 from aftermap.surgery import freeze
 from benchmarks.label_efficiency_rows import REGIONS, ap, of_pictures, without
 from benchmarks.label_efficiency_runs import ARMS, BATCH, STUDIES, TUNED_STEPS, One
@@ -73,9 +73,11 @@ def lines(runs: Path, data: Path, seeds: Sequence[int]) -> list[Line]:
                 aps = [ap(one, events) for one in each.values()]
                 std = float(np.std(aps, ddof=1)) if len(aps) > 1 else None
                 ious = [one.of([k for k, e in enumerate(one.events) if e in events]).iou or 0.0 for one in each.values()]
-                learning = _learning(One(study, START, 1.0, next(iter(each)), arm), runs)
+                folder = One(study, START, 1.0, next(iter(each)), arm).folder(runs)
+                assert folder is not None
+                learns = learning(recipe.read(folder / "page.toml", ARMS[arm]), spec_of(folder / "model"))
                 found.append(
-                    Line(study, region, arm or "all", len(aps), *learning, float(np.mean(aps)), std, float(np.mean(ious)), **told)
+                    Line(study, region, arm or "all", len(aps), *learns, float(np.mean(aps)), std, float(np.mean(ious)), **told)
                 )
             for words, scored in without(study, runs, data).items() if any(o.study == study for o in found) else ():
                 found.append(Line(study, region, words, 0, None, None, ap(scored, events), None, None))
@@ -83,11 +85,9 @@ def lines(runs: Path, data: Path, seeds: Sequence[int]) -> list[Line]:
     return [next(tested) if one.gain is not None else one for one in found]
 
 
-def _learning(one: One, runs: Path) -> tuple[float, float | None]:
-    """Share of parameters that learn, and the effective rank."""
-    folder = one.folder(runs)
-    assert folder is not None
-    page, model = recipe.read(folder / "page.toml", ARMS[one.arm]), build(spec_of(folder / "model"))
+def learning(page: recipe.Recipe, spec: Spec) -> tuple[float, float | None]:
+    """Share of parameters that learn of a network of the page, and the effective rank."""
+    model = build(spec)
     if "lora" in page.surgery:
         facts = lowrank.put(model, **asdict(page.lora))
         return facts.trainable / facts.parameters, facts.effective_rank

@@ -67,7 +67,7 @@ def run(folder: Path, devices: int = 1, die_at: int = 0) -> Result:
         if numbers:
             print(step, flush=True)
 
-    plan = Plan(STEPS, lr=3e-3, schedule="cosine", every=4, metric="iou", smallest=False, keep=2, seed=7)
+    plan = Plan(STEPS, lr=3e-3, encoder_lr=2e-3, schedule="cosine", every=4, metric="iou", smallest=False, keep=2, seed=7)
     fabric = fabric_for(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
     fabric.launch()
     model = network()

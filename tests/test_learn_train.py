@@ -18,6 +18,7 @@ from aftermap import checkpoint
 from aftermap.augment import Augment
 from aftermap.batches import Batches
 from aftermap.chips import Chip
+from aftermap.cost import Clock, Cost
 from aftermap.errors import AftermapError, UnknownNameError
 from aftermap.losses import Sum
 from aftermap.normalise import fit, fit_each
@@ -223,6 +224,33 @@ def test_patience_half_precision_and_frozen_parts(tmp_path: Path) -> None:
     assert result.kept[0].name == "step-00000001.safetensors"
     assert all(torch.equal(v, before[k]) for k, v in model.encoder.state_dict().items())
     assert small(tmp_path, plan, network_frozen(), "bf16").history == result.history, "a finished run is not run again"
+
+
+@pytest.mark.parametrize("decay", ["all", "matrices"])
+def test_the_encoder_has_its_own_rate(tmp_path: Path, decay: str) -> None:
+    """The first step of Adam is as long as its rate, whatever the gradient."""
+    model, before = network(), network().state_dict()
+    small(tmp_path, Plan(1, lr=1e-2, encoder_lr=1e-4, weight_decay=0.0, decay=decay), model)
+    longest = {"encoder": 0.0, "other": 0.0}
+    for name, one in model.named_parameters():
+        whose = "encoder" if name.startswith("encoder.") else "other"
+        longest[whose] = max(longest[whose], float((one.detach() - before[name]).abs().max()))
+    assert longest == pytest.approx({"encoder": 1e-4, "other": 1e-2}, rel=0.01)
+
+
+def test_what_a_step_costs_leaves_validation_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[int] = []
+    clock = Clock(lambda step, _: said.append(step))
+    monkeypatch.setattr("aftermap.cost.time.perf_counter", iter([10.0, 12.0, 90.0, 92.5, 95.0]).__next__)
+    for step in range(1, 6):
+        clock(step, 5, {"loss": 1.0} if step == 3 else {})
+    assert said == [1, 2, 3, 4, 5]
+    assert clock.seconds == 2.5  # of 2, 2.5 and 2.5; the third holds a validation
+    model = network_frozen()
+    cost = Cost.of(model, clock, chips=40, batch=4)
+    assert cost.seconds_per_epoch == 25
+    assert 0 < cost.trainable < cost.parameters == sum(p.numel() for p in model.parameters())
+    assert Clock(lambda *_: None).seconds is None
 
 
 def network_frozen() -> nn.Module:

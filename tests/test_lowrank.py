@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from aftermap import experiment, lowrank
+from aftermap.cost import COST
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.model import Model, Spec, build, load
 from aftermap.page import LowRank
@@ -79,6 +80,17 @@ def test_updates_drop_in_training_alone() -> None:
     assert not torch.equal(model(pixels(spec)), model(pixels(spec)))
 
 
+def test_updates_are_drawn_by_their_seed_alone() -> None:
+    def drawn(seed: int) -> torch.Tensor:
+        torch.rand(seed + 1)  # whatever was drawn before
+        model = build(SPECS[0], seed=0)
+        lowrank.put(model, rank=2, seed=seed)
+        return torch.cat([v.flatten() for k, v in model.state_dict().items() if "lora_A" in k])
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+
+
 def test_a_rank_as_large_as_a_side_is_no_low_rank() -> None:
     of_attention = lowrank.put(build(SPECS[0]), rank=16, layers="attention")
     assert (of_attention.layers, of_attention.effective_rank, of_attention.not_low_rank) == (8, 16, 0)
@@ -124,7 +136,7 @@ model = { encoder = "vit_micro8", decoder = "upward", widths = [16] }
 surgery = ["lora"]
 lora = { rank = 2, dropout = 0.1 }
 [[steps]]
-train = { objective = "segment", losses = { ce = 1, dice = 1 }, steps = 4, batch = 4, lr = 1e-2, every = 2 }
+train = { objective = "segment", losses = { ce = 1, dice = 1 }, steps = 4, batch = 4, lr = 1e-2, encoder_lr = 1e-3, every = 2 }
 """
 
 
@@ -143,6 +155,9 @@ def test_a_recipe_delivers_a_merged_network_and_its_updates(tmp_path: Path) -> N
     assert row["learning"]["layers"] == 17
     assert row["learning"]["effective_rank"] == 2
     assert lowrank.ADAPTER in {p.name for p in folder.iterdir()}
+    cost = json.loads((folder / "training" / "step-0" / COST).read_text())
+    assert cost["trainable"] == row["learning"]["trainable"]
+    assert cost["seconds_per_epoch"] > 0
     own = read(page)
     again = lowrank.merged(lowrank.read(folder / lowrank.ADAPTER, build(network.spec, seed=0), asdict(own.lora)))
     x = torch.randn(1, 1, 32, 32)
@@ -161,3 +176,12 @@ def test_a_recipe_without_updates_keeps_its_hash_whatever_they_would_be(tmp_path
         with pytest.raises((InputRefusedError, UsageError)):
             read(page, [wrong])
     assert LowRank().rank == 16
+
+
+def test_a_rate_of_the_encoder_alone_changes_the_hash_where_it_is_said(tmp_path: Path) -> None:
+    page, rate = tmp_path / "page.toml", "steps.0.train.encoder_lr"
+    page.write_text(PAGE.replace(" encoder_lr = 1e-3,", ""), encoding="utf-8")
+    assert read(page).sha256 == read(page, [f"{rate}=0.0"]).sha256 != read(page, [f"{rate}=1e-4"]).sha256
+    for wrong in ([f"{rate}=-1.0"], [f"{rate}=1e-4", "steps.0.train.objective=mae", "steps.0.train.losses={}"]):
+        with pytest.raises(UsageError, match="encoder_lr"):
+            read(page, wrong)

@@ -7,7 +7,7 @@ Each sees squares of one side, as it was trained; a larger image falls into squa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -35,15 +35,16 @@ class Borrowed(nn.Module):
         if self.side % facts.patch:
             what = f"{name} has patches of {facts.patch} px, which do not fill squares of {self.side} px"
             raise UsageError(what, repair=f"give chips.size = {facts.side}, or a multiple of both", code="foundation-side")
-        self.facts, self.reading = facts, reading(name, *told(reads))
+        self.eight_bits = facts.eight_bits
         self.out_channels, self.output_stride = [bands, facts.width, facts.width], facts.patch
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a library says of how it was written helps nobody here
-            self.inner: Any = _MADE[facts.library](facts.model, self.reading, self.side, facts.patch)
+            make = next(kind for begin, kind in _MADE.items() if name.startswith(begin))
+            self.inner: Any = make(facts.model, reading(name, *told(reads)), self.side)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """As the class says."""
-        seen = (pixels / 4 + 0.5).clamp(0, 1) if self.facts.eight_bits else pixels
+        seen = (pixels / 4 + 0.5).clamp(0, 1) if self.eight_bits else pixels
         rows, cols = pixels.shape[2] // self.side, pixels.shape[3] // self.side
         parts = torch.unflatten(torch.unflatten(seen, 3, (cols, self.side)), 2, (rows, self.side))
         tokens = self.inner(parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))  # (n row col, token, width)
@@ -63,8 +64,100 @@ def _through(model: Any, patches: Tensor) -> Tensor:
     return found
 
 
-class _Timm(nn.Module):
-    def __init__(self, model: str, _: Reading, side: int, __: int):
+class _Prithvi(nn.Module):
+    """Of one date."""
+
+    def __init__(self, model: str, _: Reading, side: int):
+        super().__init__()
+        self.model = _backbone(model, side, num_frames=1)
+
+    def forward(self, squares: Tensor) -> Tensor:
+        # Not through its own `forward`, which the library binds to this very module: a copy would call the original.
+        return _through(self.model, self.model.patch_embed(squares.unsqueeze(2)))
+
+
+class _Clay(nn.Module):
+    """Without date and place."""
+
+    def __init__(self, _: str, seen: Reading, side: int):
+        super().__init__()
+        self.waves = nn.Buffer(torch.tensor(seen.waves_um), persistent=False)
+        library = _library("terratorch", "terratorch.models.backbones.clay_v1.embedder")
+        self.model: Any = library.Embedder(img_size=side).clay_encoder
+
+    def forward(self, squares: Tensor) -> Tensor:
+        nothing = squares.new_zeros(squares.shape[0], 4)
+        told = {"pixels": squares, "time": nothing, "latlon": nothing, "gsd": GSD_M, "waves": self.waves}
+        found: Tensor = self.model(told)[-1][:, 1:]
+        return found
+
+
+class _TerraMind(nn.Module):
+    """Tokens are means over images."""
+
+    def __init__(self, model: str, seen: Reading, side: int):
+        super().__init__()
+        self.kinds = seen.kinds
+        self.model = _backbone(model, side, modalities=list(self.kinds))
+
+    def forward(self, squares: Tensor) -> Tensor:
+        found: Tensor = self.model(_parts(squares, self.kinds))[-1]
+        return found
+
+
+class _Dofa(nn.Module):
+    def __init__(self, model: str, seen: Reading, side: int):
+        super().__init__()
+        self.waves = seen.waves_um
+        make = getattr(_library("torchgeo", "torchgeo.models"), model)
+        self.model: Any = make(img_size=side, num_classes=0, global_pool=False)
+        known = places(self.model.embed_dim, side // self.model.patch_size)  # which the library leaves to the weights
+        self.model.pos_embed.data[0, 1:] = known
+
+    def forward(self, squares: Tensor) -> Tensor:
+        return _through(self.model, self.model.patch_embed(squares, squares.new_tensor(self.waves))[0])
+
+
+class _Croma(nn.Module):
+    """Of radar, optical or both, whose tokens are then joint ones."""
+
+    def __init__(self, model: str, seen: Reading, side: int):
+        super().__init__()
+        self.kinds = seen.kinds
+        self.model: Any = getattr(_library("torchgeo", "torchgeo.models"), model)(modalities=list(self.kinds), image_size=side)
+
+    def forward(self, squares: Tensor) -> Tensor:
+        given = _parts(squares, self.kinds)
+        found = self.model(**{f"x_{kind}": part for kind, part in given.items()})
+        tokens: Tensor = found[f"{'joint' if len(given) > 1 else next(iter(given))}_encodings"]
+        return tokens
+
+
+class _ScaleMae(nn.Module):
+    """Told GSD_M."""
+
+    def __init__(self, model: str, _: Reading, side: int):
+        super().__init__()
+        make = getattr(_library("torchgeo", "torchgeo.models"), model)
+        self.model: Any = make(img_size=side, res=GSD_M, num_classes=0)
+
+    def forward(self, squares: Tensor) -> Tensor:
+        found: Tensor = self.model.forward_features(squares)[:, 1:]
+        return found
+
+
+class _SatMae(nn.Module):
+    def __init__(self, model: str, _: Reading, side: int):
+        super().__init__()
+        self.model = GroupedVit(model, side, 8)
+
+    def forward(self, squares: Tensor) -> Tensor:
+        found: Tensor = self.model(squares)
+        return found
+
+
+class _Dino(nn.Module):
+    def __init__(self, model: str, _: Reading, side: int):
         super().__init__()
         self.model: Any = timm.create_model(model, num_classes=0, img_size=side)
 
@@ -73,86 +166,25 @@ class _Timm(nn.Module):
         return found
 
 
-class _TerraTorch(nn.Module):
-    """Prithvi of one date, TerraMind of any of its images, Clay without date and place."""
-
-    def __init__(self, model: str, seen: Reading, side: int, _: int):
-        super().__init__()
-        _needs("terratorch")
-        self.kinds = {one.kind: len(one.bands) for one in seen.images}
-        self.clay, self.terramind = model.startswith("clay"), model.startswith("terramind")
-        if self.clay:
-            self.waves = nn.Buffer(torch.tensor(seen.waves_um), persistent=False)
-            self.model: Any = import_module("terratorch.models.backbones.clay_v1.embedder").Embedder(img_size=side).clay_encoder
-        else:
-            options = {"modalities": list(self.kinds)} if self.terramind else {"num_frames": 1}
-            registry = import_module("terratorch.registry").BACKBONE_REGISTRY
-            self.model = registry.build(f"terratorch_{model}", pretrained=False, img_size=side, **options)
-
-    def forward(self, squares: Tensor) -> Tensor:
-        if self.terramind:
-            parts = torch.split(squares, list(self.kinds.values()), dim=1)
-            found: Tensor = self.model(dict(zip(self.kinds, parts, strict=True)))[-1]
-            return found
-        if self.clay:
-            nothing = squares.new_zeros(squares.shape[0], 4)
-            told = {"pixels": squares, "time": nothing, "latlon": nothing, "gsd": GSD_M, "waves": self.waves}
-            return self.model(told)[-1][:, 1:]  # type: ignore[no-any-return]
-        # Not through its own `forward`, which the library binds to this very module: a copy would call the original.
-        return _through(self.model, self.model.patch_embed(squares.unsqueeze(2)))
+_MADE: dict[str, type[nn.Module]] = {
+    "prithvi": _Prithvi, "clay": _Clay, "terramind": _TerraMind, "dofa": _Dofa, "croma": _Croma, "scalemae": _ScaleMae,
+    "satmae": _SatMae, "dinov3": _Dino,
+}  # fmt: skip
+"""By how names begin."""
 
 
-class _TorchGeo(nn.Module):
-    """DOFA told by wavelengths, CROMA of radar, optical or both, Scale-MAE at GSD_M."""
-
-    def __init__(self, model: str, seen: Reading, side: int, _: int):
-        super().__init__()
-        _needs("torchgeo")
-        make, self.kinds = getattr(import_module("torchgeo.models"), model), {one.kind: len(one.bands) for one in seen.images}
-        if model.startswith("croma"):
-            self.model: Any = make(modalities=sorted(self.kinds, reverse=True), image_size=side)
-        elif model.startswith("dofa"):
-            self.waves = seen.waves_um
-            self.model = make(img_size=side, num_classes=0, global_pool=False)
-            known = places(self.model.embed_dim, side // self.model.patch_size)  # which the library leaves to the weights
-            self.model.pos_embed.data[0, 1:] = known
-        else:
-            self.model = make(img_size=side, res=GSD_M, num_classes=0)
-        self.read = {"croma": self._croma, "dofa": self._dofa, "scalemae": self._scalemae}[model.partition("_")[0]]
-
-    def forward(self, squares: Tensor) -> Tensor:
-        return self.read(squares)
-
-    def _croma(self, squares: Tensor) -> Tensor:
-        given = dict(zip(self.kinds, torch.split(squares, list(self.kinds.values()), dim=1), strict=True))
-        found = self.model(**{f"x_{kind}": part for kind, part in given.items()})
-        tokens: Tensor = found[f"{'joint' if len(given) > 1 else next(iter(given))}_encodings"]
-        return tokens
-
-    def _dofa(self, squares: Tensor) -> Tensor:
-        return _through(self.model, self.model.patch_embed(squares, squares.new_tensor(self.waves))[0])
-
-    def _scalemae(self, squares: Tensor) -> Tensor:
-        found: Tensor = self.model.forward_features(squares)[:, 1:]
-        return found
+def _backbone(model: str, side: int, **options: Any) -> Any:
+    registry = _library("terratorch", "terratorch.registry").BACKBONE_REGISTRY
+    return registry.build(f"terratorch_{model}", pretrained=False, img_size=side, **options)
 
 
-class _Own(nn.Module):
-    def __init__(self, model: str, _: Reading, side: int, patch: int):
-        super().__init__()
-        self.model = GroupedVit(model, side, patch)
-
-    def forward(self, squares: Tensor) -> Tensor:
-        found: Tensor = self.model(squares)
-        return found
+def _parts(squares: Tensor, kinds: Mapping[str, int]) -> dict[str, Tensor]:
+    """Bands by the image that they are of."""
+    return dict(zip(kinds, torch.split(squares, list(kinds.values()), dim=1), strict=True))
 
 
-_MADE: dict[str, type[nn.Module]] = {"timm": _Timm, "terratorch": _TerraTorch, "torchgeo": _TorchGeo, "": _Own}
-
-
-def _needs(library: str) -> None:
-    if find_spec(library) is None:
-        raise UsageError(
-            f"{library}, which keeps this encoder, is not installed", repair='pip install "aftermap[foundation]"',
-            code="extra-missing",
-        )  # fmt: skip
+def _library(name: str, module: str) -> Any:
+    if find_spec(name) is None:
+        what = f"{name}, which keeps this encoder, is not installed"
+        raise UsageError(what, repair='pip install "aftermap[foundation]"', code="extra-missing")
+    return import_module(module)

@@ -198,6 +198,11 @@ class Reading:
         return tuple(m for one in self.images for m in one.mean), tuple(s for one in self.images for s in one.std)
 
     @property
+    def kinds(self) -> Mapping[str, int]:
+        """How many bands each image has."""
+        return {one.kind: len(one.bands) for one in self.images}
+
+    @property
     def waves_um(self) -> tuple[float, ...]:
         """Of every band."""
         return tuple(w for one in self.images for w in one.waves_um)

@@ -28,6 +28,8 @@ class Probe:
     beside: tuple[str, ...] = looks.BESIDE
     untrained: tuple[str, ...] = ()
     """Encoders with their first weights."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Encoder -> the page of facts (.toml) of its weights, or "hub"."""
     models: tuple[str, ...] = ()
     """Names or folders of models that give embeddings."""
     areas: str = ""
@@ -89,9 +91,9 @@ def run(
 def _encoders(page: Page, place: Place, out: Path, seed: int) -> list[Any]:
     bands = choose_bands(place.dataset.bands, page.inputs)
     named: Mapping[str, Path] = {name: find(model) for name, model in looks.named(page.probe.models).items()}
-    if page.probe.untrained:
+    if page.probe.untrained or page.probe.weights:
         refuse_without_extra()
-        from aftermap import firstweights
+        from aftermap import bare
 
-        named = {**named, **firstweights.made(place, page.probe.untrained, bands, out / "untrained", seed)}
+        named = {**named, **bare.made(place, page.probe.untrained, page.probe.weights, bands, out / "encoders", seed)}
     return looks.chosen(place, named, page.probe.beside, page.inputs)

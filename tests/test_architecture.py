@@ -42,7 +42,7 @@ FLOORS = (
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
-        "areas", "looks", "firstweights", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
+        "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
         "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli", "__main__",
     ),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from aftermap.card import BUNDLED
 from aftermap.cli import main
 from aftermap.closedform import decompose
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
+from aftermap.journal import sha256
 from aftermap.looks import PATCH_PX, Learned, Patches, Statistics, read_by
 from aftermap.page import Data
 from aftermap.probe import ARMS, Plan, draws
@@ -223,12 +224,31 @@ def test_every_recipe_that_asks_parses_and_runs(name: str, tiles: Path, tmp_path
     assert facts["page_sha256"] == asked.read(name, words[words.index("--set") + 1 :: 2]).sha256
     assert facts == json.loads((out / probing.SUMMARY).read_text(encoding="utf-8"))
     stamps = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.suffix in (".parquet", ".safetensors")}
-    models = [*words, "--set", f"probe.models=['{out / 'untrained/vit_micro8'}']", "--set", "probe.untrained=[]"]
+    models = [*words, "--set", f"probe.models=['{out / 'encoders/untrained-vit_micro8'}']", "--set", "probe.untrained=[]"]
     assert CliRunner().invoke(main, words).exit_code == 0
     assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
     (own,) = json.loads(CliRunner().invoke(main, models).output)
-    assert own["encoders"] == ["vit_micro8", "statistics", "patches"]
+    assert own["encoders"] == ["untrained-vit_micro8", "statistics", "patches"]
     assert own["explained"] == facts["explained"]
+
+
+def test_published_weights_are_asked(tiles: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from safetensors.torch import save_file
+
+    from aftermap import bare, encoders
+    from aftermap.model import load
+
+    torch.manual_seed(4)
+    network, file, page = encoders.build("resnet10t", 3), tmp_path / "model.safetensors", tmp_path / "model.toml"
+    save_file(network.state_dict(), file)
+    page.write_text(f'file = "{file.name}"\nsha256 = "{sha256(file)}"\nsource = "a test"\nlicence = "MIT"\n')
+    found = bare.made(place(tiles), ("resnet10t",), {"resnet10t": str(page)}, BANDS, tmp_path, 0)
+    given, (own, card), (first, bare_card) = network.state_dict(), *map(load, (found[n] for n in sorted(found)))
+    assert (card.licence, bare_card.licence) == ("of the encoder's weights: MIT", "none")
+    same = [torch.equal(one, given[key]) for key, one in own.encoder.state_dict().items() if one.ndim > 3]
+    assert same.count(False) == 1, "the first layer takes one band"
+    assert not all(torch.equal(one, given[key]) for key, one in first.encoder.state_dict().items())
 
 
 def test_a_page_that_asks_trains_nothing(tmp_path: Path) -> None:

@@ -187,4 +187,6 @@ def _library(name: str, module: str) -> Any:
     if find_spec(name) is None:
         what = f"{name}, which keeps this encoder, is not installed"
         raise UsageError(what, repair='pip install "aftermap[foundation]"', code="extra-missing")
-    return import_module(module)
+    found = import_module(module)
+    warnings.simplefilter("ignore")  # which the library may have undone; whoever builds brings the filters back
+    return found

@@ -225,6 +225,11 @@ def reading(name: str, bands: Sequence[str], units: Sequence[str]) -> Reading:
     return Reading(tuple(found))
 
 
+def libraries(encoder: str) -> tuple[str, ...]:
+    """What keeps an encoder beside timm, which is asked for anyway."""
+    return (FOUNDATIONS[encoder].library,) if encoder in FOUNDATIONS and FOUNDATIONS[encoder].library not in ("", "timm") else ()
+
+
 def reads(inputs: Sequence[LayerBands], *, each_date: bool) -> tuple[str, ...]:
     """Every band of a network's inputs and its unit, as model.Spec has them; of the first date alone where each has its turn."""
     return tuple(

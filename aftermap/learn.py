@@ -156,6 +156,8 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
     licence = f"of the training data: {facts.licence}"
     if weights is not None:
         data, licence = f"{data}; encoder from {weights.source}", f"{licence}; of the encoder's weights: {weights.licence}"
+    elif recipe.model.encoder in FOUNDATIONS and recipe.model.start is None:
+        data = f"{data}; {recipe.model.encoder} with first weights, as if nobody had trained it"
     if (start := recipe.model.start) is not None:
         first = Card.read(start)
         data = f"{data}; encoder from {first.name}, which learned from {first.training_data}"

@@ -25,7 +25,7 @@ from aftermap.encoders import build as encoder_of
 from aftermap.enlarging import ALLOWED, multiple_of, ratio
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.export import EXPORTS, export
-from aftermap.foundation import FOUNDATIONS
+from aftermap.foundation import FOUNDATIONS, libraries
 from aftermap.journal import sha256
 from aftermap.ocr import Gathered, ObjectContext
 from aftermap.shallow import NAMES, ConvMean, FullyConnected, Pixels
@@ -329,7 +329,8 @@ def save(folder: Path, model: Model, card: Card) -> Card:
     files = (weights, graph, graph.with_suffix(".bin"))
     facts = replace(
         card, encoder=model.spec.encoder, decoder=f"{model.spec.decoder}, {model.spec.fusion}",
-        sha256={file.name: sha256(file) for file in files}, versions={name: version(name) for name in _LIBRARIES},
+        sha256={file.name: sha256(file) for file in files},
+        versions={name: version(name) for name in (*_LIBRARIES, *libraries(model.spec.encoder))},
     )  # fmt: skip
     facts.write(folder)
     return facts

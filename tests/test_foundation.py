@@ -297,8 +297,11 @@ def test_from_real_chips_to_a_map(name: str, image: str, tmp_path: Path) -> None
     (row,) = experiment.run(page, data, tmp_path / "runs")
     assert 0 < row["learning"]["trainable"] < row["learning"]["parameters"]
     model = next((tmp_path / "runs").glob("*/model"))
+    card = Card.read(model)
+    assert "with first weights" in card.training_data
+    assert {FOUNDATIONS[name].library} - {""} <= set(card.versions)
     if kind.mean:
-        assert Card.read(model).mean == pytest.approx(kind.mean)
+        assert card.mean == pytest.approx(kind.mean)
     after = data / f"{image.upper()}Hand" / f"Spain_0_{image.upper()}Hand.tif"
     options = am.Options(
         model=str(model), baseline=False, keep_scores=True, precision="f32", memory_mb=4000, only=("likelihood", "extent")

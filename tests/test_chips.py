@@ -223,7 +223,7 @@ def test_every_code_of_data_sets_is_made_in_these_tests() -> None:
     told = re.findall(r"^\| `([a-z-]+)`", section, re.MULTILINE)
     tests = "".join(
         Path(__file__).with_name(f"test_{n}.py").read_text(encoding="utf-8")
-        for n in ("chips", "inventories", "datasets", "fetch")
+        for n in ("chips", "inventories", "datasets", "fetch", "component")
     )
-    assert len(told) == 11
+    assert len(told) == 14
     assert [code for code in told if f'code == "{code}"' not in tests] == []

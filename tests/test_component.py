@@ -98,8 +98,9 @@ def test_the_layout_is_m3leos(tmp_path: Path) -> None:
     assert splits.read_bytes() == before
     with pytest.raises(UsageError, match="other tiles of here"):
         tilegrid.lay(tmp_path / "own", "here", aoi=polygon(tmp_path / "more.geojson", 8, 47, 8.3, 47.2))
-    with pytest.raises(InputRefusedError, match="larger area"):
+    with pytest.raises(InputRefusedError, match="larger area") as small:
         tilegrid.lay(tmp_path / "own", "there", aoi=polygon(tmp_path / "less.geojson", 8, 47, 8.01, 47.01))
+    assert small.value.code == "no-tiles"
     with pytest.raises(UsageError, match="neither"):
         tilegrid.lay(tmp_path / "own", "there")
 
@@ -189,11 +190,13 @@ def test_assets_of_items_that_lie_here(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError):
         stacfiles.rasters(old, "visual")
     item(old, "a", "2020-01-01T00:00:00Z", "https://example.org/a.tif")
-    with pytest.raises(AftermapError, match="not on this machine"):
+    with pytest.raises(AftermapError, match="not on this machine") as far:
         stacfiles.rasters(old, "data")
+    assert far.value.code == "stac-remote"
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputRefusedError, match="no STAC item"):
+    with pytest.raises(InputRefusedError, match="no STAC item") as none:
         stacfiles.rasters(tmp_path / "none", "data")
+    assert none.value.code == "no-items"
 
 
 def test_the_command_makes_a_data_set_of_real_rasters(tmp_path: Path) -> None:

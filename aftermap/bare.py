@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from aftermap import foundation
 from aftermap.areas import Place
 from aftermap.card import FILE, Card
 from aftermap.chips import Chip
-from aftermap.encoders import Weights, described, hub
+from aftermap.encoders import Weights, asked
 from aftermap.foundation import FOUNDATIONS
 from aftermap.model import PATCHES, Spec, build, save
 from aftermap.normalise import Normaliser, fit
 from aftermap.pieces import NO_HAZARD
-from aftermap.samples import as_layers
+from aftermap.samples import as_layers, choose_codes, narrowed
 from aftermap.scorer import LayerBands
 
 
@@ -35,8 +32,7 @@ def made(
     if lacking:
         levels, inputs = fit(_seen(place, bands)), as_layers(bands, [place.units[band] for band in bands])
         for name, (encoder, of) in lacking.items():
-            own = None if not of else hub(encoder) if of == "hub" else described(Path(of))
-            _save(out / name, name, _spec(encoder, inputs, place.size), own, levels, inputs, place, seed)
+            _save(out / name, name, _spec(encoder, inputs, place.size), asked(encoder, of), levels, inputs, place, seed)
     return {name: out / name for name in every}
 
 
@@ -67,9 +63,5 @@ def _save(
 
 def _seen(place: Place, bands: tuple[str, ...]) -> Iterator[Chip]:
     """Images with these bands alone."""
-    for name in place.dataset.members:
-        chip = place.dataset.read(name)
-        own = chip.pixels[[chip.bands.index(band) for band in bands]]
-        unit = tuple(place.units[band] for band in bands)
-        valid = chip.valid & np.isfinite(own).all(axis=0)
-        yield replace(chip, pixels=own, valid=valid, bands=bands, unit=unit[0] if len(set(unit)) == 1 else unit)
+    codes = choose_codes(place.dataset.classes, ())
+    yield from (narrowed(place.dataset.read(name), bands, codes) for name in place.dataset.members)

@@ -57,6 +57,13 @@ class Weights:
             )
 
 
+def asked(name: str, said: str) -> Weights | None:
+    """Those that are asked for: none, those of the encoder's hub, or of a page of facts (.toml). Raises as `hub`, `described`."""
+    if said in ("", "none"):
+        return None
+    return hub(name) if said == "hub" else described(Path(said))
+
+
 def described(page: Path) -> Weights:
     """Weights of a file of facts beside them, in TOML: file, sha256, source and licence, mean and std where they are known.
 

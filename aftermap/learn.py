@@ -23,7 +23,7 @@ from aftermap.batches import Batches
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
 from aftermap.cost import Clock, Cost
-from aftermap.encoders import Weights, described, hub
+from aftermap.encoders import Weights, asked
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.evaluate import Evaluation
@@ -63,7 +63,7 @@ def learn(
 
     `beside` is the model folder of the recipe's pretraining.
     """
-    weights = _weights(recipe.model)
+    weights = asked(recipe.model.encoder, recipe.model.weights) if recipe.model.start is None else None
     card = _card(recipe, samples, seed, name, made_by, weights)  # refuses what no map could read, before it is trained
     model = build(_spec(recipe, samples), seed=seed, weights=weights)
     if recipe.model.start is not None:
@@ -93,12 +93,6 @@ def learn(
     card = replace(card, calibration=_fit(pooled, samples))
     card.write(folder)
     return remember(folder, samples, seed)
-
-
-def _weights(said: Said) -> Weights | None:
-    if said.described is not None:
-        return described(said.described)
-    return hub(said.encoder) if said.weights == "hub" else None
 
 
 def _operate(model: Model, recipe: Recipe, seed: int = 0) -> lowrank.Facts | None:

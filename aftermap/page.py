@@ -84,12 +84,7 @@ class Network:
     @property
     def start(self) -> Path | None:
         """The model folder that it starts from."""
-        return None if self.weights in ("none", "hub") or self.described else Path(self.weights)
-
-    @property
-    def described(self) -> Path | None:
-        """The page of facts of weights that it starts from."""
-        return Path(self.weights) if self.weights.endswith(".toml") else None
+        return None if self.weights in ("none", "hub") or self.weights.endswith(".toml") else Path(self.weights)
 
 
 @dataclass(frozen=True)

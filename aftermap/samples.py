@@ -109,7 +109,7 @@ class Samples:
         """The chips that the samples of a split were cut from, as `each`."""
         names = list(dict.fromkeys(self.places[name][0] for name in self.ids(split)))
         for done, name in enumerate(names, 1):
-            yield name, _narrowed(self.dataset.read(name), self.bands, self.codes)
+            yield name, narrowed(self.dataset.read(name), self.bands, self.codes)
             progress(words, done, len(names))
 
     def as_mapped(self, chip: Chip) -> F32:
@@ -123,7 +123,7 @@ class Samples:
         if (known := self._kept.get(id)) is not None:
             return known
         name, window = self.places[id]
-        whole = _narrowed(self.dataset.read(name), self.bands, self.codes)
+        whole = narrowed(self.dataset.read(name), self.bands, self.codes)
         chip = _sample(whole, window, self.size, unlabelled=self.unlabelled, presence=self.presence)
         _keep(self._kept, id, chip)
         return chip
@@ -161,7 +161,7 @@ def survey(
 
     def of_training() -> Iterator[Chip]:
         for done, (name, side) in enumerate(sides.items(), 1):
-            chip = _narrowed(dataset.read(name), bands, codes)
+            chip = narrowed(dataset.read(name), bands, codes)
             if unlabelled:
                 chip = replace(chip, truth=None, target=None)
             unit.append(units(chip))
@@ -325,7 +325,7 @@ def _refuse_larger(chip: Chip, size: int) -> None:
         raise InputRefusedError(what, repair="give chips.size of the largest chip at least", code="chip-sizes")
 
 
-def _narrowed(chip: Chip, bands: tuple[str, ...], codes: U8) -> Chip:
+def narrowed(chip: Chip, bands: tuple[str, ...], codes: U8) -> Chip:
     """The chip with these bands alone, its truth recoded."""
     if lacking := [b for b in bands if b not in chip.bands]:
         what = f"{chip.name} has no band {', '.join(lacking)} (it has {', '.join(chip.bands)})"

@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap import cli_data, cli_explain, cli_learn, cli_probe
+from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe
 from aftermap.cli_words import declared, names
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS, PIECES
 from aftermap.progress import Progress
 
-_NOT_ANALYSED_EXIT = 4
+_NOT_ANALYSED_EXIT, _FAILED_EXIT = 4, 6
 _FILES = click.Path(path_type=Path)
 _METHODS = "; ".join(f"{hazard}: {', '.join(PIECES[hazard])}" for hazard in HAZARDS)
 
@@ -61,7 +61,7 @@ def main() -> None:
     Start with `aftermap demo`, or `aftermap map --after AFTER.tif --before BEFORE.tif --hazard flood -o OUT`.
 
     Exit codes: 0 done, also when nothing was found; 2 wrong use; 3 input refused; 4 nothing could be analysed; 5 interrupted,
-    run the same command to resume; 1 a fault of ours.
+    run the same command to resume; 6 mapped, but some windows could not be read; 1 a fault of ours.
     """
 
 
@@ -71,11 +71,12 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command("map", cls=ManyFiles)
-@click.option(
-    "--after", multiple=True, type=_FILES, required=True, help="Image(s) after the event: bands stacked or one per file."
-)
+@click.option("--after", multiple=True, type=_FILES, help="Image(s) after the event: bands stacked or one per file.")
 @click.option("--before", multiple=True, type=_FILES, help="Image(s) before the event, warped to the grid of --after.")
-@click.option("--hazard", required=True, help=f"What to map: {', '.join(HAZARDS)}.")
+@click.option("--items", type=_FILES, help="In place of --after and --before: the item file of `aftermap find`.")
+@click.option("--offline", is_flag=True, help="With --items: ask nobody for windows that are not kept beside the item file.")
+@click.option("--retry-failed", is_flag=True, help="With --items: try windows again that could not be read.")
+@click.option("--hazard", help=f"What to map: {', '.join(HAZARDS)}.  [default: that of --items]")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the products; resumes what it holds unfinished.")
 @click.option("--method", default="auto", show_default=True, help=f"Or one of {_METHODS}.")
 @click.option(
@@ -142,18 +143,32 @@ def map_command(**given: Any) -> None:
 
     given["model"] = given["model"] or None
     options = deliver.Options(**{f.name: given[f.name] for f in fields(deliver.Options)})
+    cli_cloud.refuse_images(given)
     with Progress(given["quiet"]) as progress:
-        mapped = deliver.map(
-            given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
-            low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"], footprints=given["footprints"],
-            declared=declared(given),
-            name=given["name"], hazard=given["hazard"], method=given["method"], options=options, progress=progress,
-        )  # fmt: skip
-    _say_map(mapped, given["as_json"])
+        if given["items"]:
+            maps = cli_cloud.map_items(given, options, progress)
+        else:
+            maps = [deliver.map(
+                given["after"], given["before"], out=given["out"], dem=given["dem"], reference_water=given["reference_water"],
+                low_sensitivity=given["low_sensitivity"], aoi=given["aoi"], assets=given["assets"],
+                footprints=given["footprints"], declared=declared(given), name=given["name"], hazard=given["hazard"],
+                method=given["method"], options=options, progress=progress,
+            )]  # fmt: skip
+    _say_maps(maps, given["as_json"])
+
+
+def _say_maps(maps: Sequence[Any], as_json: bool) -> None:
+    """The answers; exits with 6 where windows could not be read, with 4 where nothing could be analysed."""
+    for mapped in maps:
+        _say_map(mapped, as_json)
+    if any(mapped.made_by.get("failed") for mapped in maps):
+        sys.exit(_FAILED_EXIT)
+    if all(mapped.answer == "not analysed" for mapped in maps):
+        sys.exit(_NOT_ANALYSED_EXIT)
 
 
 def _say_map(mapped: Any, as_json: bool) -> None:
-    """The answer in words or JSON; exits with 4 when nothing could be analysed."""
+    """The answer in words or JSON."""
     run, rows = mapped.made_by, mapped.summary
     if as_json:
         click.echo(
@@ -173,8 +188,6 @@ def _say_map(mapped: Any, as_json: bool) -> None:
             click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
             if run["parameters"]["density"]:
                 click.echo(f"look at   {mapped.folder / 'priority.csv'}: the cells, the first first")
-    if mapped.answer == "not analysed":
-        sys.exit(_NOT_ANALYSED_EXIT)
 
 
 def _answer(run: dict[str, Any], rows: Sequence[dict[str, str]]) -> str:
@@ -367,6 +380,7 @@ def models(as_json: bool) -> None:
 
 
 main.add_command(cli_explain.explain)
+main.add_command(cli_cloud.find)
 main.add_command(cli_probe.probe)
 main.add_command(cli_data.data)
 main.add_command(cli_data.chips)

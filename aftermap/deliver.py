@@ -36,6 +36,7 @@ from aftermap.seamless import CORE_PX
 
 if TYPE_CHECKING:
     from aftermap.familiarity import Familiarity
+    from aftermap.origin import Origin
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
@@ -160,14 +161,14 @@ def map(
     method: str = "auto",
     options: Options | None = None,
     progress: Progress | None = None,
+    origin: Origin | None = None,
 ) -> HazardMap:
     """The delivered map of a hazard on the grid of `after`; see products.md of the documentation for the files in `out`.
 
     `assets` are points, lines and polygons that the summary counts as affected or not, `footprints` polygons of buildings that
-    are graded one by one. `declared` says of a layer what its
-    files do not. The answer of the map may be "nothing found" or "not analysed". Resumes
-    when `out` holds this very job unfinished, and returns at once when it is finished. Raises UsageError,
-    InputRefusedError, JobInterruptedError.
+    are graded one by one. `declared` says of a layer what its files do not, `origin` what a catalog said of them all. The answer
+    may be "nothing found" or "not analysed". Resumes when `out` holds this very job unfinished, and returns at once when it is
+    finished. Raises UsageError, InputRefusedError, JobInterruptedError.
     """
     if hazard not in pieces.HAZARDS:
         raise UnknownNameError("hazard", hazard, pieces.HAZARDS)
@@ -181,8 +182,8 @@ def map(
         scene = _coregistered(scene)
     scene = with_relief(scene, gsd_m=options.gsd_m if options else None)
     told = progress or (lambda *_: None)
-    beside = (Path(path) if path else None for path in (assets, footprints))
-    job = _Job(scene, method, options or Options(), Path(out), told, *beside)
+    beside = [Path(path) if path else None for path in (assets, footprints)]
+    job = _Job(scene, method, options or Options(), Path(out), told, beside[0], beside[1], origin)
     try:
         return job.run(started)
     except KeyboardInterrupt as error:
@@ -214,6 +215,7 @@ class _Job:
     progress: Progress
     assets: Path | None = None
     footprints: Path | None = None
+    origin: Origin | None = None
 
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
@@ -231,8 +233,9 @@ class _Job:
             raise UsageError("--only familiarity is of a model that knows its training", repair="give a --model with known.npz")
         beside = {"assets": self.assets, "footprints": self.footprints}
         facts = known(self.scene, self.method, options, chosen, look=self._look, density=density, **beside)
+        facts = self.origin.recorded(facts) if self.origin else facts
         with journal.Journal(self.out, journal.digest(facts)) as log:
-            if not log.open(overwrite=self.options.overwrite):
+            if not log.open(overwrite=self.options.overwrite, lineage=facts.get("lineage", "")):
                 self._make(log, chosen, facts, started, density)
         return HazardMap(self.out)
 

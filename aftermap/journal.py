@@ -57,14 +57,15 @@ class Journal:
         self._held: IO[str] | None = None
         self._lines = self.work / "windows.jsonl"
 
-    def open(self, *, overwrite: bool) -> bool:
+    def open(self, *, overwrite: bool, lineage: str = "") -> bool:
         """Makes the folder ready; True when this very job was already delivered and is whole.
 
-        Raises UsageError when OUT holds another job, unless `overwrite`: then our files there, and only ours, are removed.
+        Raises UsageError when OUT holds another job, unless `overwrite` or that is of the same `lineage`: then our files there,
+        and only ours, are removed.
         """
         self._take()
         if self._holds_other():
-            if not overwrite:
+            if not overwrite and not (lineage and self._held_of("lineage") <= {lineage}):
                 raise UsageError(
                     f"{self.out} holds another run: its inputs, parameters or version differ",
                     repair="choose another -o, or --overwrite to replace it",
@@ -77,7 +78,7 @@ class Journal:
             return True
         shutil.rmtree(self.stage, ignore_errors=True)
         self.stage.mkdir(parents=True)
-        write_json(self.work / "job.json", {"key": self.key})
+        write_json(self.work / "job.json", {"key": self.key} | ({"lineage": lineage} if lineage else {}))
         return False
 
     def close(self) -> None:
@@ -106,8 +107,12 @@ class Journal:
             raise UsageError(f"{self.out} cannot be written: {error}", repair="choose another -o", code="unwritable") from error
 
     def _holds_other(self) -> bool:
-        keys = [_key(self.work / "job.json"), _key(self.out / "run.json")]
-        return any(k is not None and k != self.key for k in keys)
+        return not self._held_of("key") <= {self.key}
+
+    def _held_of(self, name: str) -> set[str | None]:
+        """What unfinished and delivered jobs in OUT say of themselves."""
+        told = [json.loads(path.read_text()) for path in (self.work / "job.json", self.out / "run.json") if path.exists()]
+        return {one.get(name) for one in told}
 
     def part(self, name: str) -> Path:
         """Where a window's file lies once finished."""
@@ -155,10 +160,6 @@ def _lock(stream: IO[str]) -> None:
         import fcntl
 
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _key(path: Path) -> str | None:
-    return json.loads(path.read_text()).get("key") if path.exists() else None
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -38,6 +38,8 @@ BLOCK_PX = 512
 """Side of the internal blocks of every raster written."""
 PIXEL_SPACE = Affine(1, 0, 0, 0, -1, 0)
 """Transform of a scene without georeference: x = column, y = -row, so that polygons lie on the pixels in any viewer."""
+BROKEN = (rasterio.errors.RasterioError, OSError)
+"""What reading a damaged or distant file raises."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ FLOORS = (
         "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder",
         "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats",
         "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid", "component",
+        "aoi", "stacfacts", "acquisitions", "sheets", "itemfile", "virtual",
     ),
     (
         "torchdoor", "batches", "shallow", "doubleconv", "vit", "satmae", "borrowed", "encoders", "unet", "ocr", "activation",
@@ -37,23 +38,25 @@ FLOORS = (
     ),
     (
         "train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish", "attended",
-        "likened",
+        "likened", "catalog", "find", "remote", "gather",
     ),
     (
-        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
+        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "origin", "deliver",
+        "collection", "eventmap", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
-        "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli", "__main__",
+        "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
-    "rasterio": {"raster"}, "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
-    "pystac": {"products", "stacfiles"},
+    "rasterio": {"raster", "virtual"},
+    "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
+    "pystac": {"products", "stacfiles", "remote", "collection"}, "pystac_client": {"catalog"},
     "matplotlib": {"figures"}, "PIL": {"markup"},
     "rich": {"progress"},
-    "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli"},
+    "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud", "cli"},
     "pyproj": {"area", "vector"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"},
     "terratorch": {"borrowed"}, "torchgeo": {"borrowed"}, "segmentation_models_pytorch": {"torchdoor"},

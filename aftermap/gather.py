@@ -1,0 +1,240 @@
+"""Windows of catalog images brought here: cells of a grid, each kept under its hash, and for each layer a virtual raster.
+
+What is kept is not asked for again: a map of it needs no network. A cell that could not be read is told, and is nowhere in
+the raster: not observed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
+
+from aftermap import meridian, raster, stacfacts
+from aftermap.ahead import ahead
+from aftermap.aoi import Aoi
+from aftermap.catalog import Signer
+from aftermap.errors import InputRefusedError
+from aftermap.itemfile import EventFile, Part, Place, ids
+from aftermap.journal import digest, sha256, write_text
+from aftermap.remote import Remote
+from aftermap.stacfacts import Item, Kind
+from aftermap.tiles import Window, blocks
+from aftermap.virtual import Piece, vrt
+
+CELL_PX = 1024
+AT_ONCE = 4
+"""Cells that are read at once by one process: it mostly waits."""
+INDEX = "cells.jsonl"
+RULE = "the first image that observed a place counts, in the order of `items`"
+_MARGIN_DEG = 0.02
+"""Footprints in catalogs are drawn coarsely."""
+Progress = Callable[[str, int, int], None]
+Spread = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterable[Any]]
+"""Does units of work, in any order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """The images of one kind of a layer on the grid that they are read on."""
+
+    layer: str
+    kind: str
+    """Of stacfacts.KINDS."""
+    items: tuple[Item, ...]
+    grid: GeoBox
+
+    @property
+    def what(self) -> Kind:
+        """How it is kept."""
+        return stacfacts.KINDS[self.kind]
+
+    @cached_property
+    def bands(self) -> tuple[str, ...]:
+        """Those that every item has. Raises InputRefusedError ("stac-asset")."""
+        held = [stacfacts.assets(item) for item in self.items]
+        found = tuple(b for b in self.what.assets if all(b in one for one in held))
+        if not found:
+            what = f"the {self.layer} images {', '.join(ids(self.items))} have no band in common"
+            raise InputRefusedError(what, repair="leave some of them out", code="stac-asset")
+        return found
+
+    @cached_property
+    def added(self) -> float | None:
+        """What is to be added to numbers as they are kept; None where none of the items says. Raises InputRefusedError."""
+        if self.kind != stacfacts.OPTICAL.name:
+            return None
+        said = {stacfacts.added(item) for item in self.items}
+        known = [one for one in said if one is not None]
+        if known and None in said:
+            what = f"of some {self.layer} images it is not said which offset their numbers have"
+            raise InputRefusedError(what, repair="leave them out", code="stac-offset")
+        return min(known, default=None)
+
+    @cached_property
+    def key(self) -> str:
+        """Of what determines its pixels."""
+        items = [[i.get("collection"), i["id"], sorted((n, i["assets"][n]["href"]) for n in stacfacts.assets(i).values())]
+                 for i in self.items]  # fmt: skip
+        place = [str(self.grid.crs), list(self.grid.affine)[:6], list(self.grid.shape)]
+        return digest([self.kind, self.bands, self.added, items, place, CELL_PX])[:16]
+
+    def cells(self, area: Aoi) -> list[Window]:
+        """Those that some of the area lies in, row by row."""
+        return [w for w in blocks(self.shape, CELL_PX) if area.touches(meridian.degrees(self.grid[w.slices]).json)]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.grid.shape[0]), int(self.grid.shape[1])
+
+    def over(self, cell: Window) -> tuple[Item, ...]:
+        """The items that may have seen a cell."""
+        box = meridian.degrees(self.grid[cell.slices]).buffer(_MARGIN_DEG)
+        return tuple(i for i in self.items if box.intersects(Geometry(dict(i["geometry"]), "EPSG:4326")))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Facts that files of satellites state, as naming.py reads them."""
+        last = max(stacfacts.when(i) for i in self.items)
+        said = {"AFTERMAP_ITEMS": ", ".join(ids(self.items))}
+        if self.kind in stacfacts.IMAGES:
+            said["ACQUISITION_DATETIME"] = f"{last:%Y-%m-%dT%H:%M:%SZ}"
+            directions = {stacfacts.orbit(i)[0] for i in self.items}
+            said |= {"SAT:ORBIT_STATE": next(iter(directions))} if len(directions) == 1 and directions != {""} else {}
+        return said | ({"BOA_ADD_OFFSET": f"{self.added:g}"} if self.added is not None else {})
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rasters by layer, and what could not be read."""
+
+    files: dict[str, list[Path]]
+    failed: tuple[dict[str, Any], ...]
+
+
+def wanted(part: Part) -> list[Wanted]:
+    """What is to be read for a sheet: images on pixels of 10 m, the ground on its own."""
+
+    def on(place: Place, items: tuple[Item, ...]) -> Wanted:
+        layer, kind = place
+        return Wanted(layer, kind, items, part.sheet.grid(stacfacts.KINDS[kind].gsd_m))
+
+    return [on(place, items) for place, items in part.layers.items()]
+
+
+def gather(
+    part: Part, event: EventFile, folder: Path, *, offline: bool = False, leave: Iterable[str] = (), spread: Spread | None = None,
+    progress: Progress = lambda *_: None,
+) -> Gathered:  # fmt: skip
+    """The layers of a sheet as rasters in `folder`, which keeps what was read; cells named in `leave` are not tried.
+
+    Raises InputRefusedError ("offline") where something that is not kept must not be asked for.
+    """
+    every = wanted(part)
+    plans = {one.key: one.cells(part.sheet.area) for one in every}
+    stores = {one.key: _Store(folder / one.key) for one in every}
+    left = set(leave)
+    todo = [(one, c) for one in every for c in plans[one.key] if _name(c) not in stores[one.key].kept]
+    failed = [_failure(one, c, "not tried again") for one, c in todo if _cell_id(one, c) in left]
+    todo = [(one, c) for one, c in todo if _cell_id(one, c) not in left]
+    if todo and offline:
+        what = f"{len(todo)} of {sum(map(len, plans.values()))} windows are not kept in {folder}"
+        raise InputRefusedError(what, repair="run once without --offline", code="offline")
+    total = len(todo)
+    progress("fetch", 0, total)
+    remote = Remote(Signer(event.token_url))
+    units = [(n, remote, stores[one.key].folder, one, c) for n, (one, c) in enumerate(todo)]
+    for done, (n, line) in enumerate((spread or _here)(read_cell, units), 1):
+        one, cell = todo[n]
+        if "why" in line:
+            failed.append(_failure(one, cell, line["why"]))
+        else:
+            stores[one.key].add(line)
+        progress("fetch", done, total)
+    files: dict[str, list[Path]] = {}
+    for one in every:
+        files.setdefault(one.layer, []).append(stores[one.key].raster(one, plans[one.key]))
+    return Gathered(files, tuple(sorted(failed, key=lambda f: str(f["cell"]))))
+
+
+def _here(act: Callable[..., Any], units: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+    return ahead(lambda unit: act(*unit), units, workers=AT_ONCE)
+
+
+def read_cell(number: int, remote: Remote, folder: Path, one: Wanted, cell: Window) -> tuple[int, dict[str, Any]]:
+    """Reads a cell into a file of its own, if anything was seen there: a line of the index, or why not."""
+    kind, grid = one.what, one.grid[cell.slices]
+    try:
+        pixels = remote.read(one.over(cell), one.bands, kind, grid, added=one.added)
+    except OSError as error:
+        return number, {"why": str(error)}
+    unseen = np.isnan(pixels) if np.isnan(kind.nodata) else pixels == kind.nodata
+    if unseen.all():
+        return number, {"cell": _name(cell), "file": None}
+    partial_ = folder / f"{uuid4().hex}.partial.tif"
+    with raster.Writer(partial_, grid, dtype=kind.dtype, descriptions=one.bands, nodata=kind.nodata) as out:
+        out.write(pixels, Window(0, 0, *grid.shape))
+    code = sha256(partial_)
+    name = f"{_name(cell)}-{code[:16]}.tif"
+    os.replace(partial_, folder / name)
+    return number, {"cell": _name(cell), "file": name, "sha256": code}
+
+
+def _name(cell: Window) -> str:
+    return f"{cell.row}-{cell.col}"
+
+
+def _cell_id(one: Wanted, cell: Window) -> str:
+    return f"{one.layer} {one.kind} {_name(cell)}"
+
+
+def _failure(one: Wanted, cell: Window, why: str) -> dict[str, Any]:
+    box = meridian.degrees(one.grid[cell.slices]).boundingbox
+    return {"cell": _cell_id(one, cell), "window": list(cell), "bbox": [round(v, 6) for v in box], "why": why}
+
+
+class _Store:
+    """The cells of one layer that are kept, by name; a line of the index each, written once the file is whole."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.kept = dict(filter(None, map(self._line, self._lines())))
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Keeps a cell that was read."""
+        with (self.folder / INDEX).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        self.kept[line["cell"]] = line["file"]
+
+    def raster(self, one: Wanted, cells: Sequence[Window]) -> Path:
+        """A virtual raster over the cells."""
+        pieces = [Piece(name, cell) for cell in cells if (name := self.kept.get(_name(cell)))]
+        path = self.folder / f"{one.layer}.vrt"
+        text = vrt(one.grid, one.what.dtype, one.what.nodata, one.bands, one.what.unit, one.tags, pieces)
+        write_text(path, text)
+        return path
+
+    def _lines(self) -> Iterable[str]:
+        index = self.folder / INDEX
+        return index.read_text(encoding="utf-8").splitlines() if index.exists() else ()
+
+    def _line(self, line: str) -> tuple[str, str | None] | None:
+        """A cell and its file, None of one without pixels; None for a line cut by a kill or a file that is not what it was."""
+        try:
+            said = json.loads(line)
+            cell, name = str(said["cell"]), said["file"]
+            whole = name is None or sha256(self.folder / name) == said["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return (cell, name) if whole else None

@@ -1,0 +1,119 @@
+"""A window of the assets of STAC items on any grid, from wherever they lie. The door to odc-stac."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+
+from aftermap import raster, stacfacts
+from aftermap.catalog import Signer
+from aftermap.errors import UsageError
+from aftermap.stacfacts import Item, Kind
+
+ATTEMPTS, TIMEOUT_S = 4, 30
+"""Of a window, beside what GDAL tries itself; seconds that a server may take to answer."""
+_GDAL = {"GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 0.5, "GDAL_HTTP_CONNECTTIMEOUT": 10, "GDAL_HTTP_MULTIRANGE": "YES",
+         "VSI_CACHE": False}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Remote:
+    """How files are reached: signed where their catalog wants it, asked again where a server is busy."""
+
+    signer: Signer
+    attempts: int = ATTEMPTS
+    timeout_s: float = TIMEOUT_S
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+
+    def read(
+        self, items: Sequence[Item], bands: Sequence[str], kind: Kind, grid: GeoBox, *, added: float | None = None
+    ) -> npt.NDArray[Any]:
+        """Pixels (band, y, x) as kept (Kind.dtype, Kind.nodata); of several items the first that observed a place counts.
+
+        `added` is what is to be added to the numbers that are returned (stacfacts.added), where items differ in it. Raises
+        OSError where a file cannot be read, after all attempts.
+        """
+        found = np.full((len(bands), *grid.shape), kind.nodata, kind.dtype)
+        for item in items:
+            missing = _missing(found, kind)
+            if not missing.any():
+                break
+            seen = _levelled(self._again(item, bands, kind, grid), item, bands, kind, added)
+            np.copyto(found, seen, where=missing)
+        return found
+
+    def _again(self, item: Item, bands: Sequence[str], kind: Kind, grid: GeoBox) -> npt.NDArray[Any]:
+        for attempt in range(self.attempts):
+            try:
+                return _kept(self._load(item, bands, kind, grid), item, bands, kind)
+            except raster.BROKEN as error:
+                if attempt == self.attempts - 1:
+                    raise OSError(f"{item['id']}: {_plain(error)}") from error
+            self.sleep(2.0**attempt * random.uniform(0.5, 1.0))
+        raise AssertionError
+
+    def _load(self, item: Item, bands: Sequence[str], kind: Kind, grid: GeoBox) -> dict[str, npt.NDArray[Any]]:
+        stac, pystac = _libraries()
+        names = stacfacts.assets(item)
+        wanted = {band: names[band] for band in bands if band in names}
+        slim = {**item, "assets": {n: item["assets"][n] for n in wanted.values()}, "stac_extensions": [], "links": []}
+        nodata = kind.nodata if kind.stored_nodata is None else kind.stored_nodata
+        stac.configure_rio(cloud_defaults=True, GDAL_HTTP_TIMEOUT=self.timeout_s, **_GDAL)
+        loaded = stac.load(
+            [pystac.Item.from_dict(slim)], list(wanted.values()), geobox=grid, groupby=None, fail_on_error=True,
+            resampling={n: "nearest" if band in kind.classes else "bilinear" for band, n in wanted.items()},
+            stac_cfg={"*": {"assets": {"*": {"data_type": kind.dtype, "nodata": nodata}}}},
+            patch_url=lambda href: self.signer.sign(href, str(item.get("collection"))),
+        )  # fmt: skip
+        return {band: loaded[n].values[0] for band, n in wanted.items()}
+
+
+def _missing(found: npt.NDArray[Any], kind: Kind) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isnan(found) if np.isnan(kind.nodata) else found == kind.nodata)
+
+
+def _kept(
+    loaded: dict[str, npt.NDArray[Any]], item: Item, bands: Sequence[str], kind: Kind
+) -> npt.NDArray[Any]:  # fmt: skip
+    shape = next(iter(loaded.values())).shape
+    found = np.stack([loaded.get(b, np.full(shape, kind.nodata, kind.dtype)) for b in bands])
+    if kind.made:
+        return kind.made(found)
+    if kind.stored_nodata is not None:
+        found[found == kind.stored_nodata] = kind.nodata
+    if kind.name == stacfacts.RADAR.name:
+        found[~(found > 0)] = np.nan  # no ground returns nothing at all
+    return found
+
+
+def _levelled(pixels: npt.NDArray[Any], item: Item, bands: Sequence[str], kind: Kind, added: float | None) -> npt.NDArray[Any]:
+    """Numbers of an item that carry less of an offset than others, brought to theirs."""
+    own = None if added is None else stacfacts.added(item)
+    if own is None or added is None or own == added:
+        return pixels
+    places = [k for k, band in enumerate(bands) if band not in kind.classes]
+    measured = pixels[places]
+    pixels[places] = np.where(measured == kind.nodata, measured, measured + pixels.dtype.type(own - added))
+    return pixels
+
+
+def _plain(error: BaseException) -> str:
+    """In one line, without the token of an address."""
+    return " ".join(str(error).split()).partition("?")[0] or type(error).__name__
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import odc.stac
+        import pystac
+    except ImportError as error:
+        what = "odc-stac, which reads the files of STAC items, is not installed"
+        raise UsageError(what, repair='pip install "aftermap[cloud]"', code="extra-missing") from error
+    return odc.stac, pystac

@@ -77,8 +77,12 @@ def _holds(properties: Mapping[str, Any], name: str, tests: Mapping[str, Any]) -
 def ordered(items: list[Item], by: Sequence[Mapping[str, Any]]) -> list[Item]:
     """By the fields given, the first of them first; what lacks a field comes last."""
     for rule in reversed(by):
-        name, down = str(rule["field"]).removeprefix("properties."), rule.get("direction") == "desc"
-        values = {id(item): item.get(name) if name in ("id", "collection") else item["properties"].get(name) for item in items}
-        has = sorted((i for i in items if values[id(i)] is not None), key=lambda i: values[id(i)], reverse=down)
-        items = has + [i for i in items if values[id(i)] is None]
+        name = str(rule["field"]).removeprefix("properties.")
+        has: list[tuple[Any, int]] = []
+        lacks: list[tuple[Any, int]] = []
+        for at, item in enumerate(items):
+            value = item.get(name) if name in ("id", "collection") else item["properties"].get(name)
+            (lacks if value is None else has).append((value, at))
+        has.sort(key=operator.itemgetter(0), reverse=rule.get("direction") == "desc")
+        items = [items[at] for _, at in has + lacks]
     return items

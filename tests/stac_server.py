@@ -302,7 +302,8 @@ def serving(
     """Serves items, and the files under `folder`, from a thread of this process until the block ends.
 
     An asset's href without a scheme is a path under `folder`. Collections that items name are made where none is given.
-    Where `signed`, files answer 403 without a query string that `Server.sas`/COLLECTION gave out.
+    Where `signed`, files answer 403 without a query string that `Server.sas`/COLLECTION gave out. GDAL keeps what it heard of an
+    address, failures too: a test that changes faults half-way reads other files, or sets CPL_VSIL_CURL_NON_CACHED.
     """
     named = {item["collection"] for item in items} - {known["id"] for known in collections}
     made = [collection(name, [item for item in items if item["collection"] == name]) for name in sorted(named)]
@@ -326,14 +327,16 @@ def serving(
 
 def _app(server: Server) -> Any:
     """The application: the API, the files and the tokens."""
+    catalog = _Catalog(server=server)
+    catalog.landing_page_id = "loopback"  # the settings' name for it is read once, at import
     extensions = [QueryExtension(), SortExtension(conformance_classes=[_SORT]), TokenPaginationExtension()]
     settings = ApiSettings(
         stac_fastapi_title="loopback", stac_fastapi_description="loopback", stac_fastapi_landing_id="loopback",
-        stac_fastapi_version="1", _env_file=None,
+        stac_fastapi_version="1",
     )  # fmt: skip
     app = StacApi(
         settings=settings,
-        client=_Catalog(server=server, landing_page_id="loopback"),
+        client=catalog,
         extensions=extensions,
         search_get_request_model=create_get_request_model(extensions),
         search_post_request_model=create_post_request_model(extensions),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ _PROJECTION = {
 
 def iso(when: datetime) -> str:
     """RFC 3339 in UTC, as catalogs write it; a time without a zone is UTC."""
-    return when.replace(tzinfo=None).isoformat() + "Z"
+    utc = when.astimezone(UTC) if when.tzinfo else when
+    return utc.replace(tzinfo=None).isoformat() + "Z"
 
 
 def cog(path: Path, pixels: Pixels, grid: GeoBox, *, nodata: float | None = None, overview: str = "nearest") -> Path:

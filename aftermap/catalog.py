@@ -15,7 +15,9 @@ from aftermap.aoi import Aoi
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
 from aftermap.stacfacts import Item
 
-RETRIES, TIMEOUT_S = 5, 60.0
+RETRIES, BACKOFF_S, TIMEOUT_S = 5, 1.0, 60.0
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP states that may pass by themselves."""
 _PAGE = 100
 _MOST = 10_000
 """Items of one search; more are of another question."""
@@ -83,9 +85,10 @@ def search(
     A busy or failing server is asked again, each time later. Raises UsageError ("extra-missing"), JobInterruptedError
     ("catalog") where it does not answer, InputRefusedError ("catalog") where it refuses.
     """
-    client, io, errors = _client()
+    client, io, errors, retry = _client()
+    patient = retry(RETRIES, backoff_factor=BACKOFF_S, status_forcelist=_BUSY, allowed_methods=None)
     try:
-        api = client.open(url, stac_io=io(max_retries=RETRIES, timeout=TIMEOUT_S))
+        api = client.open(url, stac_io=io(max_retries=patient, timeout=TIMEOUT_S))
         held = {c.id for c in api.get_collections()}
         wanted = [c for c in collections if c in held]
         if not wanted:
@@ -111,14 +114,15 @@ def _silent(url: str, error: Exception) -> JobInterruptedError:
     return JobInterruptedError(f"{url} does not answer as a STAC API: {error}", repair="try again later", code="catalog")
 
 
-def _client() -> tuple[Any, Any, Any]:
+def _client() -> tuple[Any, Any, Any, Any]:
     try:
         from pystac_client import Client, exceptions
         from pystac_client.stac_api_io import StacApiIO
+        from urllib3.util import Retry
     except ImportError as error:
         what = "pystac-client, which asks STAC APIs, is not installed"
         raise UsageError(what, repair='pip install "aftermap[cloud]"', code="extra-missing") from error
-    return Client, StacApiIO, exceptions
+    return Client, StacApiIO, exceptions, Retry
 
 
 @dataclass

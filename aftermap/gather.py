@@ -20,7 +20,6 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from aftermap import meridian, raster, stacfacts
-from aftermap.ahead import ahead
 from aftermap.aoi import Aoi
 from aftermap.catalog import Signer
 from aftermap.errors import InputRefusedError
@@ -32,8 +31,6 @@ from aftermap.tiles import Window, blocks
 from aftermap.virtual import Piece, vrt
 
 CELL_PX = 1024
-AT_ONCE = 4
-"""Cells that are read at once by one process: it mostly waits."""
 INDEX = "cells.jsonl"
 RULE = "the first image that observed a place counts, in the order of `items`"
 _MARGIN_DEG = 0.02
@@ -168,7 +165,9 @@ def gather(
 
 
 def _here(act: Callable[..., Any], units: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-    return ahead(lambda unit: act(*unit), units, workers=AT_ONCE)
+    # Not in threads: one that waits in GDAL for what another fetches may hold the interpreter that the other wants to tell of an
+    # error, and neither goes on (seen with rasterio 1.4 and GDAL 3.10). Processes, by Dask, may read at once.
+    return (act(*unit) for unit in units)
 
 
 def read_cell(number: int, remote: Remote, folder: Path, one: Wanted, cell: Window) -> tuple[int, dict[str, Any]]:

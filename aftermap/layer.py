@@ -337,7 +337,11 @@ def _scaled(layer: Layer, files: Sequence[raster.Facts], values: npt.NDArray[np.
     scale, offset, reasons = layer.sensor.scale, layer.sensor.offset, dict(layer.reasons)
     if layer.sensor.name.startswith("sentinel-2"):
         baseline = next((b for f in files if (b := naming.s2_baseline(f)) is not None), None)
-        offset, reasons["offset"] = _s2_offset(baseline, float(np.percentile(values, 1)), layer.acquired)
+        added = next((a for f in files if (a := naming.s2_added(f)) is not None), None)
+        if added is not None:
+            offset, reasons["offset"] = added * scale, f"{added:g}: the file says so"
+        else:
+            offset, reasons["offset"] = _s2_offset(baseline, float(np.percentile(values, 1)), layer.acquired)
     reasons["scale"] = f"reflectance = stored * {scale:g} + {offset:g}"
     classes = _class_bands(layer)
     return replace(

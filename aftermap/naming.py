@@ -108,6 +108,12 @@ def orbit(facts: Facts) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def s2_added(facts: Facts) -> float | None:
+    """What is to be added to Sentinel-2 numbers for those without offset, from the tag BOA_ADD_OFFSET."""
+    tag = facts.tags.get("BOA_ADD_OFFSET")
+    return float(tag) if tag else None
+
+
 def s2_baseline(facts: Facts) -> float | None:
     """Sentinel-2 processing baseline, for example 4.0 or 5.09, from the tags, the product name or its metadata."""
     if tag := facts.tags.get("PROCESSING_BASELINE"):

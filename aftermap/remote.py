@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -52,20 +55,24 @@ class Remote:
     def _again(self, item: Item, bands: Sequence[str], kind: Kind, grid: GeoBox) -> npt.NDArray[Any]:
         for attempt in range(self.attempts):
             try:
-                return _kept(self._load(item, bands, kind, grid), item, bands, kind)
+                return _kept(self._load(item, bands, kind, grid, anew=attempt > 0), item, bands, kind)
             except raster.BROKEN as error:
                 if attempt == self.attempts - 1:
                     raise OSError(f"{item['id']}: {_plain(error)}") from error
             self.sleep(2.0**attempt * random.uniform(0.5, 1.0))
         raise AssertionError
 
-    def _load(self, item: Item, bands: Sequence[str], kind: Kind, grid: GeoBox) -> dict[str, npt.NDArray[Any]]:
+    def _load(self, item: Item, bands: Sequence[str], kind: Kind, grid: GeoBox, *, anew: bool) -> dict[str, npt.NDArray[Any]]:
+        """`anew` lets GDAL forget what it knows of the files once they are closed, also that they could not be read."""
         stac, pystac = _libraries()
         names = stacfacts.assets(item)
         wanted = {band: names[band] for band in bands if band in names}
         slim = {**item, "assets": {n: item["assets"][n] for n in wanted.values()}, "stac_extensions": [], "links": []}
         nodata = kind.nodata if kind.stored_nodata is None else kind.stored_nodata
-        stac.configure_rio(cloud_defaults=True, GDAL_HTTP_TIMEOUT=self.timeout_s, **_GDAL)
+        logging.getLogger("odc.loader").setLevel(logging.CRITICAL)  # it says addresses with their tokens
+        hosts = {f"/vsicurl/{url.scheme}://{url.netloc}" for a in slim["assets"].values() if (url := urlsplit(a["href"])).netloc}
+        fresh = {"CPL_VSIL_CURL_NON_CACHED": ":".join(sorted(hosts))} if anew else {}
+        stac.configure_rio(cloud_defaults=True, GDAL_HTTP_TIMEOUT=self.timeout_s, **_GDAL, **fresh)
         loaded = stac.load(
             [pystac.Item.from_dict(slim)], list(wanted.values()), geobox=grid, groupby=None, fail_on_error=True,
             resampling={n: "nearest" if band in kind.classes else "bilinear" for band, n in wanted.items()},
@@ -105,8 +112,10 @@ def _levelled(pixels: npt.NDArray[Any], item: Item, bands: Sequence[str], kind: 
 
 
 def _plain(error: BaseException) -> str:
-    """In one line, without the token of an address."""
-    return " ".join(str(error).split()).partition("?")[0] or type(error).__name__
+    """The first cause in one line, without the token of an address."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\?\S*", "", " ".join(str(error).split())) or type(error).__name__
 
 
 def _libraries() -> tuple[Any, Any]:

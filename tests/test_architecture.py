@@ -36,11 +36,11 @@ FLOORS = (
         "schedules",
     ),
     (
-        "train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish", "attended",
-        "likened",
+        "train", "adapt", "seamless", "parts", "afar", "predict", "familiarity", "evaluate", "scored", "untrained", "finish",
+        "attended", "likened",
     ),
     (
-        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "deliver", "demo",
+        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "measured", "deliver", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
         "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli", "__main__",

@@ -161,13 +161,13 @@ def run_without_scheduler(work: Path, scene: Path, args: Sequence[str], after_s:
     out, began = _fresh(work), time.perf_counter()
     with cluster(work / "dask", 2) as own:
         process = _map(scene, out, own, args)
-        while process.poll() is None and not _finished(out):
+        while process.poll() is None and not _kept(out):
             time.sleep(0.1)
         time.sleep(after_s)
         own.scheduler.kill()
         if process.wait() != 5:
             raise click.ClickException(f"the map ended with {process.returncode}, not with 5")
-    kept = _finished(out)
+    kept = _kept(out)
     with cluster(work / "dask", 2) as own:
         if _map(scene, out, own, args).wait():
             raise click.ClickException("the map did not go on")
@@ -196,6 +196,11 @@ def _finished(out: Path) -> int:
     return lines.read_text().count("\n") if lines.exists() else 0
 
 
+def _kept(out: Path) -> int:
+    """Blocks that are finished, whether they were written down or not."""
+    return _finished(out) + sum(1 for _ in (out / journal.WORK).glob(f"part-*{journal.NOTE}"))
+
+
 def _products(out: Path) -> dict[str, str]:
     files = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in journal.UNSEALED)
     return {str(path.relative_to(out)): journal.sha256(path) for path in files}
@@ -203,10 +208,11 @@ def _products(out: Path) -> dict[str, str]:
 
 HEAD = """# A map by Dask workers
 
-{measured} `python -m benchmarks.cluster {words}`. {width:,} x {height:,} pixels of a simulated before/after pair, VV and VH,
-`aftermap map --cluster ADDRESS --memory {memory} {args}`; workers of one thread, there before the clock starts; medians of
-{repeats} run{s}. The mapping stage is what workers share: reading, scoring, writing of blocks. The whole process also prepares the
-methods and makes the products. Efficiency is the time of one worker over twice that of two; {least} is asked for.
+{measured} `python -m benchmarks.cluster {words}`. {width:,} x {height:,} pixels of a
+simulated before/after pair, VV and VH, `aftermap map --cluster ADDRESS --memory {memory}{args}`; workers of one thread, there
+before the clock starts; the median of {repeats}. The mapping stage is what workers share: reading, scoring and writing of blocks.
+The whole process also prepares the methods and makes the products. Efficiency is the time of one worker over twice that of two;
+{least} is asked for.
 
 | workers | whole process, s | mapping stage, s | the rest, s | most memory of a worker, MB |
 | --- | --- | --- | --- | --- |
@@ -224,10 +230,13 @@ def _median(runs: Sequence[Run]) -> tuple[float, float]:
 
 
 def _same(one: Run, other: Run) -> str:
-    apart = sorted(
-        name for name in one.products.keys() | other.products.keys() if one.products.get(name) != other.products.get(name)
-    )
-    return f"all {len(one.products)} products are the same to the last byte" if not apart else f"**{', '.join(apart)} differ**"
+    every = one.products.keys() | other.products.keys()
+    if apart := sorted(name for name in every if one.products.get(name) != other.products.get(name)):
+        return f"**{', '.join(apart)} differ**"
+    return f"all {len(every)} products are the same to the last byte"
+
+
+KILL = "Also a run in which a worker dies every so many seconds, and one whose scheduler does."
 
 
 @click.command()
@@ -235,9 +244,7 @@ def _same(one: Run, other: Run) -> str:
 @click.option("--width", default=25_000, show_default=True)
 @click.option("--height", default=17_000, show_default=True)
 @click.option("--repeats", default=1, show_default=True)
-@click.option(
-    "--kill-every", default=0.0, help="Also a run in which a worker dies every so many seconds, and one whose scheduler does."
-)
+@click.option("--kill-every", default=0.0, help=KILL)
 @click.option("--args", default="", help="More for `aftermap map`.")
 def main(work: Path, width: int, height: int, repeats: int, kill_every: float, args: str) -> None:
     """As the module says."""
@@ -248,33 +255,31 @@ def main(work: Path, width: int, height: int, repeats: int, kill_every: float, a
             runs.append(run(work, scene, count, more))
             click.echo(row(str(count), runs))
     one, two = (_median(runs) for runs in arms.values())
-    shares = [single / (2 * double) for single, double in zip(one, two, strict=True)]
-    said = [
-        "",
-        f"Efficiency: whole process **{shares[0]:.2f}**, mapping stage **{shares[1]:.2f}**. By one and by two workers "
-        f"{_same(arms[1][0], arms[2][0])}.",
-    ]
+    whole, mapping = (single / (2 * double) for single, double in zip(one, two, strict=True))
+    first = arms[1][0]
+    said = ["", f"Efficiency: whole process **{whole:.2f}**, mapping stage **{mapping:.2f}**.",
+            f"By one and by two workers {_same(first, arms[2][0])}."]  # fmt: skip
     if kill_every:
-        killed = run(work, scene, 2, more, kill_every)
-        lost = run_without_scheduler(work, scene, more, two[1] / 2)
-        said += [
-            "",
-            f"Of two workers one killed every {kill_every:g} s, {killed.killed} in all, another in its place: {killed.seconds:.1f} s, "
-            f"mapping {killed.mapping:.1f} s; {_same(arms[1][0], killed)}.",
-            "",
-            f"Scheduler killed {two[1] / 2:.0f} s after the first blocks: exit code 5, {lost.kept} blocks kept, and the same command on "
-            f"a new one: {_same(arms[1][0], lost)}.",
-        ]
-    words = f"--width {width} --height {height} --repeats {repeats} --kill-every {kill_every:g}" + (
-        f' --args "{args}"' if args else ""
-    )
+        said += _killed(first, run(work, scene, 2, more, kill_every), kill_every)
+        said += _lost(first, run_without_scheduler(work, scene, more, two[1] / 3))
+    words = f"--width {width} --height {height} --repeats {repeats} --kill-every {kill_every:g}"
     head = HEAD.format(
-        measured=measured(), words=words, width=width, height=height, memory=MEMORY_MB, args=args, repeats=repeats,
-        s="s" * (repeats > 1), least=LEAST,
+        measured=measured(), words=words + (f' --args "{args}"' if args else ""), width=width, height=height,
+        memory=MEMORY_MB, args=f" {args}" if args else "", repeats=repeats, least=LEAST,
     )  # fmt: skip
     text = head + "\n".join([*(row(str(count), runs) for count, runs in arms.items()), *said]) + "\n"
     (RESULTS / "cluster.md").write_text(text, encoding="utf-8")
     click.echo(text)
+
+
+def _killed(first: Run, run: Run, every: float) -> list[str]:
+    return ["", f"Of two workers one killed every {every:g} s, {run.killed} in all, another in its place: {run.seconds:.1f} s, "
+            f"mapping {run.mapping:.1f} s; {_same(first, run)}."]  # fmt: skip
+
+
+def _lost(first: Run, run: Run) -> list[str]:
+    return ["", f"Scheduler killed halfway: exit code 5, {run.kept} blocks kept, and the same command on a new one: "
+            f"{_same(first, run)}."]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -159,8 +159,9 @@ def _client(library: Any, count: int, cluster: str) -> Iterator[Any]:
         with client:
             yield client
         return
-    once = {"allowed_failures": 0}  # so that each death is told, and counted here
-    own = library.LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=once)
+    once = {"allowed_failures": 0, "dashboard": False}  # each death is told, and counted here
+    nowhere = "127.0.0.1:0"  # any free port: two runs of one machine do not meet
+    own = library.LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=nowhere, scheduler_kwargs=once)
     with own, library.Client(own) as client:
         yield client
 

@@ -115,7 +115,7 @@ def cluster(folder: Path, count: int) -> Iterator[Cluster]:
     try:
         for _ in range(count):
             own.join()
-        with Client(own.address) as client:
+        with Client(own.address) as client:  # type: ignore[no-untyped-call]
             client.wait_for_workers(count)
         yield own
     finally:

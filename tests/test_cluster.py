@@ -38,7 +38,7 @@ SMALL_MB = 425
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two processes."""
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as own:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as own:
         yield own
 
 
@@ -50,9 +50,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mapped(scene: Path, out: Path, progress: Callable[[str, int, int], None] | None = None, **options: Any) -> Path:
-    files = {name: scene / f"{name}.tif" for name in ("after", "before", "dem")}
+    after, before, dem = (scene / f"{name}.tif" for name in ("after", "before", "dem"))
     given = {"memory_mb": SMALL_MB, "keep_scores": True, "only": ("likelihood", "exclusion"), **options}
-    return am.map(**files, out=out, progress=progress, options=am.Options(**given)).folder
+    return am.map(after, before, dem=dem, out=out, progress=progress, options=am.Options(**given)).folder
 
 
 def products(out: Path) -> dict[str, str]:
@@ -65,11 +65,16 @@ def alone(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     return products(mapped(scene, tmp_path_factory.mktemp("alone") / "out"))
 
 
+def elsewhere() -> int:
+    """A worker's process, which from now on works in another folder."""
+    os.chdir("/")
+    return os.getpid()
+
+
 def test_a_worker_killed_halfway_changes_no_byte(scene: Path, alone: dict[str, str], cluster: Any, tmp_path: Path) -> None:
     """Paths are relative, and workers are elsewhere."""
     with distributed.Client(cluster) as client:
-        for pid in client.run(lambda: os.chdir("/") or os.getpid()).values():
-            victim = pid
+        victim = next(iter(client.run(elsewhere).values()))
 
     def kill(stage: str, done: int, whole: int) -> None:
         if stage == "map" and done == 2:
@@ -162,7 +167,7 @@ def test_a_lost_scheduler_is_told_and_the_same_command_goes_on(scene: Path, alon
     script.write_text(
         "import distributed, time\n"
         "if __name__ == '__main__':\n"
-        "    own = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)\n"
+        "    own = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address='127.0.0.1:0')\n"
         "    print(own.scheduler_address, flush=True)\n"
         "    time.sleep(600)\n"
     )

@@ -83,6 +83,10 @@ class Layer:
     beneath: tuple[Layer, ...] = ()
     """Further images of the same date and bands: each fills, in this order, what those before it did not observe."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which judge no files."""
+        return {**vars(self), "sampled": np.empty((0, 0), np.float32)}
+
     @property
     def images(self) -> tuple[Layer, ...]:
         """This image and those beneath it."""

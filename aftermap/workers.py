@@ -5,6 +5,7 @@ The door to Dask, which gives a unit that lost its worker to another. Workers se
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,13 +115,18 @@ class _Afar:
             yield flight.place, result
 
     def _result(self, future: Any) -> Any:
-        """Raises what the unit raised, or JobInterruptedError ("scheduler-lost") where none will tell."""
+        """Raises what the unit raised, JobInterruptedError ("scheduler-lost") where none will tell, UsageError ("workers-differ")
+        where the scheduler or a worker cannot read the unit."""
         try:
             return future.result()
         except (OSError, RuntimeError, self.library.CancelledError) as error:
-            if future.status == "error":
-                raise
-            raise _lost(error) from error
+            if future.status != "error":
+                raise _lost(error) from error
+            if "deserializ" in str(error):
+                what = f"the cluster cannot read what it is given: {str(error).splitlines()[0]}"
+                repair = "give scheduler and workers what is installed here"
+                raise UsageError(what, repair=repair, code="workers-differ") from error
+            raise
 
 
 def _in_order(found: Iterable[tuple[int, T]]) -> Iterator[T]:
@@ -144,6 +150,7 @@ def _after(flight: _Flight, error: Exception) -> _Flight:
 
 
 def _lost(error: BaseException) -> JobInterruptedError:
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # which goes on about it
     what = f"the Dask scheduler is gone ({type(error).__name__}); what was finished is kept"
     return JobInterruptedError(what, repair="start a scheduler, and run the same command again", code="scheduler-lost")
 

@@ -146,11 +146,12 @@ def resumed(scene: Path, out: Path) -> tuple[dict[str, str], int]:
     return products(mapped(scene, out, watch)), seen[0]
 
 
-def test_a_killed_client_goes_on_where_it_stood(scene: Path, alone: dict[str, str], tmp_path: Path) -> None:
+def test_a_killed_client_goes_on_where_it_stood(scene: Path, alone: dict[str, str], cluster: Any, tmp_path: Path) -> None:
+    """Its workers live on, and may still write."""
     files = [f"--{name}={scene / name}.tif" for name in ("after", "before", "dem")]
     command = [sys.executable, "-m", "aftermap", "map", *files, "--hazard", "flood", "-o", str(tmp_path / "out"), "--quiet"]
     alike = ["--keep-scores", "--only=likelihood,exclusion", f"--memory={SMALL_MB}"]
-    client = subprocess.Popen([*command, *alike, "--workers=2"])
+    client = subprocess.Popen([*command, *alike, f"--cluster={cluster.scheduler_address}"])
     lines = tmp_path / "out" / journal.WORK / "windows.jsonl"
     until(lambda: lines.exists() and lines.read_text().count("\n") >= 2)
     client.kill()
@@ -167,7 +168,7 @@ def test_a_lost_scheduler_is_told_and_the_same_command_goes_on(scene: Path, alon
     script.write_text(
         "import distributed, time\n"
         "if __name__ == '__main__':\n"
-        "    own = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address='127.0.0.1:0')\n"
+        "    own = distributed.LocalCluster(n_workers=1, processes=False, protocol='tcp', dashboard_address='127.0.0.1:0')\n"
         "    print(own.scheduler_address, flush=True)\n"
         "    time.sleep(600)\n"
     )

@@ -69,6 +69,19 @@ def test_no_more_is_handed_out_than_workers_need(two: Workers, tmp_path: Path) -
     assert len(begun) == 60
 
 
+class Unreadable:
+    """Of a library that is missing where it arrives."""
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return int, ("not a number",)
+
+
+def test_a_unit_that_cannot_be_read_is_refused(two: Workers, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        _ = [*two(told, [(Unreadable(), tmp_path)])]
+    assert refused.value.code == "workers-differ"
+
+
 def killing(_: int) -> None:
     os._exit(1)
 

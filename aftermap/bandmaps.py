@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,8 +53,8 @@ def _radar(pixels: F32) -> F32:
     return np.stack([vv, vh, (vv + vh) / 2])
 
 
-def _grey(most: float) -> Callable[[F32], F32]:
-    return lambda pixels: np.repeat(_between(pixels, (0, most)), PICTURE, axis=0)
+def _grey(pixels: F32, most: float) -> F32:
+    return np.repeat(_between(pixels, (0, most)), PICTURE, axis=0)
 
 
 def _same(pixels: F32) -> F32:
@@ -73,11 +74,11 @@ MAPS = {
     for one in (
         _of("rgb", "red green blue", "digital_number", "8 bits as they are", _same),
         _of("s1", "VV VH", "dB", "VV from -25 to 0 dB, VH from -32 to -5 dB, and their mean", _radar),
-        _of("modis-grey", "grey", "digital_number", "16 bits of grey, three times", _grey(65535)),
+        _of("modis-grey", "grey", "digital_number", "16 bits of grey, three times", partial(_grey, most=65535)),
         _of("rgb-reflectance", "red green blue", "reflectance", f"reflectance from 0 to {BRIGHT}", _bright),
         _of("nir-red-green", "nir red green", "digital_number", "8 bits as they are", _same),
         _of("swir-nir-green", "swir1 nir green", "digital_number", "8 bits as they are", _same),
-        _of("vv", "VV", "digital_number", "8 bits of grey, three times", _grey(BYTE)),
+        _of("vv", "VV", "digital_number", "8 bits of grey, three times", partial(_grey, most=BYTE)),
     )
 }
 """By name; the first that a scene allows is taken where none is asked for."""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe
-from aftermap.cli_words import declared, names
+from aftermap.cli_words import declared, names, with_workers
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.pieces import HAZARDS, PIECES
@@ -133,7 +133,10 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--keep-scores", is_flag=True, help="Also write score.tif, the float scores.")
 @click.option("--coregister", is_flag=True, help="Measure how --before lies beside --after, and take the shift out.")
-@click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB; at least 420.")
+@click.option(
+    "--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB, and each worker; at least 420."
+)
+@with_workers
 @click.option("--name", default="", help="Name of the scene.  [default: that of the first file]")
 @click.option("--overwrite", is_flag=True, help="Replace another run's products in the folder.")
 @_quiet

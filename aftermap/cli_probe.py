@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from aftermap.cli_words import names
+from aftermap.cli_words import names, with_workers
 from aftermap.errors import UsageError
 from aftermap.manyfiles import ManyFiles
 from aftermap.progress import Progress
@@ -36,10 +36,7 @@ _FILES = click.Path(path_type=Path)
     "--beside", default="statistics,patches", show_default=True, help="What needs no network, to stand beside the models."
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option(
-    "--workers", type=click.IntRange(0), default=0, help="Processes that share the work, by Dask.  [default: this one alone]"
-)
-@click.option("--cluster", default="", metavar="ADDRESS", help="Scheduler of a Dask cluster that shares it: tcp://HOST:8786.")
+@with_workers
 @click.option("--json", "as_json", is_flag=True, help="Print probe.json.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def probe(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from aftermap.layer import Declared
@@ -25,6 +27,14 @@ def declared(given: Mapping[str, Any]) -> dict[str, Declared]:
         acquired=given.get("before_date", ""), **both,
     )  # fmt: skip
     return {"after": after, "before": before}
+
+
+def with_workers(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--workers and --cluster, of a command whose work others can share (workers.py)."""
+    alone = "Processes that share the work, by Dask.  [default: this one alone]"
+    scheduler = "Scheduler of a Dask cluster that shares it: tcp://HOST:8786."
+    command = click.option("--cluster", default="", metavar="ADDRESS", help=scheduler)(command)
+    return click.option("--workers", type=click.IntRange(0), default=0, help=alone)(command)
 
 
 def number(value: float | None) -> str:

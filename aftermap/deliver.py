@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,8 +22,10 @@ from aftermap.facts import known
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared
+from aftermap.measured import measured
+from aftermap.parts import LEVELS
 from aftermap.pictured import pictured
-from aftermap.predict import LEVELS, THREADS, Plan, predict
+from aftermap.predict import THREADS, Plan, predict
 from aftermap.products.buildings import Grader, grades
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
@@ -33,6 +33,7 @@ from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
 from aftermap.scorer import Heavy, Scorer, Several
 from aftermap.seamless import CORE_PX
+from aftermap.workers import Workers, here, workers
 
 if TYPE_CHECKING:
     from aftermap.familiarity import Familiarity
@@ -61,7 +62,7 @@ _UNSEPARATED = {
 
 @dataclass(frozen=True)
 class Options:
-    """How to map. All of it is recorded in run.json, but for `memory_mb` and `overwrite`, which change no pixel."""
+    """How to map. All of it is recorded in run.json, but for the last four, which change no pixel."""
 
     threshold: float | None = None
     """Score above which a pixel is hazard; None for that of `favour`."""
@@ -104,7 +105,12 @@ class Options:
     """Rasters to write alone, of ONLY, with no minimum mapping unit, polygons or report; empty for everything."""
     coregister: bool = False
     memory_mb: int = 1000
+    """That this process stays under, and each worker."""
     overwrite: bool = False
+    workers: int = 0
+    """Processes of this machine that share the blocks, of one thread each; 0: this process has them all."""
+    cluster: str = ""
+    """Scheduler of a Dask cluster whose workers share them in its place, and see the same files under the same paths."""
 
     def __post_init__(self) -> None:
         if self.favour is not None and self.favour not in FAVOURED:
@@ -132,6 +138,11 @@ class Options:
             raise UsageError("--only writes no polygons and no density", repair="leave out --only, or what asks for them")
         if self.memory_mb < LEAST_MEMORY_MB:
             raise UsageError(f"--memory {self.memory_mb} MB is too little", repair=f"give at least {LEAST_MEMORY_MB} MB")
+
+    @property
+    def spread(self) -> bool:
+        """Whether workers share the blocks."""
+        return bool(self.workers or self.cluster)
 
     @property
     def ensemble(self) -> bool:
@@ -235,13 +246,15 @@ class _Job:
         facts = known(self.scene, self.method, options, chosen, look=self._look, density=density, **beside)
         facts = self.origin.recorded(facts) if self.origin else facts
         with journal.Journal(self.out, journal.digest(facts)) as log:
-            if not log.open(overwrite=self.options.overwrite, lineage=facts.get("lineage", "")):
-                self._make(log, chosen, facts, started, density)
+            if not log.open(overwrite=options.overwrite, lineage=facts.get("lineage", "")):
+                with workers(options.workers, options.cluster) as crew:
+                    self._make(log, chosen, facts, started, density, crew)
         return HazardMap(self.out)
 
     def _make(
-        self, log: journal.Journal, chosen: Chosen, facts: dict[str, Any], started: float, density: DensityModel | None
-    ) -> None:
+        self, log: journal.Journal, chosen: Chosen, facts: dict[str, Any], started: float, density: DensityModel | None,
+        crew: Workers,
+    ) -> None:  # fmt: skip
         self.progress("prepare", 0, len(chosen.methods))
         scorers: dict[str, Scorer] = {}
         for n, (key, method) in enumerate(chosen.methods.items()):
@@ -251,11 +264,12 @@ class _Job:
         grader = self._grader(scorers, chosen, made)
         plan = Plan(
             scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations,
-            told_apart=grader.name if grader else "",
+            told_apart=grader.name if grader else "", threads=THREADS if crew is here else 1,
         )  # fmt: skip
         familiar = familiarity(self.scene, scorers, chosen.models)
         exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look)
-        parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"))
+        prepared, shared = time.time(), crew.count
+        parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"), crew=crew)
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made, familiar)}
         told = partial(self.progress, "deliver")
@@ -264,7 +278,7 @@ class _Job:
             familiarity=familiar, progress=told,
         )  # fmt: skip
         self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
-        journal.write_json(self.out / "log.json", _measured(started, mapped, self.options))
+        journal.write_json(self.out / "log.json", measured(started, prepared, mapped, self.options, shared))
 
     def _grader(self, scorers: Mapping[str, Scorer], chosen: Chosen, made: Made) -> Grader | None:
         """The network that makes the map, or the one that was asked for, where it tells grades of damage apart."""
@@ -380,17 +394,3 @@ def _numbers(scorer: Scorer) -> dict[str, Any]:
 def _spread(name: str, scorer: Several) -> dict[str, Any]:
     """What spread.tif is of."""
     return {"of": name, "over": scorer.spreads, "finds": scorer.classes[0]}
-
-
-def _measured(started: float, mapped: float, options: Options) -> dict[str, Any]:
-    """Timings, memory and host: the one file that differs between equal runs."""
-    facts = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)), "seconds_to_scores": round(mapped - started, 2),
-        "seconds": round(time.time() - started, 2), "memory_limit_mb": options.memory_mb, "host": platform.node(),
-        "cores": os.cpu_count(), "system": platform.platform(),
-    }  # fmt: skip
-    if sys.platform != "win32":
-        import resource
-
-        facts["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    return facts

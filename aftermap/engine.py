@@ -44,6 +44,8 @@ OpenVINO 2026.4.1 on four networks in two precisions (100 to 125 MB, 0.97 to 1.1
 NEAR, SHARE = 0.02, 0.999
 """A faster precision has to be this near fp32 on this share of pixels (architecture.md, rule 8)."""
 TRIAL_PX, TRIALS = 512, 3
+_COMPILED = ("_run", "_embed")
+"""What a network keeps of its graphs."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Network:
     adapted: str = ""
     """How its batch norm was estimated anew, in words (adapt/norm.py), and the checksum of what came of it."""
     statistics: Statistics | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which compile graphs themselves and may work in another folder."""
+        return {k: v for k, v in vars(self).items() if k not in _COMPILED} | {"folder": self.folder.absolute()}
 
     @classmethod
     def open(cls, folder: Path, *, precision: str = "auto", engine: str = "auto") -> Network:
@@ -121,8 +127,8 @@ class Network:
 
     def release(self) -> None:
         """Lets go of the compiled graphs."""
-        self.__dict__.pop("_run", None)
-        self.__dict__.pop("_embed", None)
+        for name in _COMPILED:
+            self.__dict__.pop(name, None)
 
     def why_not(self, scene: Scene) -> str:
         """As the card says."""

@@ -15,6 +15,7 @@ from aftermap.gather import gather
 from aftermap.hazardmap import HazardMap
 from aftermap.itemfile import EventFile, Part
 from aftermap.origin import Origin
+from aftermap.workers import workers
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,7 +61,8 @@ def _sheet(event: EventFile, part: Part, asked: Asked, progress: Progress) -> Ha
     folder = asked.windows or asked.items.with_name(asked.items.stem + ".windows")
     left = () if asked.retry_failed else [str(one["cell"]) for one in _failed(out)]
     try:
-        found = gather(part, event, folder, offline=asked.offline, leave=left, progress=progress)
+        with workers(asked.options.workers, asked.options.cluster) as crew:
+            found = gather(part, event, folder, offline=asked.offline, leave=left, crew=crew, progress=progress)
         aoi = asked.aoi or _area(part, folder)
     except KeyboardInterrupt as error:
         raise JobInterruptedError(f"interrupted; windows that were read are kept in {folder}") from error

@@ -22,7 +22,7 @@ from aftermap.hazardmap import OUTSIDE_AOI
 from aftermap.journal import Journal
 from aftermap.outline import Classes, Outlined, outlines, take_census
 from aftermap.palette import EXCLUSION, NODATA
-from aftermap.predict import PLANES, SPREAD, Parts
+from aftermap.parts import PLANES, SPREAD, Parts
 from aftermap.products import exposure as exposed
 from aftermap.products.buildings import Buildings, Grader
 from aftermap.products.cog import RASTERS, RasterSet

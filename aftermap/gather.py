@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -24,11 +23,12 @@ from aftermap.aoi import Aoi
 from aftermap.catalog import Signer
 from aftermap.errors import InputRefusedError
 from aftermap.itemfile import EventFile, Part, Place, ids
-from aftermap.journal import digest, sha256, write_text
+from aftermap.journal import digest, partial, sha256, write_text
 from aftermap.remote import Remote
 from aftermap.stacfacts import Item, Kind
 from aftermap.tiles import Window, blocks
 from aftermap.virtual import Piece, vrt
+from aftermap.workers import Workers, here
 
 CELL_PX = 1024
 INDEX = "cells.jsonl"
@@ -36,8 +36,19 @@ RULE = "the first image that observed a place counts, in the order of `items`"
 _MARGIN_DEG = 0.02
 """Footprints in catalogs are drawn coarsely."""
 Progress = Callable[[str, int, int], None]
-Spread = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterable[Any]]
-"""Does units of work, in any order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One window of a layer, as a unit of work."""
+
+    name: str
+    kind: str
+    bands: tuple[str, ...]
+    added: float | None
+    grid: GeoBox
+    items: tuple[Item, ...]
+    """Those that may have seen it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +105,12 @@ class Wanted:
         """Height and width in pixels."""
         return int(self.grid.shape[0]), int(self.grid.shape[1])
 
-    def over(self, cell: Window) -> tuple[Item, ...]:
-        """The items that may have seen a cell."""
-        box = meridian.degrees(self.grid[cell.slices]).buffer(_MARGIN_DEG)
-        return tuple(i for i in self.items if box.intersects(Geometry(dict(i["geometry"]), "EPSG:4326")))
+    def cell(self, window: Window) -> Cell:
+        """To be read by anyone."""
+        grid = self.grid[window.slices]
+        box = meridian.degrees(grid).buffer(_MARGIN_DEG)
+        over = tuple(i for i in self.items if box.intersects(Geometry(dict(i["geometry"]), "EPSG:4326")))
+        return Cell(_name(window), self.kind, self.bands, self.added, grid, over)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -130,11 +143,13 @@ def wanted(part: Part) -> list[Wanted]:
 
 
 def gather(
-    part: Part, event: EventFile, folder: Path, *, offline: bool = False, leave: Iterable[str] = (), spread: Spread | None = None,
+    part: Part, event: EventFile, folder: Path, *, offline: bool = False, leave: Iterable[str] = (), crew: Workers = here,
     progress: Progress = lambda *_: None,
 ) -> Gathered:  # fmt: skip
     """The layers of a sheet as rasters in `folder`, which keeps what was read; cells named in `leave` are not tried.
 
+    Cells are read one after the other, or by workers at once: not in threads, for one that waits in GDAL for what another fetches
+    may hold the interpreter that the other wants to tell of an error, and neither goes on (seen with rasterio 1.4 and GDAL 3.10).
     Raises InputRefusedError ("offline") where something that is not kept must not be asked for.
     """
     every = wanted(part)
@@ -150,8 +165,8 @@ def gather(
     total = len(todo)
     progress("fetch", 0, total)
     remote = Remote(Signer(event.token_url))
-    units = [(n, remote, stores[one.key].folder, one, c) for n, (one, c) in enumerate(todo)]
-    for done, (n, line) in enumerate((spread or _here)(read_cell, units), 1):
+    units = ((n, remote, stores[one.key].folder.absolute(), one.cell(c)) for n, (one, c) in enumerate(todo))
+    for done, (n, line) in enumerate(crew(read_cell, units, ordered=False), 1):
         one, cell = todo[n]
         if "why" in line:
             failed.append(_failure(one, cell, line["why"]))
@@ -164,29 +179,23 @@ def gather(
     return Gathered(files, tuple(sorted(failed, key=lambda f: str(f["cell"]))))
 
 
-def _here(act: Callable[..., Any], units: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-    # Not in threads: one that waits in GDAL for what another fetches may hold the interpreter that the other wants to tell of an
-    # error, and neither goes on (seen with rasterio 1.4 and GDAL 3.10). Processes, by Dask, may read at once.
-    return (act(*unit) for unit in units)
-
-
-def read_cell(number: int, remote: Remote, folder: Path, one: Wanted, cell: Window) -> tuple[int, dict[str, Any]]:
+def read_cell(number: int, remote: Remote, folder: Path, cell: Cell) -> tuple[int, dict[str, Any]]:
     """Reads a cell into a file of its own, if anything was seen there: a line of the index, or why not."""
-    kind, grid = one.what, one.grid[cell.slices]
+    kind = stacfacts.KINDS[cell.kind]
     try:
-        pixels = remote.read(one.over(cell), one.bands, kind, grid, added=one.added)
+        pixels = remote.read(cell.items, cell.bands, kind, cell.grid, added=cell.added)
     except OSError as error:
         return number, {"why": str(error)}
     unseen = np.isnan(pixels) if np.isnan(kind.nodata) else pixels == kind.nodata
     if unseen.all():
-        return number, {"cell": _name(cell), "file": None}
-    partial_ = folder / f"{uuid4().hex}.partial.tif"
-    with raster.Writer(partial_, grid, dtype=kind.dtype, descriptions=one.bands, nodata=kind.nodata) as out:
-        out.write(pixels, Window(0, 0, *grid.shape))
-    code = sha256(partial_)
-    name = f"{_name(cell)}-{code[:16]}.tif"
-    os.replace(partial_, folder / name)
-    return number, {"cell": _name(cell), "file": name, "sha256": code}
+        return number, {"cell": cell.name, "file": None}
+    written = partial(folder, f"{cell.name}.tif")
+    with raster.Writer(written, cell.grid, dtype=kind.dtype, descriptions=cell.bands, nodata=kind.nodata) as out:
+        out.write(pixels, Window(0, 0, *cell.grid.shape))
+    code = sha256(written)
+    name = f"{cell.name}-{code[:16]}.tif"
+    os.replace(written, folder / name)
+    return number, {"cell": cell.name, "file": name, "sha256": code}
 
 
 def _name(cell: Window) -> str:

@@ -1,6 +1,8 @@
 """Finished windows by content hash, atomic outputs, and the check that a delivered folder is whole.
 
 A run writes into OUT/.work only: one small file a window, and a line in windows.jsonl with its SHA-256 once it is complete.
+Whoever makes a window (this process, or workers, two of them at once) renames its files into place and leaves a note beside
+them; the one process that has the folder turns notes into lines, so that a window is kept whoever of them dies.
 Delivery renames the finished products into OUT and item.json, which holds their checksums, last of all: where item.json is,
 the folder is whole. Killed at any moment, the same command goes on from the windows whose hashes still hold.
 """
@@ -14,7 +16,8 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
+from uuid import uuid4
 
 from aftermap.errors import InputRefusedError, UsageError
 
@@ -23,6 +26,15 @@ SEAL = "item.json"
 """The product that is delivered last; it holds the checksums of the others."""
 UNSEALED = ("log.json",)
 """Timings and host: outside every checksum."""
+NOTE = ".note.json"
+PARTIAL = ".partial"
+
+
+class Made(NamedTuple):
+    """A finished window, and its files by name with their SHA-256."""
+
+    window: str
+    files: dict[str, str]
 
 
 def sha256(path: Path) -> str:
@@ -46,6 +58,32 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def partial(work: Path, name: str) -> Path:
+    """Where a file of a window is written until it is whole: a name that no other process writes to."""
+    stem, dot, ending = name.partition(".")
+    return work / f"{stem}{PARTIAL}-{uuid4().hex}{dot}{ending}"
+
+
+def settle(work: Path, window: str, files: Mapping[str, Path]) -> Made:
+    """Renames a window's partial files into place, and leaves the note that they are whole."""
+    made = Made(window, {name: sha256(path) for name, path in files.items()})
+    for name, path in files.items():
+        os.replace(path, work / name)
+    note = partial(work, window + NOTE)
+    note.write_text(json.dumps(made._asdict()))
+    os.replace(note, work / (window + NOTE))
+    return made
+
+
+def noted(work: Path, window: str) -> Made | None:
+    """A window that somebody finished and nobody has written down yet; None where there is none, or it was damaged."""
+    try:
+        made = _parsed((work / (window + NOTE)).read_text())
+    except FileNotFoundError:  # also where it was just written down
+        return None
+    return made if made and _holds(work, made) else None
 
 
 class Journal:
@@ -77,6 +115,8 @@ class Journal:
             shutil.rmtree(self.work, ignore_errors=True)
             return True
         shutil.rmtree(self.stage, ignore_errors=True)
+        for left in self.work.glob(f"*{PARTIAL}*"):
+            left.unlink(missing_ok=True)
         self.stage.mkdir(parents=True)
         write_json(self.work / "job.json", {"key": self.key} | ({"lineage": lineage} if lineage else {}))
         return False
@@ -120,22 +160,19 @@ class Journal:
 
     def done(self) -> set[str]:
         """Names of the windows that are finished and whose bytes still have their recorded hash."""
-        if not self._lines.exists():
-            return set()
-        good = set()
-        for line in self._lines.read_text().splitlines():
-            entry = _parsed(line)
-            if entry and all((self.work / f).exists() and sha256(self.work / f) == h for f, h in entry["files"].items()):
-                good.add(str(entry["window"]))
-        return good
+        for path in sorted(self.work.glob(f"*{NOTE}")):
+            if made := _parsed(path.read_text()):
+                self.note(made)
+        lines = self._lines.read_text().splitlines() if self._lines.exists() else []
+        return {made.window for line in lines if (made := _parsed(line)) and _holds(self.work, made)}
 
-    def finish(self, window: str, files: Mapping[str, Path]) -> None:
-        """Renames a window's partial files into place and notes their hashes."""
-        hashes = {name: sha256(partial) for name, partial in files.items()}
-        for name, partial in files.items():
-            os.replace(partial, self.work / name)
+    def note(self, made: Made) -> None:
+        """Writes down a window that is finished. Raises UsageError ("not-shared") where its files are not here."""
+        if away := [name for name in made.files if not self.part(name).exists()]:
+            raise not_shared(self.part(away[0]))
         with self._lines.open("a") as stream:
-            stream.write(json.dumps({"window": window, "files": hashes}) + "\n")
+            stream.write(json.dumps(made._asdict()) + "\n")
+        self.part(made.window + NOTE).unlink(missing_ok=True)
 
     def deliver(self) -> None:
         """Moves every staged product into OUT, the seal last, and removes the work folder."""
@@ -144,7 +181,7 @@ class Journal:
             target = self.out / path.relative_to(self.stage)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-        shutil.rmtree(self.work)
+        shutil.rmtree(self.work, ignore_errors=True)  # a worker that nobody waits for may still write there
 
 
 def _lock(stream: IO[str]) -> None:
@@ -162,13 +199,24 @@ def _lock(stream: IO[str]) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: str) -> Made | None:
     """A journal line; None for one cut off by a kill, whose window is then made again."""
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError:
+        return Made(str(entry["window"]), dict(entry["files"]))
+    except (ValueError, KeyError, TypeError):
         return None
-    return entry if isinstance(entry, dict) and "files" in entry else None
+
+
+def _holds(work: Path, made: Made) -> bool:
+    """Whether the files of a window are as they were recorded."""
+    return all((work / name).exists() and sha256(work / name) == known for name, known in made.files.items())
+
+
+def not_shared(path: Path) -> UsageError:
+    """Workers that do not see the files of this machine."""
+    what = f"a worker wrote {path}, and it is not here"
+    return UsageError(what, repair="give workers that see the same files under the same paths", code="not-shared")
 
 
 def verify(out: Path) -> list[str]:

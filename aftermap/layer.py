@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import mosaic, naming, raster, safe
+from aftermap import archive, mosaic, naming, raster, safe
 from aftermap.area import pixel_size_m
 from aftermap.errors import BandError, UsageError
 from aftermap.sensors import S2_OFFSET, SAR_UNITS, UNITS, Sensor, canonical, convert, sensor
@@ -57,6 +58,11 @@ class BandSource:
     scale: float = 1.0
     offset: float = 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which may work in another folder."""
+        whole = self.path.absolute()
+        return {**vars(self), "path": whole if archive.home(whole).exists() else self.path}
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -76,6 +82,10 @@ class Layer:
     """Sampled values as stored, (band, n), NaN where not observed; what the doctor looks at."""
     beneath: tuple[Layer, ...] = ()
     """Further images of the same date and bands: each fills, in this order, what those before it did not observe."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which judge no files."""
+        return {**vars(self), "sampled": np.empty((0, 0), np.float32)}
 
     @property
     def images(self) -> tuple[Layer, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -11,23 +11,25 @@ from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import raster
+from aftermap import running
+from aftermap.afar import grouped, spread
 from aftermap.ahead import ahead
 from aftermap.calibration import Calibration
 from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
 from aftermap.hazardmap import NOT_ANALYSED
-from aftermap.journal import Journal
+from aftermap.journal import Journal, Made, noted
 from aftermap.median import median_of
+from aftermap.parts import LEVELS, PLANES, SPREAD, Kept, Mapped, Parts, part_name, store
 from aftermap.scene import Scene
 from aftermap.scorer import Heavy, LayerBands, Scorer, Several, planes_of
 from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
 from aftermap.tiles import Window, starts
+from aftermap.workers import Workers, here
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
@@ -35,12 +37,7 @@ U8 = npt.NDArray[np.uint8]
 BASE_MB, MOST_CORES = 350, 3
 """What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
 THREADS = os.cpu_count() or 1
-"""Tiles that are scored at once."""
-PLANES = ("likelihood", "extent", "exclusion", "agreement")
-SPREAD = "spread"
-"""One plane more, where a scorer gives its spread."""
-LEVELS = 250
-"""Scores of classes are kept as whole numbers up to this; 0 where not analysed."""
+"""Tiles that are scored at once, where no workers share the blocks."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,8 @@ class Plan:
     """By method, where there is a table; else likelihood is the score."""
     told_apart: str = ""
     """The method whose scores of every class are kept beside the map (Parts.classes); empty for none."""
+    threads: int = THREADS
+    """Tiles that a process scores at once; 1 in workers, which also read and write in turn."""
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -69,8 +68,8 @@ class Plan:
         return next((name for name, scorer in self.scorers.items() if isinstance(scorer, Several)), "")
 
     @property
-    def kept(self) -> tuple[str, ...]:
-        """The classes that are kept beside the map."""
+    def classes(self) -> tuple[str, ...]:
+        """Those that are kept beside the map."""
         return self.scorers[self.told_apart].classes[1:] if self.told_apart else ()
 
     @property
@@ -98,6 +97,10 @@ class Plan:
         spans = ((block.row, block.stop_row, shape[0]), (block.col, block.stop_col, shape[1]))
         return _windows(*([e for e in self._edges(length, 1) if first <= e <= last] for first, last, length in spans))
 
+    def tiles(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """How many tiles lie over a scene, down and across."""
+        return len(self._edges(shape[0], 1)) - 1, len(self._edges(shape[1], 1)) - 1
+
     def _edges(self, length: int, every: int) -> list[int]:
         tiling = self.tiling
         begins = starts(length, tiling.size, tiling.stride)
@@ -105,7 +108,7 @@ class Plan:
 
     def _cores_a_side(self, shape: tuple[int, int]) -> int:
         """Cores along each side of a block, as many as there is memory for. Raises UsageError ("memory")."""
-        heavy = {n: s.memory_mb(self._tile(shape), THREADS) for n, s in self.scorers.items() if isinstance(s, Heavy)}
+        heavy = {n: s.memory_mb(self._tile(shape), self.threads) for n, s in self.scorers.items() if isinstance(s, Heavy)}
         taken = BASE_MB + sum(heavy.values())
         fitting = [n for n in range(1, MOST_CORES + 1) if taken + self._block_mb(n, shape) <= self.memory_mb]
         if not fitting:
@@ -131,31 +134,93 @@ def _windows(rows: Sequence[int], cols: Sequence[int]) -> list[Window]:
     return [Window(r, c, r2 - r, c2 - c) for r, r2 in pairwise(rows) for c, c2 in pairwise(cols)]
 
 
-def predict(scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, *, progress: Callable[[int, int], None]) -> Parts:
-    """Scores every block that the journal does not hold yet, less what is excluded; `progress(done, all)` is called after each.
+@dataclass(frozen=True)
+class Job:
+    """What a block is made of, and where it goes: all that another process needs to know."""
+
+    scene: Scene
+    plan: Plan
+    exclusions: Exclusions
+    work: Path
+    """The journal's folder."""
+    key: str
+    """The journal's."""
+
+    def known(self) -> Job:
+        """Itself, what is worked out of the whole scene when first read (relief.py) worked out, so that it goes along."""
+        for one in self.plan.stored:
+            self.scene.read(one, Window(0, 0, 1, 1))
+        return replace(self, work=self.work.absolute())
+
+
+def predict(
+    scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, *, progress: Callable[[int, int], None],
+    crew: Workers = here,
+) -> Parts:  # fmt: skip
+    """Scores every block that the journal does not hold yet, less what is excluded; `progress(done, all)` is called after each,
+    with workers after each group of them.
 
     Raises RasterError when a window cannot be read; what was finished stays in the journal.
     """
-    grid_blocks = plan.blocks(scene.shape)
+    blocks, job = plan.blocks(scene.shape), Job(scene, plan, exclusions, journal.work, journal.key)
     finished = journal.done()
-    todo = [b for b in grid_blocks if part_name(b) not in finished]
-    progress(len(grid_blocks) - len(todo), len(grid_blocks))
-    cubes = ahead(partial(_read_block, scene, plan, exclusions), todo)
-    handed = {name: Handed() for name in plan.scorers}
-    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(THREADS) as pool:
-        writing: Future[None] | None = None
-        for n, (block, cube) in enumerate(zip(todo, cubes, strict=True)):
-            mapped = _map_block(scene, plan, block, cube, pool, handed)
-            if writing:
-                writing.result()
-            writing = writer.submit(_store, scene, plan, journal, block, mapped)
-            progress(len(grid_blocks) - len(todo) + n + 1, len(grid_blocks))
-        if writing:
-            writing.result()
+    todo = {b for b in blocks if part_name(b, job.key) not in finished}
+    done = len(blocks) - len(todo)
+    progress(done, len(blocks))
+    for made in _made(job, blocks, todo, crew) if todo else ():
+        journal.note(made)
+        done += 1
+        progress(done, len(blocks))
     for scorer in plan.scorers.values():
         if isinstance(scorer, Heavy):
             scorer.release()
-    return Parts(journal, tuple(grid_blocks))
+    return Parts(journal, tuple(blocks))
+
+
+def _made(job: Job, blocks: Sequence[Window], todo: Container[Window], crew: Workers) -> Iterator[Made]:
+    """Those to do as they are finished: here one after the other, by workers in groups."""
+    if crew is here:
+        return mapped(job, [b for b in blocks if b in todo])
+    groups = grouped(blocks, job.plan.tiles(job.scene.shape), crew.count, handing=job.plan.tiling.blend > 0)
+    left = ([b for b in group if b in todo] for group in groups)
+    return spread(job.known(), mapped, filter(None, left), job.work, crew)
+
+
+def mapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
+    """Blocks, row by row, as they are finished; not made again are those that someone finished and nobody wrote down."""
+    found = {block: noted(job.work, part_name(block, job.key)) for block in blocks}
+    yield from filter(None, found.values())
+    running.limit(job.plan.threads)
+    fresh = [block for block in blocks if found[block] is None]
+    yield from (_overlapped if job.plan.threads > 1 else _in_turn)(job, fresh)
+
+
+def _in_turn(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
+    """By this thread alone."""
+    handed = {name: Handed() for name in job.plan.scorers}
+    for block in blocks:
+        cube = _read_block(job.scene, job.plan, job.exclusions, block)
+        yield _store(job, block, _map_block(job.scene, job.plan, block, cube, None, handed))
+
+
+def _overlapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
+    """The next is read and the last one written while one is scored, several tiles at once."""
+    cubes = ahead(partial(_read_block, job.scene, job.plan, job.exclusions), blocks)
+    handed = {name: Handed() for name in job.plan.scorers}
+    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(job.plan.threads) as pool:
+        writing: Future[Made] | None = None
+        for block, cube in zip(blocks, cubes, strict=True):
+            found = _map_block(job.scene, job.plan, block, cube, pool, handed)
+            if writing:
+                yield writing.result()
+            writing = writer.submit(_store, job, block, found)
+        if writing:
+            yield writing.result()
+
+
+def _store(job: Job, block: Window, found: Mapped) -> Made:
+    kept = Kept(job.plan.planes, job.plan.classes, job.plan.keep_scores)
+    return store(job.work, part_name(block, job.key), job.scene.grid[block.slices], kept, found)
 
 
 @dataclass(frozen=True)
@@ -178,24 +243,17 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
-class _Mapped(NamedTuple):
-    """Of a block or core: Plan.planes (plane, y, x), scores (y, x), and levels (class, y, x) of Plan.kept."""
-
-    planes: U8
-    scores: F32
-    classes: U8
-
-
 def _map_block(
-    scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor, handed: Mapping[str, Handed]
-) -> _Mapped:
+    scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor | None, handed: Mapping[str, Handed]
+) -> Mapped:
     """What is made of a block. Where no tiles are blended each core is mapped on its own, start to end, by one thread."""
     if plan.tiling.blend:
         return _map_cell(scene.shape, plan, block, cube, block, pool, handed)
-    planes, kept = (np.empty((len(names), *block[2:]), np.uint8) for names in (plan.planes, plan.kept))
-    whole = _Mapped(planes, np.empty(block[2:], np.float32), kept)
+    planes, kept = (np.empty((len(names), *block[2:]), np.uint8) for names in (plan.planes, plan.classes))
+    whole = Mapped(planes, np.empty(block[2:], np.float32), kept)
     cells = plan.cores(block, scene.shape)
-    for cell, found in zip(cells, pool.map(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells), strict=True):
+    every = (pool.map if pool else map)(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells)
+    for cell, found in zip(cells, every, strict=True):
         at = cell.within(block).slices
         whole.planes[(..., *at)], whole.scores[at], whole.classes[(..., *at)] = found
     return whole
@@ -204,7 +262,7 @@ def _map_block(
 def _map_cell(
     shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None,
     handed: Mapping[str, Handed] | None = None,
-) -> _Mapped:  # fmt: skip
+) -> Mapped:  # fmt: skip
     region = reach(cell, shape, plan.tiling)
     pixels = _smoothed(plan, cube, region, pool)
 
@@ -216,7 +274,7 @@ def _map_cell(
 
     every = {name: score(name, scorer) for name, scorer in plan.scorers.items()}
     scores = {name: one[0] for name, one in every.items()}
-    apart = every[plan.told_apart or next(iter(every))][1 : 1 + len(plan.kept)]
+    apart = every[plan.told_apart or next(iter(every))][1 : 1 + len(plan.classes)]
     levels = np.rint(np.nan_to_num(apart) * LEVELS).astype(np.uint8)
     lead, calibrated = _led(plan, scores)
     exclusion = settle(cube.excluded[cell.within(block).slices], ~np.isnan(lead))
@@ -228,7 +286,7 @@ def _map_cell(
     planes = np.stack([_percent(likely), filled > plan.threshold, exclusion, votes, *apart_by], dtype=np.uint8)
     for plane in (planes[0], planes[1], *planes[3:]):
         plane[~analysed] = NOT_ANALYSED
-    return _Mapped(planes, np.where(analysed, lead, np.float32(np.nan)), np.where(analysed, levels, np.uint8(0)))
+    return Mapped(planes, np.where(analysed, lead, np.float32(np.nan)), np.where(analysed, levels, np.uint8(0)))
 
 
 def _percent(shares: F32) -> U8:
@@ -265,53 +323,3 @@ def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None
 def singly(scorer: Scorer) -> list[LayerBands]:
     """The bands of all inputs of a scorer, one by one."""
     return [replace(wanted, bands=(band,)) for wanted in scorer.inputs for band in wanted.bands]
-
-
-def part_name(block: Window) -> str:
-    """The file name of a block's part, without its ending."""
-    return "part-{}-{}-{}-{}".format(*block)
-
-
-def _store(scene: Scene, plan: Plan, journal: Journal, block: Window, mapped: _Mapped) -> None:
-    name, grid = part_name(block), scene.grid[block.slices]
-    whole = Window(0, 0, block.height, block.width)
-    files = {f"{name}.tif": journal.part(f"{name}.partial.tif")}
-    with raster.Writer(files[f"{name}.tif"], grid, dtype="uint8", descriptions=plan.planes) as part:
-        part.write(mapped.planes, whole)
-    if plan.keep_scores:
-        files[f"{name}.score.tif"] = journal.part(f"{name}.score.partial.tif")
-        with raster.Writer(files[f"{name}.score.tif"], grid, dtype="float32", descriptions=["score"]) as part:
-            part.write(mapped.scores[None], whole)
-    if plan.told_apart:
-        files[f"{name}.classes.tif"] = journal.part(f"{name}.classes.partial.tif")
-        with raster.Writer(files[f"{name}.classes.tif"], grid, dtype="uint8", descriptions=plan.kept) as part:
-            part.write(mapped.classes, whole)
-    journal.finish(name, files)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The finished blocks as one raster, read by any window."""
-
-    journal: Journal
-    blocks: tuple[Window, ...]
-
-    def planes(self, window: Window, *names: str) -> U8:
-        """Some of PLANES, and SPREAD where there is one (name, y, x); see products.md for the codes."""
-        return np.asarray(self._gather(window, "tif", [(*PLANES, SPREAD).index(n) + 1 for n in names], np.uint8))
-
-    def score(self, window: Window) -> F32:
-        """The float scores (y, x) that the extent is cut from, NaN where not analysed."""
-        return np.asarray(self._gather(window, "score.tif", [1], np.float32)[0])
-
-    def classes(self, window: Window, count: int) -> U8:
-        """Levels (class, y, x) from 0 to LEVELS of each of `count` classes of the method that tells them apart."""
-        return np.asarray(self._gather(window, "classes.tif", range(1, count + 1), np.uint8))
-
-    def _gather(self, window: Window, ending: str, bands: Sequence[int], dtype: Any) -> npt.NDArray[Any]:
-        out = np.empty((len(bands), window.height, window.width), dtype)
-        for block in self.blocks:
-            if (common := window.overlap(block)) is not None:
-                path: Path = self.journal.part(f"{part_name(block)}.{ending}")
-                out[(..., *common.within(window).slices)] = raster.read_window(path, common.within(block), bands)
-        return out

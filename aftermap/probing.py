@@ -17,8 +17,8 @@ import numpy as np
 
 from aftermap import figures, tables
 from aftermap.areas import Encoder, Place, embed, reread
-from aftermap.errors import InputRefusedError, UsageError
-from aftermap.journal import digest, write_json
+from aftermap.errors import InputRefusedError
+from aftermap.journal import digest, not_shared, write_json
 from aftermap.probe import ARMS, Area, Cells, Left, Plan, cells
 from aftermap.probed import Cube, balanced, cube, decisions, explained, gap
 from aftermap.samples import Progress
@@ -64,7 +64,7 @@ def _embedded(
         if why:
             skipped[name] = why
         elif not files[name].is_file():
-            raise _not_shared(files[name])
+            raise not_shared(files[name])
         told(done, len(files))
     return {name: path for name, path in files.items() if name not in skipped}, skipped
 
@@ -78,11 +78,6 @@ def _embed(place: Place, encoder: Encoder, name: str, path: Path) -> str:
             raise
         return error.what
     return ""
-
-
-def _not_shared(path: Path) -> UsageError:
-    what = f"a worker wrote {path}, and it is not here"
-    return UsageError(what, repair="give workers that see the same files under the same paths", code="not-shared")
 
 
 def _file(name: str) -> str:
@@ -102,7 +97,7 @@ def _fitted(
     parts = []
     for path in files.values():
         if (kept := _kept(path, key)) is None:
-            raise _not_shared(path)
+            raise not_shared(path)
         parts.append(kept)
     return Cells.joined([own for own, _ in parts]), [one for _, left in parts for one in left]
 

@@ -25,8 +25,14 @@ Run = Callable[[F32], F32]
 
 READS = {"openvino": ("graph.xml", "graph.onnx"), "onnxruntime": ("graph.onnx",)}
 """Engine -> the graphs that it can run, the best first."""
+_AT_ONCE = [os.cpu_count() or 1]
 SCORES, FEATURES = 0, 1
 """Outputs of a graph: probabilities (n, class, y, x), and the deepest features of the encoder (n, channel, y, x)."""
+
+
+def limit(threads: int) -> None:
+    """How many threads of this process run a graph at once: those that are compiled from now on."""
+    _AT_ONCE[0] = threads
 
 
 def graph_of(folder: Path, engine: str) -> Path:
@@ -108,10 +114,10 @@ class _Openvino:
         return self._core.compile_model(model, "CPU", self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        """A stream per core, of one thread each: predict's pool has as many, and sums come in one order."""
-        cores = os.cpu_count() or 1
+        """As many streams as predict has threads, of one thread each: sums come in one order, however many there are."""
+        (threads,) = _AT_ONCE
         return {
-            "INFERENCE_PRECISION_HINT": self._precision, "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores,
+            "INFERENCE_PRECISION_HINT": self._precision, "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
         }  # fmt: skip
 

@@ -55,6 +55,10 @@ class Scene:
     """By layer, what no file holds: relief.py gives the slope and height above drainage of `dem`."""
     _readers: dict[tuple[str, Path, bool], Reader] = field(default_factory=dict, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which open files themselves."""
+        return {**vars(self), "_readers": {}}
+
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""

@@ -37,12 +37,12 @@ FLOORS = (
         "schedules",
     ),
     (
-        "train", "adapt", "seamless", "predict", "familiarity", "evaluate", "scored", "untrained", "finish", "attended",
-        "likened", "catalog", "find", "remote", "gather",
+        "train", "adapt", "seamless", "parts", "afar", "predict", "familiarity", "evaluate", "scored", "untrained", "finish",
+        "attended", "likened", "catalog", "find", "remote", "gather",
     ),
     (
-        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "origin", "deliver",
-        "collection", "eventmap", "demo",
+        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "measured", "origin",
+        "deliver", "collection", "eventmap", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
         "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud", "cli", "__main__",

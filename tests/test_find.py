@@ -27,7 +27,7 @@ def item(name: str, days: float, *, orbit: int | None = 22, state: str = "descen
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     names = ("vv", "vh") if collection == "sentinel-1-rtc" else ("B02", "B03", "B04", "B08", "B11", "B12", "SCL")
-    said = {"datetime": (EVENT + timedelta(days=days)).isoformat(), "platform": "A", "sat:orbit_state": state}
+    said: dict[str, Any] = {"datetime": (EVENT + timedelta(days=days)).isoformat(), "platform": "A", "sat:orbit_state": state}
     said |= {"sat:relative_orbit": orbit} if orbit is not None else {}
     said |= {"eo:cloud_cover": cloud} if cloud is not None else {}
     return {
@@ -106,10 +106,12 @@ def test_clear_images_go_before_cloudy_ones() -> None:
 
 
 def test_of_images_processed_twice_the_last_counts() -> None:
-    twice = [
-        optical(f"v{n}", 1, 5, **{"s2:mgrs_tile": "32TQM", "s2:processing_baseline": n}) for n in ("05.09", "05.11", "02.09")
-    ]
+    twice = [optical(f"v{n}", 1, 5, **_tile(n)) for n in ("05.09", "05.11", "02.09")]
     assert names(chosen(*twice))[0] == ["v05.11"]
+
+
+def _tile(baseline: str) -> dict[str, Any]:
+    return {"s2:mgrs_tile": "32TQM", "s2:processing_baseline": baseline}
 
 
 def test_nothing_after_is_nothing() -> None:
@@ -183,9 +185,10 @@ def test_wide_areas_are_cut_into_the_zones_of_mgrs() -> None:
 def test_a_sheet_takes_the_zone_of_its_images() -> None:
     (sheet,) = sheets(AREA)
     assert sheet.crs == "EPSG:32632"
-    there = [item("a", 1, **{"proj:code": "EPSG:32633"}), item("b", 1, **{"proj:epsg": 32633}), item("c", 1)]
-    assert fitted(sheet, there).crs == "EPSG:32633"
-    assert fitted(sheet, [item("c", 1, **{"proj:code": "EPSG:4326"})]).crs == "EPSG:32632"
+    said: list[dict[str, Any]] = [{"proj:code": "EPSG:32633"}, {"proj:epsg": 32633}, {}]
+    assert fitted(sheet, [item(f"{n}", 1, **one) for n, one in enumerate(said)]).crs == "EPSG:32633"
+    degrees: dict[str, Any] = {"proj:code": "EPSG:4326"}
+    assert fitted(sheet, [item("c", 1, **degrees)]).crs == "EPSG:32632"
 
 
 def test_the_item_file_says_what_it_was_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +177,14 @@ def test_two_processes_make_the_same_bytes_and_what_is_there_is_not_made_again(t
 
 
 def test_workers_that_write_elsewhere_are_refused(tiles: Path, tmp_path: Path) -> None:
-    def elsewhere(act: object, units: Sequence[object]) -> Any:
-        return iter([""] * len(units))
+    class Elsewhere:
+        count = 1
+
+        def __call__(self, act: object, units: Iterable[object], *, ordered: bool = True) -> Any:
+            return ("" for _ in units)
 
     with pytest.raises(UsageError) as refused:
-        probing.probe(place(tiles), [Statistics(BANDS)], PLAN, tmp_path, workers=elsewhere)
+        probing.probe(place(tiles), [Statistics(BANDS)], PLAN, tmp_path, workers=Elsewhere())
     assert refused.value.code == "not-shared"
 
 

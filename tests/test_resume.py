@@ -122,9 +122,9 @@ def test_a_damaged_window_is_made_again(scene: Path, tmp_path: Path) -> None:
 def test_a_torn_journal_line_is_ignored(tmp_path: Path) -> None:
     with Journal(tmp_path / "out", "key") as log:
         log.open(overwrite=False)
-        part = log.part("part.partial")
+        part = journal.partial(log.work, "one.tif")
         part.write_bytes(b"pixels")
-        log.finish("one", {"one.tif": part})
+        log.note(journal.settle(log.work, "one", {"one.tif": part}))
     with (log.work / "windows.jsonl").open("a") as stream:
         stream.write('{"window": "two", "fil')
     assert log.done() == {"one"}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aftermap.errors import UnknownNameError, UsageError
+from aftermap import workers as door
+from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
 from aftermap.workers import Workers, here, workers
 
 pytest.importorskip("distributed", reason="distributed is not installed")
@@ -49,6 +50,47 @@ def test_an_error_comes_back_as_it_was(two: Workers, tmp_path: Path) -> None:
     assert (refused.value.code, refused.value.repair) == ("unknown-unit", "known: 3")
     again = pickle.loads(pickle.dumps(refused.value))
     assert (str(again), again.code, again.exit_code) == (str(refused.value), "unknown-unit", 2)
+
+
+def test_no_more_is_handed_out_than_workers_need(two: Workers, tmp_path: Path) -> None:
+    (tmp_path / "died").touch()
+    begun: list[int] = []
+
+    def units() -> Iterator[tuple[int, Path]]:
+        for number in range(60):
+            begun.append(number)
+            yield number, tmp_path
+
+    found = two(told, units(), ordered=False)
+    numbers = [next(found)[0]]
+    assert len(begun) <= 2 * door.AHEAD + 1
+    numbers += [number for number, _ in found]
+    assert sorted(numbers) == [*range(60)]
+    assert len(begun) == 60
+
+
+class Unreadable:
+    """Of a library that is missing where it arrives."""
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return int, ("not a number",)
+
+
+def test_a_unit_that_cannot_be_read_is_refused(two: Workers, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        _ = [*two(told, [(Unreadable(), tmp_path)])]
+    assert refused.value.code == "workers-differ"
+
+
+def killing(_: int) -> None:
+    os._exit(1)
+
+
+def test_a_unit_that_kills_every_worker_is_given_up(two: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "DEATHS", 2)
+    with pytest.raises(JobInterruptedError) as told:
+        _ = [*two(killing, [(0,)])]
+    assert (told.value.code, told.value.exit_code) == ("workers-lost", 5)
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

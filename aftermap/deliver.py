@@ -269,7 +269,9 @@ class _Job:
         familiar = familiarity(self.scene, scorers, chosen.models)
         exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look)
         prepared, shared = time.time(), crew.count
-        parts = predict(self.scene, plan, exclusions, log, progress=partial(self.progress, "map"), crew=crew)
+        contents = self.origin.contents(facts) if self.origin else None
+        told = partial(self.progress, "map")
+        parts = predict(self.scene, plan, exclusions, log, progress=told, crew=crew, contents=contents)
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made, familiar)}
         told = partial(self.progress, "deliver")
@@ -337,7 +339,7 @@ class _Job:
         if not self.options.only:
             report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=pictured(self.scene, log.stage, run))
         write_item(log.stage, self.scene.grid, run)
-        log.deliver()
+        log.deliver(keep=bool(run.get("failed")))
 
 
 def familiarity(scene: Scene, methods: Mapping[str, Any], models: Mapping[str, Any]) -> Familiarity | None:

@@ -77,7 +77,7 @@ def _sheet(event: EventFile, part: Part, asked: Asked, progress: Progress) -> Ha
         reference_water=files.get("reference_water", ()),
         low_sensitivity=files.get("low_sensitivity", ()), aoi=aoi, assets=asked.assets, footprints=asked.footprints,
         name=asked.name or "-".join(filter(None, (event.hazard, event.event[:10], part.sheet.name))), hazard=event.hazard,
-        method=asked.method, options=asked.options, progress=progress, origin=Origin.of(event, part, found.failed),
+        method=asked.method, options=asked.options, progress=progress, origin=Origin.of(event, part, found),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,6 +130,9 @@ class Gathered:
 
     files: dict[str, list[Path]]
     failed: tuple[dict[str, Any], ...]
+    cells: dict[tuple[int, int], str]
+    """Row and column, in cells of `side_px`, on the grid of images -> the files of theirs that lie there."""
+    side_px: int
 
 
 def wanted(part: Part) -> list[Wanted]:
@@ -176,7 +179,16 @@ def gather(
     files: dict[str, list[Path]] = {}
     for one in every:
         files.setdefault(one.layer, []).append(stores[one.key].raster(one, plans[one.key]))
-    return Gathered(files, tuple(sorted(failed, key=lambda f: str(f["cell"]))))
+    return Gathered(files, tuple(sorted(failed, key=lambda f: str(f["cell"]))), _cells(every, stores), CELL_PX)
+
+
+def _cells(every: Sequence[Wanted], stores: Mapping[str, _Store]) -> dict[tuple[int, int], str]:
+    found: dict[tuple[int, int], str] = {}
+    for one in every:
+        for name, file in sorted(stores[one.key].kept.items()) if one.kind in stacfacts.IMAGES else ():
+            row, col = (int(edge) // CELL_PX for edge in name.split("-"))
+            found[row, col] = f"{found.get((row, col), '')}{one.layer} {one.kind} {file} "
+    return found
 
 
 def read_cell(number: int, remote: Remote, folder: Path, cell: Cell) -> tuple[int, dict[str, Any]]:

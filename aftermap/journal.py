@@ -98,21 +98,23 @@ class Journal:
     def open(self, *, overwrite: bool, lineage: str = "") -> bool:
         """Makes the folder ready; True when this very job was already delivered and is whole.
 
-        Raises UsageError when OUT holds another job, unless `overwrite` or that is of the same `lineage`: then our files there,
-        and only ours, are removed.
+        Raises UsageError when OUT holds another job, unless `overwrite`: then our files there, and only ours, are removed. So are
+        the products of one of the same `lineage`, whose parts are kept: some may be of this one, too.
         """
         self._take()
         if self._holds_other():
-            if not overwrite and not (lineage and self._held_of("lineage") <= {lineage}):
+            kin = bool(lineage) and self._held_of("lineage") <= {lineage}
+            if not overwrite and not kin:
                 raise UsageError(
                     f"{self.out} holds another run: its inputs, parameters or version differ",
                     repair="choose another -o, or --overwrite to replace it",
                     code="other-run",
                 )
-            remove_products(self.out)
+            remove_products(self.out, parts=not kin)
             self._take()
         if (self.out / SEAL).exists() and not verify(self.out):
-            shutil.rmtree(self.work, ignore_errors=True)
+            if not lineage or not (self.work / "job.json").exists():
+                shutil.rmtree(self.work, ignore_errors=True)
             return True
         shutil.rmtree(self.stage, ignore_errors=True)
         for left in self.work.glob(f"*{PARTIAL}*"):
@@ -174,14 +176,16 @@ class Journal:
             stream.write(json.dumps(made._asdict()) + "\n")
         self.part(made.window + NOTE).unlink(missing_ok=True)
 
-    def deliver(self) -> None:
-        """Moves every staged product into OUT, the seal last, and removes the work folder."""
+    def deliver(self, *, keep: bool = False) -> None:
+        """Moves every staged product into OUT, the seal last, and removes the work folder, unless parts are to `keep`: for a run
+        of the same lineage."""
         staged = sorted((p for p in self.stage.rglob("*") if p.is_file()), key=lambda p: (p.name == SEAL, str(p)))
         for path in staged:
             target = self.out / path.relative_to(self.stage)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-        shutil.rmtree(self.work, ignore_errors=True)  # a worker that nobody waits for may still write there
+        # A worker that nobody waits for may still write there.
+        shutil.rmtree(self.stage if keep else self.work, ignore_errors=True)
 
 
 def _lock(stream: IO[str]) -> None:
@@ -250,14 +254,16 @@ def multihash(path: Path) -> str:
     return "1220" + sha256(path)
 
 
-def remove_products(out: Path) -> None:
-    """Removes a run's own files from OUT: what its seal lists, the seal, the log and the work folder; nothing else."""
+def remove_products(out: Path, *, parts: bool = True) -> None:
+    """Removes a run's own files from OUT: what its seal lists, the seal, the log and, with its `parts`, the work folder; nothing
+    else."""
     if (out / SEAL).exists():
         for asset in _assets(out).values():
             (out / asset["href"]).unlink(missing_ok=True)
     for name in (SEAL, "run.json", *UNSEALED):
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / WORK, ignore_errors=True)
+    if parts:
+        shutil.rmtree(out / WORK, ignore_errors=True)
 
 
 def cache_folder() -> Path:

@@ -43,8 +43,25 @@ class Kept(NamedTuple):
     scores: bool
 
 
+@dataclass(frozen=True)
+class Contents:
+    """Inputs that came in cells and may come anew: what they are made of, so that only blocks that saw a new one are remade."""
+
+    run: str
+    """A hash of all else that determines pixels, but for the scorers."""
+    cells: Mapping[tuple[int, int], str]
+    """Row and column of a cell -> the names of its files, which hold their hashes."""
+    side_px: int
+
+    def key(self, region: Window) -> str:
+        """Of what is read from a region of the scene."""
+        rows, cols = (range(first // self.side_px, -(-last // self.side_px))
+                      for first, last in ((region.row, region.stop_row), (region.col, region.stop_col)))  # fmt: skip
+        return journal.digest([self.run, [self.cells.get((r, c), "") for r in rows for c in cols]])
+
+
 def part_name(block: Window, key: str) -> str:
-    """The file name of a block's part, without its ending: `key` is what determines its pixels, that of the run."""
+    """The file name of a block's part, without its ending: `key` is what determines its pixels."""
     return "part-{}-{}-{}-{}-{}".format(key[:16], *block)
 
 
@@ -68,7 +85,8 @@ class Parts:
     """The finished blocks, which are a grid and stand row by row, as one raster."""
 
     journal: Journal
-    blocks: tuple[Window, ...]
+    names: Mapping[Window, str]
+    """Block -> part_name, row by row."""
 
     def planes(self, window: Window, *names: str) -> U8:
         """Some of PLANES, and SPREAD where there is one (name, y, x); see products.md for the codes."""
@@ -86,18 +104,22 @@ class Parts:
         out = np.empty((len(bands), window.height, window.width), dtype)
         for block in self._meeting(window):
             if (common := window.overlap(block)) is not None:
-                path: Path = self.journal.part(f"{part_name(block, self.journal.key)}.{ending}")
+                path: Path = self.journal.part(f"{self.names[block]}.{ending}")
                 out[(..., *common.within(window).slices)] = raster.read_window(path, common.within(block), bands)
         return out
 
     def _meeting(self, window: Window) -> Iterator[Window]:
         """The blocks that may have a part in a window, found by their edges."""
-        rows, cols = self._edges
+        (rows, cols), blocks = self._edges, self._blocks
         for row in range(bisect_right(rows, window.row) - 1, bisect_left(rows, window.stop_row)):
             first = bisect_right(cols, window.col) - 1
-            yield from self.blocks[row * len(cols) + first : row * len(cols) + bisect_left(cols, window.stop_col)]
+            yield from blocks[row * len(cols) + first : row * len(cols) + bisect_left(cols, window.stop_col)]
 
     @cached_property
     def _edges(self) -> tuple[list[int], list[int]]:
         """First rows and columns of the blocks, which stand row by row."""
-        return sorted({block.row for block in self.blocks}), sorted({block.col for block in self.blocks})
+        return sorted({block.row for block in self.names}), sorted({block.col for block in self.names})
+
+    @cached_property
+    def _blocks(self) -> list[Window]:
+        return list(self.names)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -22,9 +24,9 @@ from aftermap.calibration import Calibration
 from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
 from aftermap.hazardmap import NOT_ANALYSED
-from aftermap.journal import Journal, Made, noted
+from aftermap.journal import Journal, Made, digest, noted
 from aftermap.median import median_of
-from aftermap.parts import LEVELS, PLANES, SPREAD, Kept, Mapped, Parts, part_name, store
+from aftermap.parts import LEVELS, PLANES, SPREAD, Contents, Kept, Mapped, Parts, part_name, store
 from aftermap.scene import Scene
 from aftermap.scorer import Heavy, LayerBands, Scorer, Several, planes_of
 from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
@@ -143,8 +145,8 @@ class Job:
     exclusions: Exclusions
     work: Path
     """The journal's folder."""
-    key: str
-    """The journal's."""
+    names: Mapping[Window, str]
+    """Block -> part_name."""
 
     def known(self) -> Job:
         """Itself, what is worked out of the whole scene when first read (relief.py) worked out, so that it goes along."""
@@ -155,16 +157,16 @@ class Job:
 
 def predict(
     scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, *, progress: Callable[[int, int], None],
-    crew: Workers = here,
+    crew: Workers = here, contents: Contents | None = None,
 ) -> Parts:  # fmt: skip
     """Scores every block that the journal does not hold yet, less what is excluded; `progress(done, all)` is called after each,
     with workers after each group of them.
 
     Raises RasterError when a window cannot be read; what was finished stays in the journal.
     """
-    blocks, job = plan.blocks(scene.shape), Job(scene, plan, exclusions, journal.work, journal.key)
-    finished = journal.done()
-    todo = {b for b in blocks if part_name(b, job.key) not in finished}
+    blocks, finished = plan.blocks(scene.shape), journal.done()
+    job = Job(scene, plan, exclusions, journal.work, _names(scene, plan, blocks, journal.key, contents))
+    todo = {b for b in blocks if job.names[b] not in finished}
     done = len(blocks) - len(todo)
     progress(done, len(blocks))
     for made in _made(job, blocks, todo, crew) if todo else ():
@@ -174,7 +176,17 @@ def predict(
     for scorer in plan.scorers.values():
         if isinstance(scorer, Heavy):
             scorer.release()
-    return Parts(journal, tuple(blocks))
+    return Parts(journal, job.names)
+
+
+def _names(
+    scene: Scene, plan: Plan, blocks: Sequence[Window], key: str, contents: Contents | None
+) -> dict[Window, str]:  # fmt: skip
+    """Of parts, by the key of the run, or with `contents` of the scorers and what each block reads."""
+    if contents is None:
+        return {block: part_name(block, key) for block in blocks}
+    scorers = hashlib.sha256(pickle.dumps((plan.scorers, plan.calibrations))).hexdigest()
+    return {b: part_name(b, digest([scorers, contents.key(_region(scene, plan, b))])) for b in blocks}
 
 
 def _made(job: Job, blocks: Sequence[Window], todo: Container[Window], crew: Workers) -> Iterator[Made]:
@@ -188,7 +200,7 @@ def _made(job: Job, blocks: Sequence[Window], todo: Container[Window], crew: Wor
 
 def mapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
     """Blocks, row by row, as they are finished; not made again are those that someone finished and nobody wrote down."""
-    found = {block: noted(job.work, part_name(block, job.key)) for block in blocks}
+    found = {block: noted(job.work, job.names[block]) for block in blocks}
     yield from filter(None, found.values())
     running.limit(job.plan.threads)
     fresh = [block for block in blocks if found[block] is None]
@@ -220,7 +232,7 @@ def _overlapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
 
 def _store(job: Job, block: Window, found: Mapped) -> Made:
     kept = Kept(job.plan.planes, job.plan.classes, job.plan.keep_scores)
-    return store(job.work, part_name(block, job.key), job.scene.grid[block.slices], kept, found)
+    return store(job.work, job.names[block], job.scene.grid[block.slices], kept, found)
 
 
 @dataclass(frozen=True)
@@ -232,9 +244,14 @@ class _Cube:
     excluded: U8
 
 
-def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window) -> _Cube:
+def _region(scene: Scene, plan: Plan, block: Window) -> Window:
+    """What a block reads."""
     margin = max((one.median_px // 2 for one in plan.bands), default=0)
-    region = reach(block, scene.shape, plan.tiling).pad(margin, scene.shape)
+    return reach(block, scene.shape, plan.tiling).pad(margin, scene.shape)
+
+
+def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window) -> _Cube:
+    region = _region(scene, plan, block)
     pixels = np.empty((len(plan.stored), region.height, region.width), np.float32)
     for kind in dict.fromkeys(replace(one, bands=()) for one in plan.stored):
         group = [one for one in plan.stored if replace(one, bands=()) == kind]

@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from affine import Affine
+from hypothesis import settings
 from odc.geo.geobox import GeoBox
 
 from aftermap import card, raster
 from aftermap.tiles import Window
 
+settings.register_profile("untimed")  # machines are shared: time proves nothing here
+settings.load_profile("untimed")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 UTM = "EPSG:32633"
 

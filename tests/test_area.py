@@ -59,7 +59,7 @@ def test_the_scale_factor_of_utm_is_seen() -> None:
     assert areas[0, -1] < 100**2  # and smaller beyond 180 km
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(sorted(GRIDS)))
 def test_areas_do_not_depend_on_the_window(data: st.DataObject, name: str) -> None:
     grid = GRIDS[name]

@@ -27,7 +27,7 @@ CARD = Card(
 
 
 @given(text=st.text(), number=st.floats(allow_nan=False, allow_infinity=False), whole=st.integers(-(2**60), 2**60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_reading_gives_what_was_written(tmp_path_factory: pytest.TempPathFactory, text: str, number: float, whole: int) -> None:
     row = {"words": text, "number": number, "whole": whole, "list": (text, text)}
     made = replace(CARD, why=text, seed=whole, mean=(number, 1.0, 2.0), scores=(row, row), versions={text: text})

@@ -87,7 +87,7 @@ def test_a_chip_larger_than_the_scene_is_refused(event: tuple[Path, Path, Path])
         regular(cutter(event), 181)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=1, max_size=40), st.integers(8, 64),
     st.integers(16, 200), st.integers(0, 30), st.integers(0, 5),
@@ -101,7 +101,7 @@ def test_splits_by_block_share_no_ground(places: list[tuple[int, int]], size: in
                 assert one.pad(gap, (9999, 9999)).overlap(other) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 500), min_size=3, max_size=12), st.integers(0, 9)
 )

@@ -198,7 +198,7 @@ def test_what_cannot_be_used_is_refused_with_a_repair(tmp_path: Path) -> None:
     assert len(vector.read_polygons(bare, NOWHERE)) == 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_burning_does_not_depend_on_the_window(data: st.DataObject) -> None:
     turned = GeoBox((70, 90), Affine(9.7, 3.1, 500_000.3, 2.9, -9.1, 5_000_000.9), "EPSG:32632")

@@ -83,7 +83,7 @@ def test_the_published_gabor_filter_can_be_asked_for() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_exact_filters_are_those_of_scipy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = rng.integers(-4096, 4096, (37, 53)).astype(np.float64)

@@ -239,7 +239,7 @@ def test_a_random_split_meets_its_numbers_and_is_hashed(event: dict[str, Path], 
     assert refused.value.code == "split-altered"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.booleans(), min_size=4, max_size=300), st.integers(0, 9))
 def test_every_side_of_a_random_split_has_its_part_of_the_landslides(having: list[bool], seed: int) -> None:
     sides = splits.at_random(having, np.random.default_rng(seed))

@@ -168,8 +168,11 @@ def test_what_cannot_be_read_is_told_and_tried_again(server: Server, world: Floo
     assert aftermap("map", "--items", tmp_path / "items.json", "-o", out, "--quiet").exit_code == 6
     assert len(server.requests) == asked_before
     server.faults.truncated.clear()
+    parts = {p.name for p in (out / ".work").glob("part-*.tif")}
+    assert parts
     said = aftermap("map", "--items", tmp_path / "items.json", "-o", out, "--quiet", "--retry-failed")
     assert said.exit_code == 0, said.output
+    assert not (out / ".work").exists()
     whole = tmp_path / "whole"
     (tmp_path / "items.windows").rename(tmp_path / "kept.windows")
     assert aftermap("map", "--items", tmp_path / "items.json", "-o", whole, "--quiet").exit_code == 0

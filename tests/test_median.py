@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aftermap.median import median_filter, middle, network
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 75), st.integers(1, 40), st.sampled_from([1, 3, 5, 7]), st.floats(0, 1), st.integers(0, 9))
 def test_it_is_the_median_of_what_was_observed(height: int, width: int, size: int, gaps: float, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -70,7 +70,7 @@ def values_of(seed: int, shape: tuple[int, int]) -> dict[str, U8]:
     return {"likelihood": likelihood, "agreement": rng.integers(0, 4, shape).astype(np.uint8)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rasters())
 def test_windows_give_what_the_whole_gives(drawn: tuple[U8, int, int]) -> None:
     codes, size, seed = drawn
@@ -86,7 +86,7 @@ def test_windows_give_what_the_whole_gives(drawn: tuple[U8, int, int]) -> None:
     assert rows(parts) == rows(one)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rasters())
 def test_polygons_are_the_components(drawn: tuple[U8, int, int]) -> None:
     codes, size, _ = drawn
@@ -106,7 +106,7 @@ def test_polygons_are_the_components(drawn: tuple[U8, int, int]) -> None:
         assert np.array_equal(burnt, codes == value)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rasters(), st.floats(0, 2000))
 def test_what_is_too_small_goes_and_only_that(drawn: tuple[U8, int, int], least: float) -> None:
     codes, size, _ = drawn

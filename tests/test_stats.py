@@ -23,7 +23,7 @@ def test_golden_least_p() -> None:
 
 
 @given(st.lists(st.integers(-4, 4).filter(bool), min_size=1, max_size=9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_signed_rank_is_the_share_of_all_signs(differences: list[int]) -> None:
     ranks = scipy_stats.rankdata(np.abs(differences))
     seen = ranks[np.array(differences) > 0].sum()

@@ -124,7 +124,7 @@ def spill_levels(heights: F32) -> F32:
     return levels
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(0, 3), st.booleans())
 def test_water_leaves_over_the_lowest_pass(seed: int, decimals: int, holed: bool) -> None:
     """Law: from everywhere the receivers lead out, and climb no higher on the way than a queue finds necessary."""

@@ -109,7 +109,7 @@ geometry = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometry, st.floats(0, 1, width=32))
 def test_constant_scorer_gives_a_constant_map(facts: tuple[int, ...], value: float) -> None:
     height, width, core, trim, blend, block = facts
@@ -118,7 +118,7 @@ def test_constant_scorer_gives_a_constant_map(facts: tuple[int, ...], value: flo
     assert (scores == np.float32(value)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometry, st.integers(0, 5))
 def test_pixelwise_scorer_is_the_same_tiled_or_whole(facts: tuple[int, ...], seed: int) -> None:
     height, width, core, trim, blend, block = facts
@@ -128,7 +128,7 @@ def test_pixelwise_scorer_is_the_same_tiled_or_whole(facts: tuple[int, ...], see
     np.testing.assert_array_equal(tiled, np.where(np.isnan(pixels), np.nan, whole))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometry, st.integers(0, 5))
 def test_local_scorer_is_the_same_tiled_or_whole(facts: tuple[int, ...], seed: int) -> None:
     height, width, core, trim, blend, block = facts

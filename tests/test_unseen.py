@@ -60,7 +60,7 @@ def test_what_a_percentile_can_reach(prevalence: float, best: float) -> None:
     assert unseen_table.ceiling(Counted(("a",), ("e",), odds, odds)) is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.02, 0.6), st.floats(2, 4))
 def test_even_does_not_depend_on_how_rare_the_hazard_is(share: float, apart: float) -> None:
     """Two bells of one width: half-way between them, whatever their shares."""

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from aftermap.demo import demo as demo
     from aftermap.errors import AftermapError as AftermapError
     from aftermap.evaluate import evaluate as evaluate
+    from aftermap.eventmap import map_event as map_event
+    from aftermap.find import find as find
     from aftermap.hazardmap import HazardMap as HazardMap
     from aftermap.journal import verify as verify
     from aftermap.layer import Declared as Declared
@@ -25,12 +29,24 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "AftermapError": "errors", "Chip": "chips", "Declared": "layer", "HazardMap": "hazardmap", "Options": "deliver",
-    "Scene": "scene", "demo": "demo", "evaluate": "evaluate", "map": "deliver", "open_dataset": "datasets.dataset",
+    "Scene": "scene", "demo": "demo", "evaluate": "evaluate", "find": "find",
+    "map": "deliver", "map_event": "eventmap", "open_dataset": "datasets.dataset",
     "open_scene": "scene", "verify": "journal",
 }  # fmt: skip
 """Public name -> module; each is imported on first use, so that `import aftermap` costs nothing."""
 
 __all__ = sorted(_PUBLIC)
+
+
+class _Package(ModuleType):
+    """Keeps a word for what it names: importing a module of the same name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _PUBLIC or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -237,6 +237,9 @@ def _made(run: Mapping[str, Any]) -> list[Html]:
     for name in ("grid", "parameters", "versions"):
         exact = {k: str(v) if isinstance(v, (float, list)) else v for k, v in run[name].items()}
         parts[name.capitalize()] = pairs(exact)
+    if catalog := run.get("catalog"):
+        chosen = [*catalog["why"], *(f"not {passed}" for passed in catalog["passed_over"])]
+        parts = {"Why these images": tag("ul", *(tag("li", words) for words in chosen)), **parts}
     return [tag("details", tag("summary", name), content) for name, content in parts.items()]
 
 

@@ -124,7 +124,9 @@ def test_files_hold_one_idea(path: Path) -> None:
 
 def test_public_names_resolve() -> None:
     for name in aftermap.__all__:
-        assert getattr(aftermap, name) is not None
+        found = getattr(aftermap, name)
+        assert callable(found)
+        assert getattr(aftermap, name) is found
     with pytest.raises(AttributeError, match="has no attribute"):
         _ = aftermap.nothing
 

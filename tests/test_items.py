@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +14,20 @@ import pytest
 import rasterio
 from click.testing import CliRunner, Result
 
-from aftermap import gather, virtual
+from aftermap import gather, meridian, virtual
 from aftermap.aoi import Aoi
 from aftermap.catalog import Signer, catalog
 from aftermap.cli import main
 from aftermap.errors import AftermapError, InputRefusedError, JobInterruptedError
 from aftermap.eventmap import Asked, map_event
 from aftermap.find import Wish, find
-from aftermap.itemfile import EventFile
+from aftermap.itemfile import EventFile, Part
 from aftermap.raster import Reader
 from aftermap.remote import Remote
+from aftermap.sheets import sheets
 from aftermap.tiles import Window
+from tests.conftest import grid
+from tests.stac_scenes import sentinel1_rtc
 from tests.stac_server import Faults, Server, serving
 from tests.stac_world import FloodWorld, flood_world
 
@@ -203,6 +207,50 @@ def test_a_cell_that_changed_on_disk_is_read_again(server: Server, world: FloodW
     assert refused.value.code == "offline"
 
 
+def test_slices_of_another_zone_make_one_seamless_layer(server: Server, world: FloodWorld, tmp_path: Path) -> None:
+    """The grid is of the neighbouring zone, and the image before is two slices of a pass."""
+    server.items[:] = [i for i in server.items if i["id"] != world.before]
+    event = found(server, world, tmp_path / "items.json", beside=())
+    part = event.parts[0]
+    assert {i["id"] for i in part.layers["before", "radar"]} == set(world.slices)
+    moved = replace(part, sheet=replace(part.sheet, crs="EPSG:32632"))
+    gathered = gather.gather(moved, event, tmp_path / "windows")
+    assert not gathered.failed
+    after, before = (pixels(gathered.files[layer][0])[0] for layer in ("after", "before"))
+    inner = np.isfinite(after)
+    assert inner.mean() > 0.6
+    # Slices meet on a slant: a seam would be unseen pixels along it, or the one slice twice as bright.
+    assert np.isfinite(before[inner]).mean() > 0.995
+    with rasterio.open(gathered.files["after"][0]) as src:
+        assert src.crs.to_epsg() == 32632
+    event = replace(event, parts=(moved,))
+    event.write(tmp_path / "moved.json")
+    (mapped,) = map_event(Asked(tmp_path / "moved.json", tmp_path / "out", windows=tmp_path / "windows", offline=True))
+    scored = aftermap("evaluate", mapped.folder, "--truth", world.truth, "-o", tmp_path / "scores", "--json", "--quiet")
+    assert json.loads(scored.output)[0]["iou"] > 0.6
+
+
+def test_an_area_across_the_antimeridian_is_read_from_both_sides(tmp_path: Path) -> None:
+    grids = {"east": grid((40, 40), crs="EPSG:32760", origin=(779_600, 8_116_000)),
+             "west": grid((40, 40), crs="EPSG:32701", origin=(220_000, 8_116_000))}  # fmt: skip
+    when = datetime(2024, 5, 13, 5)
+    items = [
+        sentinel1_rtc(tmp_path, *np.full((2, 40, 40), value, np.float32), on, when, absolute_orbit=53_819 + n)
+        for n, (value, on) in enumerate(zip((0.1, 0.2), grids.values(), strict=True))
+    ]
+    lons = [meridian.degrees(on).boundingbox for on in grids.values()]
+    area = Aoi.of_box(lons[0].left, -17.03, lons[1].right, -17.02)
+    (sheet,) = sheets(area)
+    part = Part(sheet, {("after", "radar"): tuple(items)}, (), ())
+    EventFile("flood", "2024-05-12", "", "", (part,)).write(tmp_path / "items.json")
+    event = EventFile.read(tmp_path / "items.json")
+    gathered = gather.gather(event.parts[0], event, tmp_path / "windows")
+    seen = pixels(gathered.files["after"][0])[0]
+    assert not gathered.failed
+    assert {round(float(v), 1) for v in np.unique(seen[np.isfinite(seen)])} >= {0.1, 0.2}
+    assert seen.shape[1] < 10_000
+
+
 def test_signed_addresses_are_read_and_never_written(world: FloodWorld, tmp_path: Path) -> None:
     with serving(world.folder, world.catalog(FLAVOURS[0]), signed=True) as server:
         where = catalog(server.url, server.sas + "/{collection}")
@@ -243,10 +291,8 @@ def test_wide_areas_become_sheets_with_a_collection_and_mosaics(
 ) -> None:
     import pystac
 
-    from aftermap import sheets
-
-    monkeypatch.setattr(sheets, "_WIDEST", 0.0)
-    monkeypatch.setattr(sheets, "_squares", lambda aoi: _halves(world))
+    monkeypatch.setattr("aftermap.sheets._WIDEST", 0.0)
+    monkeypatch.setattr("aftermap.sheets._squares", lambda aoi: _halves(world))
     event = found(server, world, tmp_path / "items.json", beside=())
     assert [p.sheet.name for p in event.parts] == ["33T", "33U"]
     maps = map_event(Asked(tmp_path / "items.json", tmp_path / "out"))

@@ -235,8 +235,8 @@ def test_an_area_across_the_antimeridian_is_read_from_both_sides(tmp_path: Path)
              "west": grid((40, 40), crs="EPSG:32701", origin=(220_000, 8_116_000))}  # fmt: skip
     when = datetime(2024, 5, 13, 5)
     items = [
-        sentinel1_rtc(tmp_path, *np.full((2, 40, 40), value, np.float32), on, when, absolute_orbit=53_819 + n)
-        for n, (value, on) in enumerate(zip((0.1, 0.2), grids.values(), strict=True))
+        sentinel1_rtc(tmp_path, power, power, on, when, absolute_orbit=53_819 + n)
+        for n, (power, on) in enumerate(zip((np.full((40, 40), v, np.float32) for v in (0.1, 0.2)), grids.values(), strict=True))
     ]
     lons = [meridian.degrees(on).boundingbox for on in grids.values()]
     area = Aoi.of_box(lons[0].left, -17.03, lons[1].right, -17.02)

@@ -59,7 +59,7 @@ def _sheet(event: EventFile, part: Part, asked: Asked, progress: Progress) -> Ha
     part = replace(part, layers={place: items for place, items in part.layers.items() if place[0] not in given})
     out = asked.out / part.sheet.name
     folder = asked.windows or asked.items.with_name(asked.items.stem + ".windows")
-    left = () if asked.retry_failed else [str(one["cell"]) for one in _failed(out)]
+    left = {} if asked.retry_failed else {str(one["cell"]): str(one["why"]) for one in _failed(out)}
     try:
         with workers(asked.options.workers, asked.options.cluster) as crew:
             found = gather(part, event, folder, offline=asked.offline, leave=left, crew=crew, progress=progress)

@@ -146,10 +146,10 @@ def wanted(part: Part) -> list[Wanted]:
 
 
 def gather(
-    part: Part, event: EventFile, folder: Path, *, offline: bool = False, leave: Iterable[str] = (), crew: Workers = here,
-    progress: Progress = lambda *_: None,
+    part: Part, event: EventFile, folder: Path, *, offline: bool = False, leave: Mapping[str, str] | None = None,
+    crew: Workers = here, progress: Progress = lambda *_: None,
 ) -> Gathered:  # fmt: skip
-    """The layers of a sheet as rasters in `folder`, which keeps what was read; cells named in `leave` are not tried.
+    """The layers of a sheet as rasters in `folder`, which keeps what was read; cells in `leave` are not tried, for a reason.
 
     Cells are read one after the other, or by workers at once: not in threads, for one that waits in GDAL for what another fetches
     may hold the interpreter that the other wants to tell of an error, and neither goes on (seen with rasterio 1.4 and GDAL 3.10).
@@ -158,9 +158,9 @@ def gather(
     every = wanted(part)
     plans = {one.key: one.cells(part.sheet.area) for one in every}
     stores = {one.key: _Store(folder / one.key) for one in every}
-    left = set(leave)
+    left = leave or {}
     todo = [(one, c) for one in every for c in plans[one.key] if _name(c) not in stores[one.key].kept]
-    failed = [_failure(one, c, "not tried again") for one, c in todo if _cell_id(one, c) in left]
+    failed = [_failure(one, c, left[_cell_id(one, c)]) for one, c in todo if _cell_id(one, c) in left]
     todo = [(one, c) for one, c in todo if _cell_id(one, c) not in left]
     if todo and offline:
         what = f"{len(todo)} of {sum(map(len, plans.values()))} windows are not kept in {folder}"

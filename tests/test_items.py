@@ -168,9 +168,10 @@ def test_what_cannot_be_read_is_told_and_tried_again(server: Server, world: Floo
         lost[row : row + height, col : col + width] = True
     assert not (exclusion[lost] == 0).any()
     # Not tried again unasked, and still not a success.
-    asked_before = len(server.requests)
+    asked_before, told = len(server.requests), products(out)
     assert aftermap("map", "--items", tmp_path / "items.json", "-o", out, "--quiet").exit_code == 6
     assert len(server.requests) == asked_before
+    assert products(out) == told
     server.faults.truncated.clear()
     parts = {p.name for p in (out / ".work").glob("part-*.tif")}
     assert parts

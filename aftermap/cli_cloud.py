@@ -160,26 +160,29 @@ def watch(out: Path, every: str, once: bool, as_json: bool, quiet: bool, **given
     """
     from aftermap.catalog import catalog
     from aftermap.deliver import Options
-    from aftermap.watch import Watch, rounds, seconds
+    from aftermap.watch import Watch, keep, seconds
+    from aftermap.watch import once as one_round
 
     between = seconds(every)
     chosen = {n: given[n] for n in ("favour", "threshold", "min_area_m2", "memory_mb", "workers", "cluster")}
     options = Options(model=given["model"] or None, **chosen)
     where_to = catalog(given["catalog"], given["token_url"])
     watched = Watch(area(given), wish(given, 0.0), where_to, out, given["method"], options)
-    for found in rounds(watched, None if once else between, shown=partial(Progress, quiet)):
-        if isinstance(found, Exception):
-            _say_silent(found, every, as_json)
-            continue
+    shown = partial(Progress, quiet)
+    if once:
+        found = one_round(watched, shown)
         _say_round(found, out, as_json)
-        if once:
-            sys.exit(found.exit_code)
+        sys.exit(found.exit_code)
+    keep(watched, between, lambda found: _say(found, out, every, as_json), shown)
 
 
-def _say_silent(error: AftermapError, every: str, as_json: bool) -> None:
+def _say(found: Round | AftermapError, out: Path, every: str, as_json: bool) -> None:
+    if not isinstance(found, Exception):
+        _say_round(found, out, as_json)
+        return
     if as_json:
-        click.echo(json.dumps({"error": error.code, "what": error.what, "repair": error.repair}))
-    click.echo(f"aftermap: {error.what} [{error.code}]; asked again in {every}", err=True)
+        click.echo(json.dumps({"error": found.code, "what": found.what, "repair": found.repair}))
+    click.echo(f"aftermap: {found.what} [{found.code}]; asked again in {every}", err=True)
 
 
 def _say_round(found: Round, out: Path, as_json: bool) -> None:

@@ -217,11 +217,14 @@ def _row(out: Path, frame: Frame, one: _Areas, *, first: bool) -> Row:
 
     seen = frame.seen
     direction, orbit = seen.orbit
-    against = (None, None, None) if first else (ha(one.compared), ha(one.new), ha(one.receded))
-    share = round(100 * one.affected / one.analysed, 3) if one.analysed else None
     return Row(
-        f"{seen.when:%Y-%m-%dT%H:%M:%SZ}", seen.kind, seen.platform, direction, orbit, round(100 * seen.coverage, 1),
-        frame.mapped.answer, ha(one.analysed), ha(one.affected), share, *against, ha(one.union), _home(out, frame), frame.failed,
+        f"{seen.when:%Y-%m-%dT%H:%M:%SZ}", seen.kind, seen.platform, direction, orbit,
+        coverage_percent=round(100 * seen.coverage, 1), answer=frame.mapped.answer,
+        analysed_ha=ha(one.analysed), affected_ha=ha(one.affected),
+        affected_percent=round(100 * one.affected / one.analysed, 3) if one.analysed else None,
+        compared_ha=None if first else ha(one.compared), new_ha=None if first else ha(one.new),
+        receded_ha=None if first else ha(one.receded), union_ha=ha(one.union),
+        folder=_home(out, frame), failed_windows=frame.failed,
     )  # fmt: skip
 
 

@@ -17,11 +17,12 @@ from aftermap.acquisitions import Acquisition, Choice, Moment, Rules, choose, gr
 from aftermap.aoi import Aoi
 from aftermap.catalog import Catalog, search
 from aftermap.deliver import Options
-from aftermap.errors import InputRefusedError, JobInterruptedError, UsageError
+from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
 from aftermap.eventmap import Asked, map_event
 from aftermap.find import Wish, ground, held, images
 from aftermap.hazardmap import HazardMap
 from aftermap.itemfile import EventFile, Part, Place
+from aftermap.pieces import PIECES
 from aftermap.series import Frame, read_series, write_series
 from aftermap.sheets import Sheet, fitted, sheets
 from aftermap.stacfacts import Item
@@ -30,8 +31,6 @@ from aftermap.watchfile import Pass, State, placed
 ITEMS, MAPS, WINDOWS = "items", "maps", "windows"
 LATE = timedelta(days=30)
 """Before the newest pass that is known: so late an older one may still come to a catalog."""
-LEAST_COVERAGE = 20.0
-"""Percent of the area that a pass should show; each pass is a map of its own, so less will do than for the map of an event."""
 _ALONE = {
     "flood": "open water, permanent water not separated",
     "landslide": "bare soil, old and new not separated",
@@ -45,6 +44,7 @@ _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 _UNASKED = ("memory_mb", "overwrite", "workers", "cluster")
 """Options that change no pixel."""
 Progress = Callable[[str, int, int], None]
+Shown = Callable[[], AbstractContextManager[Progress]]
 
 
 def seconds(every: str) -> float:
@@ -81,7 +81,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Watch:
-    """An area that is watched into `out`. Raises UsageError ("wide-area") where it is wider than one sheet."""
+    """An area that is watched into `out`. Raises UsageError ("wide-area") where it is wider than one sheet, UnknownNameError."""
 
     aoi: Aoi
     wish: Wish
@@ -94,6 +94,8 @@ class Watch:
         if len(laid := sheets(self.aoi)) > 1:
             what = f"the area lies on {len(laid)} map sheets: {', '.join(s.name for s in laid)}"
             raise UsageError(what, repair="split it, and watch each part into a folder of its own", code="wide-area")
+        if self.method != "auto" and self.method not in PIECES[self.wish.hazard]:
+            raise UnknownNameError("method", self.method, ["auto", *PIECES[self.wish.hazard]])
         held(self.wish, self.where)
         _ = self.event
 
@@ -174,8 +176,11 @@ class Watch:
         after = [p for p in grouped(self._search(since, datetime.now(UTC)), self.aoi) if p.when >= self.event.start]
         if state.grid is None and (shown := [item for p in (*after, *before) for item in p.items]):
             state.grid = placed(fitted(sheet, shown).grid(self._gsd_m))
+        sheet = replace(sheet, crs=state.grid["crs"]) if state.grid else sheet
+        if state.grid is not None and placed(sheet.grid(self._gsd_m)) != state.grid:
+            raise self._other("holds maps on a grid that this version does not make")
         for one in after:
-            self._take(one, before, replace(sheet, crs=state.grid["crs"] if state.grid else sheet.crs), state)
+            self._take(one, before, sheet, state)
         state.write()
 
     def _search(self, since: datetime, until: datetime) -> list[Item]:
@@ -240,13 +245,20 @@ class Watch:
         return one.mapped and (self.out / MAPS / one.folder / journal.SEAL).exists()
 
 
-def rounds(
-    watched: Watch, every_s: float | None = None, *, shown: Callable[[], AbstractContextManager[Progress]] | None = None,
-    wait: Callable[[float], None] = time.sleep,
-) -> Iterator[Round | JobInterruptedError]:  # fmt: skip
-    """One round, or one each `every_s` seconds from start to start, until interrupted between two; `shown` makes a progress.
+def once(watched: Watch, shown: Shown | None = None) -> Round:
+    """One round; `shown` makes a progress. Raises as Watch.taken and Watch.round have it."""
+    with watched.taken() as (state, stage), (shown or _unseen)() as progress:
+        return watched.round(state, stage, progress)
 
-    A catalog that does not answer gives the error in place of a round, and is asked again in the next; the only round raises it.
+
+def keep(
+    watched: Watch, every_s: float, told: Callable[[Round | JobInterruptedError], None], shown: Shown | None = None,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:  # fmt: skip
+    """A round each `every_s` seconds from start to start, told as it ends, until interrupted between two.
+
+    A catalog that does not answer is told in place of a round, and asked again in the next. Raises JobInterruptedError where
+    interrupted within a round.
     """
     with watched.taken() as (state, stage):
         while True:
@@ -255,13 +267,11 @@ def rounds(
                 with (shown or _unseen)() as progress:
                     found: Round | JobInterruptedError = watched.round(state, stage, progress)
             except JobInterruptedError as error:
-                if every_s is None or error.code != "catalog":
+                if error.code != "catalog":
                     raise
                 found = error
-            yield found
-            if every_s is None:
-                return
             try:
+                told(found)
                 wait(max(every_s - (time.monotonic() - started), 0.0))
             except KeyboardInterrupt:
                 return

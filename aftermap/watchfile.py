@@ -116,4 +116,4 @@ class State:
 
 def placed(grid: GeoBox) -> dict[str, Any]:
     """A grid as watch.json has it."""
-    return {"crs": str(grid.crs), "shape": [int(n) for n in grid.shape], "transform": list(grid.affine)[:6]}
+    return {"crs": str(grid.crs), "shape": [int(n) for n in grid.shape], "transform": [float(v) for v in list(grid.affine)[:6]]}

@@ -142,7 +142,7 @@ class Watch:
     def round(self, state: State, stage: Path, progress: Progress = lambda *_: None) -> Round:
         """Looks for passes, maps what is not mapped, tries again what failed, and brings the series up to date.
 
-        Raises JobInterruptedError ("catalog" where it does not answer), UsageError, InputRefusedError.
+        Raises JobInterruptedError ("catalog" where it does not answer, "disk"), UsageError, InputRefusedError.
         """
         already = dict(state.skipped)
         self._plan(state)
@@ -159,9 +159,8 @@ class Watch:
                 mapped.append(one.folder)
                 state.put(one, mapped=True, refused="")
             state.write()
-            write_series(self.out, self._frames(state), stage)
-        frames = self._frames(state)
-        write_series(self.out, frames, stage)
+            self._series(state, stage)
+        frames = self._series(state, stage)
         return Round(
             tuple(mapped), {k: why for k, (_, why) in state.skipped.items() if already.get(k, ("", ""))[1] != why}, refused,
             {f.mapped.folder.name: f.failed for f in frames if f.failed},
@@ -240,6 +239,17 @@ class Watch:
 
     def _frames(self, state: State) -> list[Frame]:
         return [self._frame(one) for one in state.ordered if self._delivered(one)]
+
+    def _series(self, state: State, stage: Path) -> list[Frame]:
+        """Brings the products of the series up to date."""
+        frames = self._frames(state)
+        try:
+            write_series(self.out, frames, stage)
+        except OSError as error:
+            repair = "free space or mend the disk, then run the same command to resume"
+            what = f"the series in {self.out} could not be written: {error}"
+            raise JobInterruptedError(what, repair=repair, code="disk") from error
+        return frames
 
     def _delivered(self, one: Pass) -> bool:
         return one.mapped and (self.out / MAPS / one.folder / journal.SEAL).exists()

@@ -181,6 +181,9 @@ def test_each_new_pass_is_mapped_once(told: Told, moved: Item) -> None:
     assert "permanent water not separated" in why
     assert json.loads(second.stdout)["mapped"] == [SECOND]
     assert told.read == {moved["id"]}
+    # GDAL may remember what is asked for again: kept is each image once.
+    kept = sorted(path.stem for path in (told.out / "windows").glob("*/*.vrt"))
+    assert kept == ["after", "after", "before", "reference_water"]
     before, after, again = told.files
     assert {k: after[k] for k in before if k.startswith("maps/")} == {k: v for k, v in before.items() if k.startswith("maps/")}
     assert third.stdout == "no new pass\n"
@@ -317,8 +320,9 @@ def test_a_catalog_that_does_not_answer_is_asked_again(server: Server, world: Fl
 
 
 def test_a_pass_whose_rest_comes_late_is_mapped_anew_and_one_that_is_refused_is_tried_again(
-    server: Server, world: FloodWorld, gone: Item, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, world: FloodWorld, gone: Item, moved: Item, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And one that comes later than a newer one is not missed."""
     north = later(world, 24, lambda rows, cols: rows >= 0, slice(0, 150), slice_number=4, seconds=-25)
     server.items[:] = [i for i in server.items if i["id"] != world.after] + [north]
     tried: list[list[str]] = []
@@ -337,6 +341,8 @@ def test_a_pass_whose_rest_comes_late_is_mapped_anew_and_one_that_is_refused_is_
     assert tried == [[north["id"]], [north["id"], gone["id"]]]
     (told,) = json.loads((tmp_path / "out/watch.json").read_text())["passes"]
     assert (told["coverage"], told["refused"]) == (1.0, "no such band [bands]")
+    server.items.append(moved)
+    assert list(once(asked).refused) == [SECOND, folder]
 
 
 def test_passes_that_show_too_little_are_skipped_with_the_reason(server: Server, world: FloodWorld, tmp_path: Path) -> None:

@@ -384,6 +384,7 @@ def models(as_json: bool) -> None:
 
 main.add_command(cli_explain.explain)
 main.add_command(cli_cloud.find)
+main.add_command(cli_cloud.watch)
 main.add_command(cli_probe.probe)
 main.add_command(cli_data.data)
 main.add_command(cli_data.chips)

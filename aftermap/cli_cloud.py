@@ -1,42 +1,64 @@
-"""The command line of `find`, and of maps from what it found; arguments and words only."""
+"""The command line of `find`, of maps from what it found, and of `watch`; arguments and words only."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aftermap.cli_words import names
+from aftermap.cli_words import names, with_workers
 from aftermap.errors import UsageError
 from aftermap.pieces import HAZARDS
 from aftermap.progress import Progress
 
 if TYPE_CHECKING:
     from aftermap.deliver import Options
+    from aftermap.errors import AftermapError
+    from aftermap.find import Wish
     from aftermap.hazardmap import HazardMap
+    from aftermap.watch import Round
 
 _FILES = click.Path(path_type=Path)
+_Command = Callable[..., Any]
+_LEAST = "Percent of the area that a pass should show."
 _CATALOG = "Or the address of another STAC API, or earth-search, cdse."
 
 
-def where(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say where, and where to ask."""
-    for option in (
-        click.option("--bbox", help="Or a box: west,south,east,north in degrees; west above east across the antimeridian."),
-        click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format."),
-        click.option("--catalog", default="planetary-computer", show_default=True, help=_CATALOG),
-        click.option("--token-url", default="", help="Where such an API signs addresses; ends in /{collection}."),
-        click.option("--hazard", required=True, help=f"What to look for: {', '.join(HAZARDS)}."),
-        click.option("--sensor", default="", help="radar, optical or radar,optical.  [default: by hazard]"),
-        click.option("--beside", help="dem,reference_water,low_sensitivity, or none.  [default: by hazard]"),
-        click.option("--least-coverage", default=95.0, show_default=True, help="Percent of the area that a pass should show."),
-        click.option("--most-cloud", default=30.0, show_default=True, help="Percent of cloud in an optical pass."),
-    ):
-        command = option(command)
-    return command
+def where(least_coverage: float) -> Callable[[_Command], _Command]:
+    """Options that say where, and where to ask; `least_coverage` is the percent that is usual."""
+
+    def optioned(command: _Command) -> _Command:
+        for option in (
+            click.option("--bbox", help="Or a box: west,south,east,north in degrees; west above east across the antimeridian."),
+            click.option("--aoi", type=_FILES, help="Polygons of the area of interest, in any vector format."),
+            click.option("--catalog", default="planetary-computer", show_default=True, help=_CATALOG),
+            click.option("--token-url", default="", help="Where such an API signs addresses; ends in /{collection}."),
+            click.option("--hazard", required=True, help=f"What to look for: {', '.join(HAZARDS)}."),
+            click.option("--sensor", default="", help="radar, optical or radar,optical.  [default: by hazard]"),
+            click.option("--beside", help="dem,reference_water,low_sensitivity, or none.  [default: by hazard]"),
+            click.option("--least-coverage", default=least_coverage, show_default=True, help=_LEAST),
+            click.option("--most-cloud", default=30.0, show_default=True, help="Percent of cloud in an optical pass."),
+            click.option("--days-before", default=60.0, show_default=True, help="How long before the event a pass may be."),
+        ):
+            command = option(command)
+        return command
+
+    return optioned
+
+
+def wish(given: Mapping[str, Any], days_after: float) -> Wish:
+    """What these options look for. Raises UsageError."""
+    from aftermap.acquisitions import Rules
+    from aftermap.find import Wish
+
+    rules = Rules(given["least_coverage"] / 100, given["most_cloud"], days_after, given["days_before"])
+    beside = None if given["beside"] is None else tuple(n for n in names(given["beside"]) if n != "none")
+    return Wish(given["hazard"], given["event"], names(given["sensor"]), beside, rules)
 
 
 def area(given: dict[str, Any]) -> Any:
@@ -57,10 +79,9 @@ def area(given: dict[str, Any]) -> Any:
 
 
 @click.command()
-@where
+@where(95.0)
 @click.option("--event", required=True, metavar="DATE", help="When it was: 2024-05-13, or better 2024-05-13T05:00Z.")
 @click.option("--days-after", default=12.0, show_default=True, help="How long after the event a pass may be.")
-@click.option("--days-before", default=60.0, show_default=True, help="How long before it.")
 @click.option("-o", "--out", type=_FILES, default=Path("items.json"), show_default=True, help="The item file.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was chosen as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -69,17 +90,12 @@ def find(out: Path, as_json: bool, quiet: bool, **given: Any) -> None:
 
     Then `aftermap map --items items.json -o OUT`.
     """
-    from aftermap.acquisitions import Rules
     from aftermap.catalog import catalog
-    from aftermap.find import Wish
     from aftermap.find import find as look
 
-    aoi = area(given)
-    rules = Rules(given["least_coverage"] / 100, given["most_cloud"], given["days_after"], given["days_before"])
-    beside = None if given["beside"] is None else tuple(n for n in names(given["beside"]) if n != "none")
-    wish = Wish(given["hazard"], given["event"], names(given["sensor"]), beside, rules)
+    aoi, wanted = area(given), wish(given, given["days_after"])
     with Progress(quiet) as progress:
-        found = look(aoi, wish, catalog(given["catalog"], given["token_url"]), progress=progress)
+        found = look(aoi, wanted, catalog(given["catalog"], given["token_url"]), progress=progress)
     found.write(out)
     if as_json:
         told = [{"sheet": p.sheet.name, "why": list(p.why), "passed_over": list(p.passed_over)} for p in found.parts]
@@ -119,3 +135,80 @@ def map_items(given: Mapping[str, Any], options: Options, progress: Progress) ->
         given["name"], offline=given["offline"], retry_failed=given["retry_failed"],
     )  # fmt: skip
     return map_event(asked, progress=progress)
+
+
+@click.command()
+@where(20.0)
+@click.option("--event", required=True, metavar="DATE", help="What lies before it is the reference: 2024-05-12T17:00Z.")
+@click.option("--every", default="6h", show_default=True, help="From round to round: 30m, 6h, 1d.")
+@click.option("--once", is_flag=True, help="One round, for cron.")
+@click.option("-o", "--out", type=_FILES, required=True, help="Folder of the maps and the series; goes on with what it holds.")
+@click.option("--method", default="auto", show_default=True, help="As `aftermap map` has it.")
+@click.option("--model", multiple=True, help="Trained model to run with the methods; several as one.")
+@click.option("--favour", help="Operating point: balanced, precision or recall.  [default: balanced]")
+@click.option("--threshold", type=float, help="Score above which a pixel is hazard, in place of --favour.")
+@click.option("--min-area-m2", type=float, help="Minimum mapping unit.  [default: 1000]")
+@click.option("--memory", "memory_mb", default=1000, show_default=True, help="Memory to stay under, in MB; at least 420.")
+@with_workers
+@click.option("--json", "as_json", is_flag=True, help="Print each round as a line of JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def watch(out: Path, every: str, once: bool, as_json: bool, quiet: bool, **given: Any) -> None:
+    """Map each new pass over an area once, and keep a series of the extent.
+
+    Goes on until Ctrl-C or SIGTERM. With --once the exit code is 3 where a pass was refused, 6 where windows of any map could
+    not be read (the next round tries them again), 4 where nothing could be analysed, else 0, also where there was nothing new.
+    """
+    from aftermap.catalog import catalog
+    from aftermap.deliver import Options
+    from aftermap.watch import Watch, keep, seconds
+    from aftermap.watch import once as one_round
+
+    between = seconds(every)
+    chosen = {n: given[n] for n in ("favour", "threshold", "min_area_m2", "memory_mb", "workers", "cluster")}
+    options = Options(model=given["model"] or None, **chosen)
+    where_to = catalog(given["catalog"], given["token_url"])
+    watched = Watch(area(given), wish(given, 0.0), where_to, out, given["method"], options)
+    shown = partial(Progress, quiet)
+    if once:
+        found = one_round(watched, shown)
+        _say_round(found, out, as_json)
+        sys.exit(found.exit_code)
+    keep(watched, between, lambda found: _say(found, out, every, as_json), shown)
+
+
+def _say(found: Round | AftermapError, out: Path, every: str, as_json: bool) -> None:
+    if not isinstance(found, Exception):
+        _say_round(found, out, as_json)
+        return
+    if as_json:
+        click.echo(json.dumps({"error": found.code, "what": found.what, "repair": found.repair}))
+    click.echo(f"aftermap: {found.what} [{found.code}]; asked again in {every}", err=True)
+
+
+def _say_round(found: Round, out: Path, as_json: bool) -> None:
+    for folder, why in found.refused.items():
+        click.echo(f"aftermap: {folder} is refused: {why}", err=True)
+    for folder, count in found.failed.items():
+        click.echo(f"warning: {count} windows of {folder} could not be read; the next round tries them again", err=True)
+    if as_json:
+        told = {"mapped": found.mapped, "skipped": found.skipped, "refused": found.refused, "failed": found.failed}
+        click.echo(json.dumps({**told, "series": [r for r in found.rows if Path(r["folder"]).name in found.mapped]}))
+        return
+    for row in found.rows:
+        if Path(row["folder"]).name in found.mapped:
+            click.echo(_row(row))
+    for folder, why in found.skipped.items():
+        click.echo(f"not {folder}: {why}")
+    if found.mapped:
+        click.echo(f"series  {out / 'series.csv'}, {out / 'maximum_extent.tif'}, {out / 'change.tif'}")
+    elif not found.skipped:
+        click.echo("no new pass")
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    """A line of the series in words."""
+    name = Path(row["folder"]).name
+    if row["affected_percent"] is None:
+        return f"{name}  not analysed"
+    change = "" if row["new_ha"] is None else f", {row['new_ha']:,.1f} ha new, {row['receded_ha']:,.1f} ha receded"
+    return f"{name}  {row['affected_ha']:,.1f} ha, {row['affected_percent']:.1f} % of what was analysed{change}"

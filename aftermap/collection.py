@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,20 @@ _DEGREES_PER_M = 1 / 111_319.49
 
 def write_collection(out: Path, event: EventFile, maps: Sequence[HazardMap]) -> None:
     """Over the delivered maps in folders of `out`; the collection is written last."""
-    import pystac
-
     mosaics = [name for name in MOSAICS if all((one.folder / f"{name}.tif").exists() for one in maps)]
     for name in mosaics:
         _mosaic(out, name, maps)
+    words = f"{event.hazard} of {event.event}, a map for each of {len(maps)} sheets"
+    assets = {name: (f"{name}.vrt", "application/x-gdal-vrt") for name in mosaics}
+    write_json(out / COLLECTION, described(out, f"{event.hazard}-{event.event}", words, maps, assets))
+
+
+def described(
+    out: Path, name: str, words: str, maps: Sequence[HazardMap], assets: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:  # fmt: skip
+    """A STAC collection over delivered maps in folders below `out`; its `assets` are files and their media types."""
+    import pystac
+
     items = [pystac.Item.from_file(str(one.folder / SEAL)) for one in maps]
     boxes = [item.bbox for item in items if item.bbox]
     times = [item.datetime for item in items if item.datetime]
@@ -36,15 +45,12 @@ def write_collection(out: Path, event: EventFile, maps: Sequence[HazardMap]) -> 
         pystac.SpatialExtent([_around(boxes), *boxes]),
         pystac.TemporalExtent([[min(times, default=None), max(times, default=None)]]),
     )
-    found = pystac.Collection(
-        id=f"{event.hazard}-{event.event}", extent=extent, license="other",
-        description=f"{event.hazard} of {event.event}, a map for each of {len(maps)} sheets",
-    )  # fmt: skip
-    for name in mosaics:
-        found.add_asset(name, pystac.Asset(href=f"{name}.vrt", media_type="application/x-gdal-vrt", roles=["data"]))
+    found = pystac.Collection(id=name, extent=extent, license="other", description=words)
+    for key, (file, media) in assets.items():
+        found.add_asset(key, pystac.Asset(href=file, media_type=media, roles=["data"]))
     said: dict[str, Any] = found.to_dict(include_self_link=False, transform_hrefs=False)
-    links = [{"rel": "item", "href": f"{one.folder.name}/{SEAL}", "type": "application/geo+json"} for one in maps]
-    write_json(out / COLLECTION, {**said, "links": links})
+    homes = [one.folder.relative_to(out).as_posix() for one in maps]
+    return {**said, "links": [{"rel": "item", "href": f"{home}/{SEAL}", "type": "application/geo+json"} for home in homes]}
 
 
 def _around(boxes: Sequence[Sequence[float]]) -> list[float]:

@@ -61,13 +61,10 @@ def find(aoi: Aoi, wish: Wish, where: Catalog, *, progress: Progress = lambda *_
 
     Raises UsageError, InputRefusedError ("no-pass", "catalog"), JobInterruptedError ("catalog").
     """
-    event = Moment.parse(wish.event)
-    if not any(kind in where.images for kind in wish.images):
-        what = f"{where.name} has no {' and no '.join(wish.images)} images that can be mapped"
-        raise InputRefusedError(f"{what}: {where.note}" if where.note else what, repair="ask another catalog", code="no-pass")
+    event, kinds = Moment.parse(wish.event), held(wish, where)
     laid, parts, empty = sheets(aoi), [], []
     for done, sheet in enumerate(laid, 1):
-        choices = {k: _images(sheet, k, event, wish.rules, where) for k in wish.images if k in where.images}
+        choices = {k: _images(sheet, k, event, wish.rules, where) for k in kinds}
         if any(choice for choice, _ in choices.values()):
             parts.append(_part(sheet, {k: c for k, (c, _) in choices.items() if c}, wish, where))
         else:
@@ -82,6 +79,15 @@ def find(aoi: Aoi, wish: Wish, where: Catalog, *, progress: Progress = lambda *_
     return EventFile(wish.hazard, wish.event, where.url, where.token_url, tuple(parts))
 
 
+def held(wish: Wish, where: Catalog) -> tuple[str, ...]:
+    """Of the kinds of images that are asked for those that a catalog has. Raises InputRefusedError ("no-pass")."""
+    found = tuple(kind for kind in wish.images if kind in where.images)
+    if not found:
+        what = f"{where.name} has no {' and no '.join(wish.images)} images that can be mapped"
+        raise InputRefusedError(f"{what}: {where.note}" if where.note else what, repair="ask another catalog", code="no-pass")
+    return found
+
+
 def _images(sheet: Sheet, kind: str, event: Moment, rules: Rules, where: Catalog) -> tuple[Choice | None, list[str]]:
     """What is chosen, and what was seen, in words."""
     span = (event.start - timedelta(days=rules.days_before), event.stop + timedelta(days=rules.days_after))
@@ -90,14 +96,28 @@ def _images(sheet: Sheet, kind: str, event: Moment, rules: Rules, where: Catalog
 
 
 def _part(sheet: Sheet, choices: Mapping[str, Choice], wish: Wish, where: Catalog) -> Part:
+    layers, told = ground(sheet, tuple(choices), wish, where)
+    layers = {place: items for kind, choice in choices.items() for place, items in images(kind, choice).items()} | layers
+    why = [words for choice in choices.values() for words in choice.why] + told
+    after = [item for (layer, _), items in layers.items() if layer == "after" for item in items]
+    over = tuple(words for choice in choices.values() for words in choice.passed_over)
+    return Part(fitted(sheet, after), layers, tuple(why), over)
+
+
+def images(kind: str, choice: Choice) -> dict[Place, tuple[Item, ...]]:
+    """The items of what was chosen, by layer."""
+    sides = {("after", kind): choice.after, ("before", kind): choice.before}
+    return {place: tuple(item for one in passes for item in one.items) for place, passes in sides.items() if passes}
+
+
+def ground(
+    sheet: Sheet, kinds: Sequence[str], wish: Wish, where: Catalog
+) -> tuple[dict[Place, tuple[Item, ...]], list[str]]:  # fmt: skip
+    """What lies beside images of those kinds, and what of it the catalog has, in words."""
     layers: dict[Place, tuple[Item, ...]] = {}
-    for kind, choice in choices.items():
-        for layer, passes in (("after", choice.after), ("before", choice.before)):
-            if passes:
-                layers[layer, kind] = tuple(item for one in passes for item in one.items)
-    why = [words for choice in choices.values() for words in choice.why]
+    why = []
     for layer in BESIDE[wish.hazard] if wish.beside is None else wish.beside:
-        if layer == stacfacts.COVER.name and RADAR.name not in choices and wish.beside is None:
+        if layer == stacfacts.COVER.name and RADAR.name not in kinds and wish.beside is None:
             continue
         if layer not in where.beside:
             why.append(f"{layer}: {where.name} has none")
@@ -107,9 +127,7 @@ def _part(sheet: Sheet, choices: Mapping[str, Choice], wish: Wish, where: Catalo
             why.append(f"{layer}: {where.beside[layer]}{f', {said}' if said else ''}")
         else:
             why.append(f"{layer}: {where.beside[layer]} has none of the area")
-    after = [item for (layer, _), items in layers.items() if layer == "after" for item in items]
-    over = tuple(words for choice in choices.values() for words in choice.passed_over)
-    return Part(fitted(sheet, after), layers, tuple(why), over)
+    return layers, why
 
 
 def _beside(layer: str, sheet: Sheet, where: Catalog) -> Sequence[Item]:

@@ -71,6 +71,15 @@ EXCLUSION: dict[int, tuple[str, Colour]] = {
 }
 """Code of exclusion.tif -> label and colour. Code 255 is the raster's nodata."""
 
+CHANGE: dict[int, tuple[str, Colour]] = {
+    0: ("neither", (0, 0, 0, 0)),
+    1: ("still", EXTENT),
+    2: ("new", (214, 0, 110, 255)),
+    3: ("receded", (255, 214, 90, 255)),
+    255: ("not analysed both times", NOT_ANALYSED),
+}
+"""Code of change.tif -> label and colour: what came is dark, what went is pale, to colour-blind eyes too."""
+
 
 def css(colour: Colour) -> str:
     """The colour as CSS writes it."""

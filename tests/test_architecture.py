@@ -29,7 +29,7 @@ FLOORS = (
         "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder",
         "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats",
         "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid", "component",
-        "aoi", "stacfacts", "acquisitions", "sheets", "itemfile", "virtual",
+        "aoi", "stacfacts", "acquisitions", "sheets", "itemfile", "watchfile", "virtual",
     ),
     (
         "torchdoor", "batches", "shallow", "doubleconv", "vit", "satmae", "borrowed", "encoders", "unet", "ocr", "activation",
@@ -42,7 +42,7 @@ FLOORS = (
     ),
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "measured", "origin",
-        "deliver", "collection", "eventmap", "demo",
+        "deliver", "collection", "eventmap", "series", "watch", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
         "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud", "cli", "__main__",

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe
+from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe, cli_view
 from aftermap.cli_words import declared, names, with_workers
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
@@ -384,6 +384,7 @@ def models(as_json: bool) -> None:
 
 main.add_command(cli_explain.explain)
 main.add_command(cli_cloud.find)
+main.add_command(cli_view.view)
 main.add_command(cli_probe.probe)
 main.add_command(cli_data.data)
 main.add_command(cli_data.chips)

@@ -261,7 +261,7 @@ def geojson(
 
     `moved` lays those of a file without CRS on the web's projection.
     """
-    own = pyogrio.read_info(path, layer=layer)["crs"] or "EPSG:3857"
+    own = pyogrio.read_info(path, layer=layer)["crs"] if moved is None else "EPSG:3857"
     box = shapely.box(*bbox)
     there = _moved(np.array([shapely.segmentize(box, max(bbox[2] - bbox[0], 1e-9) / 8)]), DEGREES, own)
     if moved is not None:
@@ -272,10 +272,15 @@ def geojson(
     names = [str(name) for name in meta["fields"]]
     rows = zip(*(column.tolist() for column in columns), strict=True) if columns else iter(() for _ in shapes)
     found = [
-        {"type": "Feature", "geometry": shape.__geo_interface__, "properties": dict(zip(names, row, strict=True))}
+        {"type": "Feature", "geometry": shape.__geo_interface__, "properties": dict(zip(names, map(_plain, row), strict=True))}
         for shape, row in zip(_moved(shapes, own, DEGREES)[:most], rows, strict=False)
     ]
     return {"type": "FeatureCollection", "features": found, "more": len(shapes) > most}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, which knows no NaN and no bytes."""
+    return value if isinstance(value, (bool, int, str)) or (isinstance(value, float) and np.isfinite(value)) else None
 
 
 def _moved(shapes: Geometries, own: str, to: str) -> Geometries:

@@ -340,14 +340,6 @@ def read_window(path: Path, window: Window, bands: Sequence[int] = (1,)) -> npt.
         return read_open(src, window, bands)
 
 
-def placed(path: Path, grid: GeoBox) -> Any:
-    """One of our own products as an open dataset on a grid of its own shape, which may be another place than the file states."""
-    src = rasterio.open(path)
-    if src.crs is not None:
-        return src
-    return WarpedVRT(src, src_crs=grid.crs, src_transform=grid.affine, crs=grid.crs, resampling=Resampling.nearest)
-
-
 def thumbnail(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
     """Band 1 (y, x) of one of our own products by nearest neighbour, from its overviews."""
     with rasterio.open(path) as src:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import point
 
-from aftermap import features, meridian, palette, raster
+from aftermap import features, meridian, palette, raster, virtual
 from aftermap.area import pixel_area_m2
 from aftermap.errors import UnknownNameError
 from aftermap.hazardmap import HazardMap
@@ -177,8 +178,6 @@ def _corners(grid: GeoBox) -> list[list[float]]:
     """Longitude and latitude of the corners, from the upper left on clockwise."""
     height, width = grid.shape
     ends = [grid.affine @ at for at in ((0, 0), (width, 0), (width, height), (0, height))]
-    from odc.geo.geom import point
-
     return [[float(v) for v in point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]] for x, y in ends]
 
 
@@ -187,7 +186,7 @@ def _read_tile(path: Path, grid: GeoBox, z: int, x: int, y: int) -> tuple[U8, Bo
     from rio_tiler.errors import TileOutsideBounds
     from rio_tiler.io import Reader
 
-    with raster.placed(path, grid) as src, Reader(str(path), dataset=src) as reader:
+    with virtual.placed(path, grid) as src, Reader(str(path), dataset=src) as reader:
         try:
             options = {"resampling_method": "nearest", "reproject_method": "nearest", "nodata": _NOWHERE}
             image = reader.tile(x, y, z, tilesize=TILE_PX, indexes=1, **options)

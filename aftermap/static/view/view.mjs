@@ -44,7 +44,8 @@ function writeAddress() {
   history.replaceState(null, "", `#${said}`);
 }
 
-function style(photo) {
+function style(date) {
+  const photo = current.photos.includes(date) ? date : "after";
   const sources = {}, layers = [{ id: "ground", type: "background", paint: { "background-color": "#8b9197" } }];
   if (current.photos.includes(photo)) {
     sources.photo = { type: "image", url: `${location.origin}/api/maps/${current.id}/photo/${photo}`, coordinates: current.corners };
@@ -164,6 +165,8 @@ async function choose(id, at = null) {
   $("answer").textContent = answer();
   $("left-date").textContent = current.photos.includes("before") ? `Before ${day(current.before)}` : "";
   $("right-date").textContent = current.photos.includes("after") ? `After ${day(current.after)}` : "";
+  $("divider").hidden = !current.photos.includes("before");
+  document.body.dataset.placed = current.placed ? "yes" : "no";
   $("made").textContent = `${current.made_with}. A machine made this map; nobody has checked it on the ground.${current.placed ? "" : " The image has no place on the globe: shown in pixels."}`;
   const facts = { "Made by": current.methods["made by"], Why: current.methods.why, Likelihood: current.calibration };
   $("how").querySelector("dl").replaceChildren(...Object.entries(facts).flatMap(([key, value]) => [element("dt", key), element("dd", value)]));
@@ -220,7 +223,7 @@ function wire() {
     $("theme").textContent = dark ? "Dark" : "Light";
   });
   document.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("select") || event.ctrlKey || event.metaKey || event.altKey) return;
     const layer = KEYS[event.key], at = maps.indexOf(current);
     if (layer && current.layers.some((one) => one.name === layer)) toggle("layers", layer, !state.layers.includes(layer));
     else if (event.key === "[" || event.key === "]") threshold(Math.min(99, Math.max(0, Number($("threshold").value) + (event.key === "]" ? 1 : -1))));

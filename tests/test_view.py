@@ -100,7 +100,8 @@ def test_tiles_show_the_pixels_of_the_raster(address: str, maps: list[Path]) -> 
     one = json.loads(ask(f"{address}/api/maps")[1])[1]
     tms = morecantile.tms.get("WebMercatorQuad")
     drawn = 0
-    for tile in tms.tiles(*one["bounds"], [13]):
+    west, south, east, north = one["bounds"]
+    for tile in tms.tiles(west, south, east, north, [13]):
         status, data, headers = ask(f"{address}/api/maps/{one['id']}/tiles/extent/13/{tile.x}/{tile.y}.png")
         if status == 200:
             pixels = picture(data)

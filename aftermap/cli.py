@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe
+from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe, cli_view
 from aftermap.cli_words import declared, names, with_workers
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
@@ -382,15 +382,8 @@ def models(as_json: bool) -> None:
     click.echo(f"{len(cards)} model{'s' * (len(cards) != 1)}; your own belong in {card.own_folder()}", err=True)
 
 
-main.add_command(cli_explain.explain)
-main.add_command(cli_cloud.find)
-main.add_command(cli_cloud.watch)
-main.add_command(cli_probe.probe)
-main.add_command(cli_data.data)
-main.add_command(cli_data.chips)
-main.add_command(cli_learn.train)
-main.add_command(cli_learn.run)
-main.add_command(cli_learn.report)
-main.add_command(cli_learn.export)
-main.add_command(cli_learn.adapt)
-main.add_command(cli_learn.drift)
+for _command in (
+    cli_explain.explain, cli_cloud.find, cli_cloud.watch, cli_view.view, cli_probe.probe, cli_data.data, cli_data.chips,
+    cli_learn.train, cli_learn.run, cli_learn.report, cli_learn.export, cli_learn.adapt, cli_learn.drift,
+):  # fmt: skip
+    main.add_command(_command)

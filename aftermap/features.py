@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyogrio
 import pyogrio.errors
 import pyogrio.raw
+import pyproj
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -27,6 +28,7 @@ U8 = npt.NDArray[np.uint8]
 At = tuple[I64, I64]
 """Rows and columns (n,) within a window."""
 
+DEGREES = "EPSG:4326"
 _BATCH = 50_000
 """Features in memory at once while a file is staged."""
 _STEP_PX = 0.125
@@ -245,3 +247,42 @@ def _burnt(polygon: Any, i: int, box: Window, window: Window) -> tuple[I64, At, 
     row, col = np.nonzero(held | raster.burn([polygon], (box.height, box.width), affine, all_touched=True))
     inner = box.within(window)
     return np.full(len(row), i), (row + inner.row, col + inner.col), held[row, col].astype(np.float64)
+
+
+def layers(path: Path) -> tuple[str, ...]:
+    """Names of the layers of a file."""
+    return tuple(str(name) for name, _ in pyogrio.list_layers(path))
+
+
+def geojson(
+    path: Path, layer: str, bbox: tuple[float, float, float, float], most: int, *, moved: Affine | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """The first features of a layer of our own within a box in degrees, as GeoJSON in degrees with their attributes.
+
+    `moved` lays those of a file without CRS on the web's projection.
+    """
+    own = pyogrio.read_info(path, layer=layer)["crs"] if moved is None else "EPSG:3857"
+    box = shapely.box(*bbox)
+    there = _moved(np.array([shapely.segmentize(box, max(bbox[2] - bbox[0], 1e-9) / 8)]), DEGREES, own)
+    if moved is not None:
+        there = vector.place(there, ~moved)
+    meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, bbox=tuple(shapely.total_bounds(there)), max_features=most + 1)
+    shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
+    shapes = vector.place(shapes, moved) if moved is not None else shapes
+    names = [str(name) for name in meta["fields"]]
+    rows = zip(*(column.tolist() for column in columns), strict=True) if columns else iter(() for _ in shapes)
+    found = [
+        {"type": "Feature", "geometry": shape.__geo_interface__, "properties": dict(zip(names, map(_plain, row), strict=True))}
+        for shape, row in zip(_moved(shapes, own, DEGREES)[:most], rows, strict=False)
+    ]
+    return {"type": "FeatureCollection", "features": found, "more": len(shapes) > most}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, which knows no NaN and no bytes."""
+    return value if isinstance(value, (bool, int, str)) or (isinstance(value, float) and np.isfinite(value)) else None
+
+
+def _moved(shapes: Geometries, own: str, to: str) -> Geometries:
+    move = pyproj.Transformer.from_crs(own, to, always_xy=True)
+    return np.asarray(shapely.transform(shapes, lambda xy: np.stack(move.transform(xy[:, 0], xy[:, 1]), 1)), dtype=object)

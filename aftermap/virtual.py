@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import rasterio
 import rasterio.shutil
 from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from aftermap.tiles import Window
@@ -70,3 +71,12 @@ def write_warped(path: Path, grid: GeoBox, out: Path) -> None:
         WarpedVRT(src, crs=grid.crs, transform=grid.affine, height=grid.shape[0], width=grid.shape[1]) as warped,
     ):
         rasterio.shutil.copy(warped, out, driver="VRT")
+
+
+def placed(path: Path, grid: GeoBox) -> Any:
+    """One of our own products as an open dataset on a grid of its own shape, which may be another place than the file states."""
+    src = rasterio.open(path)
+    if src.crs is not None:
+        return src
+    where = {"crs": grid.crs, "transform": grid.affine, "height": grid.shape[0], "width": grid.shape[1]}
+    return WarpedVRT(src, src_crs=grid.crs, src_transform=grid.affine, resampling=Resampling.nearest, **where)

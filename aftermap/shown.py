@@ -1,0 +1,204 @@
+"""A delivered map as a page shows it: facts, legends, painted tiles, outlines and the pictures of its report. Door: rio-tiler."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import point
+
+from aftermap import features, meridian, palette, raster, virtual
+from aftermap.area import pixel_area_m2
+from aftermap.errors import UnknownNameError
+from aftermap.hazardmap import HazardMap
+from aftermap.palette import U8, Colour
+from aftermap.tiles import Window
+
+TILE_PX, MOST_ZOOM = 256, 22
+_NOWHERE = 254
+"""No code of ours: what a tile holds beyond the raster, where 255 is "not analysed"."""
+PHOTOS = ("before", "after")
+VECTORS = ("observed_event", "not_analysed", "built_up", "priority", "area_of_interest", "image_footprint")
+MOST_FEATURES = 4000
+_LEVELS_PX = 4_000_000
+"""Areas by level are counted on an overview of about so many pixels."""
+_FIELD = Affine(10, 0, 0, 0, -10, 0)
+"""Where pixels without a place are laid: metres of the web's projection, at its origin."""
+_TITLES = {
+    "extent": "Extent", "likelihood": "Likelihood", "exclusion": "Not analysed", "agreement": "Agreement", "spread": "Spread",
+    "familiarity": "Familiarity",
+}  # fmt: skip
+
+
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One delivered map under the name of a page's list."""
+
+    id: str
+    map: HazardMap
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Rasters that are there."""
+        return tuple(name for name in _TITLES if (self.map.folder / f"{name}.tif").exists())
+
+    @cached_property
+    def placed(self) -> bool:
+        """False where the scene has no CRS, and is shown in pixels."""
+        return self.map.grid.crs is not None
+
+    @cached_property
+    def grid(self) -> GeoBox:
+        """Where it lies for the page."""
+        own = self.map.grid
+        return own if self.placed else GeoBox(own.shape, _FIELD, "EPSG:3857")
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says of it."""
+        run = self.map.made_by
+        west, south, east, north = _bounds(self.grid)
+        inputs = run["inputs"]
+        return {
+            "id": self.id, "name": run["name"], "hazard": run["hazard"], "maps": run["maps"], "answer": run["answer"],
+            "after": inputs["after"].get("acquired"), "before": inputs.get("before", {}).get("acquired"),
+            "bounds": [west, south, east, north], "corners": _corners(self.grid), "placed": self.placed,
+            "layers": [{"name": n, "title": _TITLES[n], "legend": self._legend(n)} for n in self.layers],
+            "photos": [n for n in PHOTOS if n in self.pictures],
+            "vectors": self.vectors, "unit": run["area_unit"], "threshold": run["methods"]["percent_at_threshold"],
+            "calibration": run["calibration"], "summary": self.map.summary,
+            "methods": {"made by": " + ".join(run["methods"]["combined"]), "why": run["methods"]["why"]},
+            "warnings": [{"what": w["what"], "repair": w["repair"]} for w in run["warnings"]],
+            "made_with": f"aftermap {run['aftermap']}",
+        }  # fmt: skip
+
+    @cached_property
+    def vectors(self) -> list[str]:
+        """Layers of map.gpkg that are there."""
+        path = self.map.folder / "map.gpkg"
+        return [name for name in VECTORS if name in features.layers(path)] if path.exists() else []
+
+    def _legend(self, name: str) -> list[dict[str, str]]:
+        def row(label: str, colour: Colour) -> dict[str, str]:
+            return {"label": label, "colour": palette.css(colour)}
+
+        run = self.map.made_by
+        if name == "extent":
+            return [row(run["maps"], palette.EXTENT), row("not analysed", palette.NOT_ANALYSED)]
+        if name == "exclusion":
+            return [row(label, colour) for code, (label, colour) in palette.EXCLUSION.items() if code not in (0, palette.NODATA)]
+        if name == "agreement":
+            count = len(run["methods"]["ran"])
+            return [row(f"{k} of {count} methods", palette.agreed(k, count)) for k in range(1, count + 1)]
+        stops = {"likelihood": palette.LIKELIHOOD, "spread": palette.SPREAD, "familiarity": palette.FAMILIARITY}[name]
+        return [row(f"{percent} %", colour) for percent, colour in stops]
+
+    def path(self, layer: str) -> Path:
+        """The raster of a layer. Raises UnknownNameError: nothing else is ever opened for a name from outside."""
+        if layer not in self.layers:
+            raise UnknownNameError("layer", layer, self.layers)
+        return self.map.folder / f"{layer}.tif"
+
+    def tile(self, layer: str, z: int, x: int, y: int, *, threshold: float | None = None) -> bytes:
+        """A PNG of TILE_PX a side in the web's projection; with a threshold, in percent, likelihood as the extent above it.
+        Empty bytes where the map is not."""
+        found = _read_tile(self.path(layer), self.grid, z, x, y)
+        if found is None:
+            return b""
+        codes, beyond = found
+        picture = self._painted(layer, codes, threshold)
+        picture[beyond, 3] = 0
+        return _png(picture)
+
+    def _painted(self, layer: str, codes: U8, threshold: float | None) -> U8:
+        if layer == "likelihood" and threshold is not None:
+            above = np.where(codes == palette.NODATA, codes, codes > threshold).astype(np.uint8)
+            return palette.paint_extent(above)
+        if layer == "agreement":
+            return palette.paint_agreement(codes, len(self.map.made_by["methods"]["ran"]))
+        paint = {
+            "extent": palette.paint_extent, "likelihood": palette.paint_likelihood, "exclusion": palette.paint_exclusion,
+            "spread": palette.paint_spread, "familiarity": palette.paint_familiarity,
+        }[layer]  # fmt: skip
+        return paint(codes)
+
+    @cached_property
+    def levels(self) -> list[float]:
+        """Area above each whole percent of likelihood, from 0 to 100, in the unit of the map; counted on an overview."""
+        height, width = self.map.shape
+        scale = max(1.0, (height * width / _LEVELS_PX) ** 0.5)
+        shape = (max(1, round(height / scale)), max(1, round(width / scale)))
+        codes = raster.thumbnail(self.path("likelihood"), shape)
+        middle = Window(height // 2, width // 2, 1, 1)
+        gsd = self.map.made_by["parameters"]["gsd_m"]
+        each = float(pixel_area_m2(self.map.grid, middle, gsd_m=gsd)[0, 0]) * (height * width) / (shape[0] * shape[1])
+        counts = np.bincount(codes.ravel(), minlength=256)[:101][::-1].cumsum()[::-1]
+        above = np.append(counts[1:], 0) * each / (1e4 if self.map.made_by["area_unit"] == "ha" else 1)
+        return [round(float(area), 3) for area in above]
+
+    @cached_property
+    def pictures(self) -> Mapping[str, tuple[str, bytes]]:
+        """Photographs of the report by name: media type and bytes."""
+        report = self.map.folder / "report.html"
+        text = report.read_text(encoding="utf-8") if report.exists() else ""
+        found = {}
+        for name in PHOTOS:
+            pattern = rf'<image id="pic-{name}"[^>]*? href="data:(image/(?:png|jpeg));base64,([A-Za-z0-9+/=]+)"'
+            if m := re.search(pattern, text):
+                found[name] = (m[1], base64.b64decode(m[2]))
+        return found
+
+    def outlines(self, layer: str, bbox: tuple[float, float, float, float]) -> dict[str, Any]:
+        """GeoJSON in degrees of the features of a layer within a box in degrees, the first MOST_FEATURES. Raises
+        UnknownNameError."""
+        if layer not in self.vectors:
+            raise UnknownNameError("layer", layer, self.vectors)
+        moved = None if self.placed else _FIELD @ ~raster.PIXEL_SPACE
+        return features.geojson(self.map.folder / "map.gpkg", layer, bbox, MOST_FEATURES, moved=moved)
+
+
+def _bounds(grid: GeoBox) -> tuple[float, float, float, float]:
+    west, south, east, north = meridian.degrees(grid).boundingbox
+    return float(west), float(south), float(east), float(north)
+
+
+def _corners(grid: GeoBox) -> list[list[float]]:
+    """Longitude and latitude of the corners, from the upper left on clockwise."""
+    height, width = grid.shape
+    ends = [grid.affine @ at for at in ((0, 0), (width, 0), (width, height), (0, height))]
+    return [[float(v) for v in point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]] for x, y in ends]
+
+
+def _read_tile(path: Path, grid: GeoBox, z: int, x: int, y: int) -> tuple[U8, Bool] | None:
+    """Codes (y, x) of a tile, and where it reaches beyond the raster; None where it does not touch it."""
+    from rio_tiler.errors import TileOutsideBounds
+    from rio_tiler.io import Reader
+
+    with virtual.placed(path, grid) as src, Reader(str(path), dataset=src) as reader:
+        try:
+            options = {"resampling_method": "nearest", "reproject_method": "nearest", "nodata": _NOWHERE}
+            image = reader.tile(x, y, z, tilesize=TILE_PX, indexes=1, **options)
+        except TileOutsideBounds:
+            return None
+    beyond = np.ma.getmaskarray(image.array)[0]
+    return np.where(beyond, np.uint8(palette.NODATA), image.array.data[0]), beyond
+
+
+def _png(picture: U8) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG", compress_level=1)
+    return out.getvalue()

@@ -1,0 +1,172 @@
+"""The web viewer: delivered maps on a page of this machine. The door to fastapi.
+
+Nobody else is let in by default: it listens on loopback, answers only to its own name (a page elsewhere that points a name of
+its own here gets nothing), and on any other address asks for a token. It reads what it was given and writes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.resources import files
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from aftermap.errors import AftermapError, InputRefusedError, UsageError
+from aftermap.hazardmap import HazardMap
+from aftermap.shown import MOST_ZOOM, Shown
+
+PAGE = Path(str(files("aftermap").joinpath("static")))
+COOKIE = "aftermap-view"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:; "
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin",
+}  # fmt: skip
+_PAGE_FILES = {
+    "view.css": "text/css", "view.mjs": "text/javascript", "maplibre-gl.mjs": "text/javascript",
+    "maplibre-gl-worker.mjs": "text/javascript", "maplibre-gl.css": "text/css",
+}  # fmt: skip
+Answer = Any
+
+
+def shown(folders: Sequence[Path]) -> list[Shown]:
+    """The maps of these folders, by time. Raises InputRefusedError ("no-map") where one holds none."""
+    found = []
+    for folder in folders:
+        inner = [p.parent for p in sorted(folder.glob("*/run.json"))] if not (folder / "run.json").exists() else [folder]
+        if not inner:
+            raise InputRefusedError(f"{folder} holds no map", repair="give the folder that aftermap map wrote", code="no-map")
+        found += [HazardMap(one) for one in inner]
+    found.sort(key=lambda m: (str(m.made_by["inputs"]["after"].get("acquired") or ""), str(m.folder)))
+    return [Shown(str(n), one) for n, one in enumerate(found)]
+
+
+def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "") -> Any:
+    """The page and what it asks for. `hosts` are the names that it answers to; with a token, only to those who bring it."""
+    fastapi, responses = _fastapi()
+    app = fastapi.FastAPI(title="aftermap", docs_url=None, redoc_url=None, openapi_url=None)
+    by_id = {one.id: one for one in maps}
+
+    def find(name: str) -> Shown:
+        if name not in by_id:
+            raise fastapi.HTTPException(404, f"there is no map {name[:20]!r}")
+        return by_id[name]
+
+    async def guard(request: Any, call_next: Callable[[Any], Awaitable[Answer]]) -> Answer:
+        refused = _refused(request, hosts, token)
+        answer = responses.JSONResponse({"error": refused}, 403) if refused else await call_next(request)
+        answer.headers.update(_HEADERS)
+        if token and not refused and request.query_params.get("token") == token:
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        return answer
+
+    async def tell(_: Any, error: AftermapError) -> Answer:
+        return responses.JSONResponse({"error": error.what, "repair": error.repair, "code": error.code}, 404)
+
+    def page() -> Answer:
+        return responses.FileResponse(PAGE / "view" / "index.html", media_type="text/html")
+
+    def static(name: str) -> Answer:
+        if name not in _PAGE_FILES:
+            raise fastapi.HTTPException(404, "there is no such file")
+        home = PAGE / ("view" if name.startswith("view.") else "vendor/maplibre-gl")
+        return responses.FileResponse(home / name, media_type=_PAGE_FILES[name])
+
+    def listed() -> list[dict[str, Any]]:
+        return [one.facts() for one in maps]
+
+    def levels(name: str) -> list[float]:
+        return find(name).levels
+
+    def photo(name: str, date: str) -> Answer:
+        pictures = find(name).pictures
+        if date not in pictures:
+            raise fastapi.HTTPException(404, "there is no such picture")
+        kind, data = pictures[date]
+        return responses.Response(data, media_type=kind)
+
+    def tile(name: str, layer: str, z: int, x: int, y: int, threshold: float | None = None) -> Answer:
+        if not (0 <= z <= MOST_ZOOM and 0 <= x < 2**z and 0 <= y < 2**z):
+            raise fastapi.HTTPException(404, "there is no such tile")
+        data = find(name).tile(layer, z, x, y, threshold=threshold)
+        return responses.Response(data, 200 if data else 204, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+    def outlines(name: str, layer: str, bbox: str) -> dict[str, Any]:
+        return find(name).outlines(layer, _box(bbox, fastapi))
+
+    routes = {
+        "/": page, "/static/{name}": static, "/api/maps": listed, "/api/maps/{name}/levels": levels,
+        "/api/maps/{name}/photo/{date}": photo, "/api/maps/{name}/tiles/{layer}/{z}/{x}/{y}.png": tile,
+        "/api/maps/{name}/outlines/{layer}": outlines,
+    }  # fmt: skip
+    for path, act in routes.items():
+        app.add_api_route(path, act, response_model=None)
+    app.middleware("http")(guard)
+    app.add_exception_handler(AftermapError, tell)
+    return app
+
+
+def _box(said: str, fastapi: Any) -> tuple[float, float, float, float]:
+    try:
+        west, south, east, north = map(float, said.split(","))
+    except ValueError as error:
+        raise fastapi.HTTPException(422, "bbox is west,south,east,north") from error
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise fastapi.HTTPException(422, "bbox is west,south,east,north in degrees")
+    return west, south, east, north
+
+
+def _refused(request: Any, hosts: Sequence[str], token: str) -> str:
+    """Why a request is not let in, in words; empty where it is."""
+    name = str(request.headers.get("host", "")).rsplit(":", 1)[0].strip("[]").lower()
+    if name not in hosts:
+        return "this viewer answers only to its own name"
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return "pages elsewhere are not let in"
+    brought = (request.query_params.get("token", ""), request.cookies.get(COOKIE, ""))
+    if token and not any(secrets.compare_digest(one.encode(), token.encode()) for one in brought):
+        return "the token is missing or wrong"
+    return ""
+
+
+def serve(
+    folders: Sequence[Path], *, host: str = "127.0.0.1", port: int = 0, token: str = "", ready: Callable[[str], None]
+) -> None:
+    """Shows the maps until interrupted; `ready` is told the address. Raises UsageError ("usage", "port", "extra-missing")."""
+    maps = shown(folders)
+    if not _loopback(host) and len(token) < 16:
+        repair = "give --token with at least 16 characters, or leave --host out"
+        raise UsageError(f"--host {host} lets other machines in", repair=repair)
+    names = ["localhost", "127.0.0.1", "::1"] if _loopback(host) else [host.lower()]
+    app = application(maps, hosts=names, token=token)
+    import uvicorn
+
+    try:
+        sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UsageError(f"{host}:{port} cannot be listened on: {error}", repair="give another --port", code="port") from error
+    shape = f"[{host}]" if ":" in host else host
+    ready(f"http://{shape}:{sock.getsockname()[1]}/{f'?token={token}' if token else ''}")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, access_log=False)).run(sockets=[sock])
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _fastapi() -> tuple[Any, Any]:
+    try:
+        import fastapi
+        import fastapi.responses
+        import rio_tiler  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        what = f"{error.name}, which the viewer needs, is not installed"
+        raise UsageError(what, repair='pip install "aftermap[view]"', code="extra-missing") from error
+    return fastapi, fastapi.responses

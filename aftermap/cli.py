@@ -188,7 +188,7 @@ def _say_map(mapped: Any, as_json: bool) -> None:
             click.echo(f"rasters   {', '.join(str(mapped.folder / f'{n}.tif') for n in run['parameters']['only'])}")
         else:
             click.echo(f"report    {mapped.folder / 'report.html'}")
-            click.echo(f"for QGIS  {mapped.folder / 'map.gpkg'}, {mapped.folder / 'extent.tif'}")
+            click.echo(f"for QGIS  {mapped.folder / 'map.qgz'}")
             if run["parameters"]["density"]:
                 click.echo(f"look at   {mapped.folder / 'priority.csv'}: the cells, the first first")
 

@@ -27,6 +27,7 @@ from aftermap.parts import LEVELS
 from aftermap.pictured import pictured
 from aftermap.predict import THREADS, Plan, predict
 from aftermap.products.buildings import Grader, grades
+from aftermap.products.project import write_project
 from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.relief import with_relief
@@ -337,6 +338,7 @@ class _Job:
         write_summary(log.stage / "summary.csv", rows)
         journal.write_json(log.stage / "run.json", run)
         if not self.options.only:
+            write_project(log.stage, self.scene.grid, run)
             report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=pictured(self.scene, log.stage, run))
         write_item(log.stage, self.scene.grid, run)
         log.deliver(keep=bool(run.get("failed")))

@@ -46,6 +46,7 @@ _COUNT_TOO = {
 }  # fmt: skip
 """By what is mapped: what else the map takes for the hazard."""
 _FILES = {
+    "map.qgz": "all of it for QGIS, in its styles: a double click opens it",
     "map.gpkg": "polygons with their attributes and styles, for QGIS",
     "likelihood.tif": "likelihood in percent", "extent.tif": "the mapped extent",
     "exclusion.tif": "why a pixel was not analysed", "agreement.tif": "how many methods agree",
@@ -94,7 +95,7 @@ def _header(run: Mapping[str, Any], numbers: _Numbers) -> Html:
     where = f"{place(run['grid'])}, {f'{pixel_m:.3g} m pixels' if pixel_m else 'pixel size not known'}"
     sensors = " + ".join(dict.fromkeys(facts["sensor"] for k, facts in inputs.items() if k.partition("-")[0] == "after"))
     kicker = tag('div class="kicker"', tag("span", tag("b", run["name"]), f" · {sensors} · {seen}"), where)
-    links = [Html('<a href="map.gpkg">Open map.gpkg in QGIS</a><a href="summary.csv">summary.csv</a>')]
+    links = [Html('<a href="map.qgz">Open map.qgz in QGIS</a><a href="summary.csv">summary.csv</a>')]
     if count := len(run["warnings"]):
         links.insert(0, tag('a class="caution" href="#warnings"', f"{count} warning{'s' if count > 1 else ''}"))
     answer = tag("h1", _verdict(run, numbers)), tag('p class="lede"', *_lede(run, numbers)), _share(numbers)

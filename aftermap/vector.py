@@ -135,6 +135,11 @@ def holds(shapes: Sequence[Any], xy: npt.NDArray[np.float64]) -> Bool:
     return np.asarray(shapely.contains_xy(shapely.union_all(np.asarray(shapes, dtype=object)), xy[:, 0], xy[:, 1]), bool)
 
 
+def polygon_layers(path: Path) -> tuple[str, ...]:
+    """Names of the layers of polygons in one of our own packages."""
+    return tuple(str(name) for name, kind in pyogrio.list_layers(path) if kind is not None and "Polygon" in kind)
+
+
 def is_vector(path: Path) -> bool:
     """True for a file that holds layers of vector data."""
     try:

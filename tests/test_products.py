@@ -37,6 +37,17 @@ for name in ("observed_event", "not_analysed", "area_of_interest", "image_footpr
         message, ok = layer.loadDefaultStyle()
         assert ok, (name, message)
     print(name, layer.featureCount(), ",".join(f.name() for f in layer.fields()))
+from qgis.core import QgsProject
+project = QgsProject.instance()
+assert project.read(f"{out}/map.qgz"), project.error()
+layers = project.mapLayers()
+assert layers and all(layer.isValid() for layer in layers.values()), [k for k, v in layers.items() if not v.isValid()]
+assert project.crs().authid() == "EPSG:32633", project.crs().authid()
+shown = [node.name() for node in project.layerTreeRoot().findLayers() if node.isVisible()]
+order = [node.name() for node in project.layerTreeRoot().findLayers()]
+renderers = {k: v.renderer().type() for k, v in layers.items()}
+print("project", len(layers), "|".join(shown), "|".join(order), renderers["raster_extent"], renderers["raster_likelihood"],
+      renderers["outline_not_analysed"], project.fileName() == f"{out}/map.qgz", sep=";")
 sys.stdout.flush()
 import os
 os._exit(0)  # QGIS may crash while Python takes its layers apart, after all was asserted
@@ -126,10 +137,16 @@ def test_qgis_opens_and_styles_every_layer(out: Path) -> None:
     env = {"QT_QPA_PLATFORM": "offscreen", "HOME": str(out.parent), "PATH": "/usr/bin:/bin"}
     result = subprocess.run([QGIS_PYTHON, "-c", QGIS_SCRIPT, str(out)], capture_output=True, text=True, env=env, timeout=120)
     assert result.returncode == 0, result.stderr
-    counts = dict(line.split(" ")[:2] for line in result.stdout.splitlines())
+    *lines, project = result.stdout.splitlines()
+    counts = dict(line.split(" ")[:2] for line in lines)
     assert int(counts["observed_event"]) > 0
     assert int(counts["not_analysed"]) == 1
     assert "event_type,obj_desc,det_method,notation,dmg_src_id,area_ha" in result.stdout
+    _, count, shown, order, *kinds = project.split(";")
+    assert int(count) == 5 + 5
+    assert shown.split("|") == ["Look here first", "Outlines", "Area of interest", "Extent"]
+    assert order.split("|")[-1] == "Density"
+    assert kinds[:3] == ["paletted", "singlebandpseudocolor", "categorizedSymbol"]
 
 
 def test_the_report_shows_in_a_browser(out: Path, tmp_path: Path) -> None:

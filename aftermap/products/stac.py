@@ -19,9 +19,18 @@ _EXTENSIONS = (
 )
 _MEDIA = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized", ".gpkg": "application/geopackage+sqlite3",
+    ".qgz": "application/x-qgis-project",
     ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".qml": "application/xml",
 }  # fmt: skip
-_ROLES = {".tif": "data", ".gpkg": "data", ".csv": "data", ".html": "overview", ".json": "metadata", ".qml": "style"}
+_ROLES = {
+    ".tif": "data",
+    ".gpkg": "data",
+    ".csv": "data",
+    ".html": "overview",
+    ".qgz": "overview",
+    ".json": "metadata",
+    ".qml": "style",
+}
 _UNKNOWN_TIME = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
 """STAC wants a time or an interval; where no file states one, the widest there is, and `aftermap:acquired` says null."""
 

@@ -92,6 +92,11 @@ def degrees(grid: GeoBox) -> Geometry:
     return parts[0] if len(parts) == 1 else multigeom(parts)
 
 
+def outline(grid: GeoBox) -> Geometry:
+    """The outer edge of a grid in its own CRS, with vertices to bend by."""
+    return grid.extent.segmented(_step(grid))
+
+
 def centre(grid: GeoBox) -> tuple[float, float]:
     """Longitude in [-180, 180] and latitude of the middle of a grid."""
     lon, lat = grid.extent.centroid.to_crs("EPSG:4326").coords[0]

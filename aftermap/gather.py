@@ -121,8 +121,13 @@ class Wanted:
         """To be read by anyone."""
         grid = self.grid[window.slices]
         box = meridian.degrees(grid).buffer(_MARGIN_DEG)
-        over = tuple(i for i in self.items if box.intersects(Geometry(dict(i["geometry"]), "EPSG:4326")))
+        over = tuple(item for item, seen in zip(self.items, self._footprints, strict=True) if box.intersects(seen))
         return Cell(_name(window), self.kind, self.bands, self.added, grid, over)
+
+    @cached_property
+    def _footprints(self) -> list[Geometry]:
+        """Of the items."""
+        return [Geometry(dict(item["geometry"]), "EPSG:4326") for item in self.items]
 
     @property
     def tags(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import gather, journal, meridian
 from aftermap.aoi import Aoi
-from aftermap.gather import Wanted, _Store, _name
+from aftermap.gather import Wanted, _name, _Store
 from aftermap.raster import Writer
 from aftermap.tiles import Window, blocks
 
@@ -56,6 +56,15 @@ def test_cells_at_the_pole_and_across_the_antimeridian() -> None:
     assert {cell.col // gather.CELL_PX for cell in found} == {14, 15}
 
 
+@pytest.mark.parametrize("west", [166_000, 500_000, 790_000, 833_900])
+def test_an_outline_is_cut_only_where_it_has_to_be(west: int) -> None:
+    """The last one lies across the antimeridian, one zone to the east of it."""
+    one = GeoBox((1024, 1024), Affine(10, 0, west, 0, -10, 40_000), "EPSG:32660")
+    plain = one.extent.to_crs("EPSG:4326", resolution=512.0, wrapdateline=True)
+    assert meridian.degrees(one).geom.equals_exact(plain.geom, 1e-9)
+    assert meridian.degrees(one).is_multi == (west == 833_900)
+
+
 def test_cells_of_a_large_area_are_asked_for_along_its_edge_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     own = Aoi.meets
@@ -90,7 +99,7 @@ class Ground(Wanted):
 
     bands = ("elevation",)  # type: ignore[assignment]
     added = None  # type: ignore[assignment]
-    tags = {"AFTERMAP_ITEMS": "none"}  # type: ignore[assignment]
+    tags = property(lambda _: {"AFTERMAP_ITEMS": "none"})  # type: ignore[assignment]
 
 
 def test_many_cells_are_one_raster_in_two_levels(store: _Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
 
 from aftermap import gather, journal, meridian
 from aftermap.aoi import Aoi
@@ -66,12 +68,16 @@ def test_an_outline_is_cut_only_where_it_has_to_be(west: int) -> None:
 
 
 def test_cells_of_a_large_area_are_asked_for_along_its_edge_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    own = Aoi.meets
-    monkeypatch.setattr(Aoi, "meets", lambda self, outline: asked.append(1) or own(self, outline))
+    asked, own = Counter[str](), Aoi.meets
+
+    def counted(self: Aoi, outline: Geometry) -> tuple[bool, bool]:
+        asked["meets"] += 1
+        return own(self, outline)
+
+    monkeypatch.setattr(Aoi, "meets", counted)
     grid = GeoBox((64 * 1024, 64 * 1024), Affine(10, 0, 200_000, 0, -10, 5_600_000), "EPSG:32633")
     assert len(wanted(grid).cells(Aoi.of_box(8, 40, 22, 56))) == 64 * 64
-    assert len(asked) == 1
+    assert asked.total() == 1
 
 
 @pytest.fixture
@@ -94,12 +100,25 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Store:
     return own
 
 
+@pytest.fixture
+def hashed(store: _Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are hashed from now on."""
+    names: list[str] = []
+
+    def sha256(path: Path) -> str:
+        names.append(path.name)
+        return journal.sha256(path)
+
+    monkeypatch.setattr(gather, "sha256", sha256)
+    return names
+
+
 class Ground(Wanted):
     """Of no items."""
 
-    bands = ("elevation",)  # type: ignore[assignment]
-    added = None  # type: ignore[assignment]
-    tags = property(lambda _: {"AFTERMAP_ITEMS": "none"})  # type: ignore[assignment]
+    bands = ("elevation",)
+    added = None
+    tags = property(lambda _: {"AFTERMAP_ITEMS": "none"})
 
 
 def test_many_cells_are_one_raster_in_two_levels(store: _Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,9 +140,7 @@ def test_many_cells_are_one_raster_in_two_levels(store: _Store, monkeypatch: pyt
     assert store.raster(one, cells).read_text() != told
 
 
-def test_what_nobody_touched_is_not_hashed_at_each_start(store: _Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: list[str] = []
-    monkeypatch.setattr(gather, "sha256", lambda path: hashed.append(path.name) or journal.sha256(path))
+def test_what_nobody_touched_is_not_hashed_at_each_start(store: _Store, hashed: list[str]) -> None:
     assert _Store(store.folder).kept == store.kept
     assert hashed == []
     same, other = (store.folder / f"{name}-x.tif" for name in ("0-0", "0-16"))
@@ -137,11 +154,9 @@ def test_what_nobody_touched_is_not_hashed_at_each_start(store: _Store, monkeypa
     assert hashed == [same.name, other.name]
 
 
-def test_an_index_without_times_is_hashed(store: _Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_without_times_is_hashed(store: _Store, hashed: list[str]) -> None:
     index = store.folder / gather.INDEX
     lines = [json.loads(line) for line in index.read_text().splitlines()]
     index.write_text("".join(json.dumps({k: line[k] for k in ("cell", "file", "sha256") if k in line}) + "\n" for line in lines))
-    hashed: list[str] = []
-    monkeypatch.setattr(gather, "sha256", lambda path: hashed.append(path.name) or journal.sha256(path))
     assert _Store(store.folder).kept == store.kept
     assert len(hashed) == sum(line["file"] is not None for line in lines)

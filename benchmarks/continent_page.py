@@ -145,9 +145,9 @@ def _outlined(cost: Cost) -> str:
 
 
 def _handed(work: Path, items: Path) -> Iterator[str]:
-    counts = (1000, 4000, MANY)
+    counts = (500, 2000, 6000)
     cost = alone(growth.hand, work / "dask", items, counts)
-    each = f"{1000 * cost.seconds / MANY:.1f} ms each"
+    each = f"{1000 * cost.seconds / counts[-1]:.1f} ms each"
     for process in cost.more["mb"][0]:
         held = [f"{mb[process]:.0f} MB after {count:,}" for count, mb in zip(counts, cost.more["mb"], strict=True)]
         yield row(f"units in which nothing is read, {each}: {process}", ", ".join(held[:2]), held[2])

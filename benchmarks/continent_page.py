@@ -75,7 +75,7 @@ def seconds(size: int, runs: Mapping[str, Ran]) -> Iterator[str]:
     mpx = {"read": CELL_MPX / 2, "map": block_mpx(size, runs, "map"), "auto": block_mpx(size, runs, "auto")}
     for key, stage, name in STAGES[:-1]:
         begin, end = runs[key].of(stage)[0], runs[key].of(stage)[-1]
-        done = mpx[key] * (end.done - begin.done)
+        done = mpx[key] * (end.done if stage == "fetch" else parts(runs[key])[0])
         spent = runs[key].cpu_s(begin.when, end.when)
         yield row(name.partition(",")[0], f"{done:.0f}", f"{end.when - begin.when:.0f}", f"{spent / done:.3f}")
     whole, square = runs["whole"], SMALL_PX**2 / 1e6
@@ -97,8 +97,10 @@ def kept(size: int, made: World, runs: Mapping[str, Ran]) -> Iterator[str]:
     yield row("in the catalog: both dates as Cloud Optimized GeoTIFF, deflated", f"{2 * made.cog_bytes / TILE_PX**2:.2f}")
     yield row("windows of both dates", f"{stored(made.folder / 'windows-small', '*.tif') / square / 1e6:.2f}")
     for key, name in (("map", FAST), ("auto", "auto")):
-        mapped = block_mpx(size, runs, key) * runs[key].of("map")[-1].done
-        yield row(f"finished blocks by {name}, until they are delivered", f"{parts(runs[key]) / 1e6 / mapped:.2f}")
+        count, held = parts(runs[key])
+        yield row(
+            f"finished blocks by {name}, until they are delivered", f"{held / 1e6 / count / block_mpx(size, runs, key):.2f}"
+        )
     yield row(f"products by {FAST}", f"{stored(whole) / square / 1e6:.3f}")
     for path in sorted((p for p in whole.rglob("*") if p.is_file()), key=lambda p: -p.stat().st_size)[:5]:
         yield row(f"of these {path.name}", f"{path.stat().st_size / square / 1e6:.3f}")

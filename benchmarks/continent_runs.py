@@ -96,6 +96,6 @@ def stored(folder: Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
 
 
-def parts(ran: Ran) -> int:
-    """Bytes of the blocks that a run was stopped with."""
-    return stored(ran.out / journal.WORK, "part-*.tif")
+def parts(ran: Ran) -> tuple[int, int]:
+    """Blocks that a run was stopped with, also those of groups that nobody has told of yet, and their bytes."""
+    return len(list((ran.out / journal.WORK).glob("part-*.tif"))), stored(ran.out / journal.WORK, "part-*.tif")

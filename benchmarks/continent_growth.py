@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +27,7 @@ from aftermap.catalog import Signer
 from aftermap.itemfile import EventFile
 from aftermap.outline import Classes, outlines, take_census
 from aftermap.pieces import load
-from aftermap.predict import Plan
+from aftermap.predict import Plan, mapped
 from aftermap.remote import Remote
 from aftermap.tiles import Window, blocks
 from aftermap.virtual import Piece
@@ -182,4 +184,19 @@ def hand(folder: Path, items: Path, counts: Sequence[int]) -> Cost:
         for done, _ in enumerate(crew(say, units, ordered=False), 1):
             if done in counts:
                 found.append({name: seen.resident_mb for name, pid in pids.items() if (seen := look(pid))})
+    return Cost(time.perf_counter() - began, 0.0, {"mb": found})
+
+
+def map_in_turn(run: Path, out: Path, counts: Sequence[int]) -> Cost:
+    """Blocks of a stopped run made again by one process, as a worker makes them: its memory after so many."""
+    job = pickle.loads(next((run / journal.WORK).glob("job-*.pickle")).read_bytes())
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    began, found = time.perf_counter(), []
+    for done, block in enumerate(job.plan.blocks(job.scene.shape)[: counts[-1]], 1):
+        for made in mapped(replace(job, work=out), [block]):
+            for name in (*made.files, made.window + journal.NOTE):
+                (out / name).unlink()
+        if done in counts:
+            found.append(_resident())
     return Cost(time.perf_counter() - began, 0.0, {"mb": found})

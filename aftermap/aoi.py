@@ -106,6 +106,11 @@ class Aoi:
         """Whether a GeoJSON geometry has any of the area."""
         return bool(self._project(footprint).intersects(self._flat))
 
+    def meets(self, outline: Geometry) -> tuple[bool, bool]:
+        """Whether an outline, in any CRS and with vertices where it bends, has any of the area, and whether nothing else."""
+        flat = outline.to_crs(self._equal_area).buffer(0)
+        return bool(flat.intersects(self._flat)), bool(self._flat.contains(flat))
+
     @cached_property
     def _flat(self) -> Geometry:
         return self._project(self.geojson)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,8 @@ from aftermap.virtual import Piece, vrt
 from aftermap.workers import Workers, here
 
 CELL_PX = 1024
+SQUARE_PX, MOST_PIECES = 16 * CELL_PX, 256
+"""Cells are in virtual rasters of such squares where there are more of them."""
 INDEX = "cells.jsonl"
 RULE = "the first image that observed a place counts, in the order of `items`"
 _MARGIN_DEG = 0.02
@@ -98,7 +100,17 @@ class Wanted:
 
     def cells(self, area: Aoi) -> list[Window]:
         """Those that some of the area lies in, row by row."""
-        return [w for w in blocks(self.shape, CELL_PX) if area.touches(meridian.degrees(self.grid[w.slices]).json)]
+        return sorted(self._met(area, Window(0, 0, *self.shape)))
+
+    def _met(self, area: Aoi, within: Window) -> Iterator[Window]:
+        """By quarters, for an outline takes milliseconds to compare: one by one only along the edge of the area."""
+        touched, held = area.meets(meridian.outline(self.grid[within.slices]))
+        cells = -(-max(within[2:]) // CELL_PX)
+        if touched and cells == 1:
+            yield within
+        for part in blocks(within[2:], CELL_PX if held else CELL_PX * -(-cells // 2)) if touched and cells > 1 else ():
+            inner = part.out_of(within)
+            yield from (inner,) if held else self._met(area, inner)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -109,8 +121,13 @@ class Wanted:
         """To be read by anyone."""
         grid = self.grid[window.slices]
         box = meridian.degrees(grid).buffer(_MARGIN_DEG)
-        over = tuple(i for i in self.items if box.intersects(Geometry(dict(i["geometry"]), "EPSG:4326")))
+        over = tuple(item for item, seen in zip(self.items, self._footprints, strict=True) if box.intersects(seen))
         return Cell(_name(window), self.kind, self.bands, self.added, grid, over)
+
+    @cached_property
+    def _footprints(self) -> list[Geometry]:
+        """Of the items."""
+        return [Geometry(dict(item["geometry"]), "EPSG:4326") for item in self.items]
 
     @property
     def tags(self) -> dict[str, str]:
@@ -223,6 +240,16 @@ def _failure(one: Wanted, cell: Window, why: str) -> dict[str, Any]:
     return {"cell": _cell_id(one, cell), "window": list(cell), "bbox": [round(v, 6) for v in box], "why": why}
 
 
+def _text(one: Wanted, grid: GeoBox, pieces: Sequence[Piece], tags: Mapping[str, str]) -> str:
+    return vrt(grid, one.what.dtype, one.what.nodata, one.bands, one.what.unit, tags, pieces)
+
+
+def _state(path: Path) -> dict[str, int]:
+    """Of a file as it lies, which changes when somebody writes to it."""
+    found = path.stat()
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
 class _Store:
     """The cells of one layer that are kept, by name; a line of the index each, written once the file is whole."""
 
@@ -233,28 +260,47 @@ class _Store:
 
     def add(self, line: dict[str, Any]) -> None:
         """Keeps a cell that was read."""
+        line = {**line, **(_state(self.folder / line["file"]) if line["file"] else {})}
         with (self.folder / INDEX).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         self.kept[line["cell"]] = line["file"]
 
     def raster(self, one: Wanted, cells: Sequence[Window]) -> Path:
-        """A virtual raster over the cells."""
+        """A virtual raster over the cells; over squares of them where they are many, for each process holds every piece of it."""
         pieces = [Piece(name, cell) for cell in cells if (name := self.kept.get(_name(cell)))]
+        squares = list(blocks(one.shape, SQUARE_PX)) if len(pieces) > MOST_PIECES else []
+        if squares:
+            inside: dict[Window, list[Piece]] = {square: [] for square in squares}
+            for name, cell in pieces:
+                square = squares[cell.row // SQUARE_PX * -(-one.shape[1] // SQUARE_PX) + cell.col // SQUARE_PX]
+                inside[square].append(Piece(name, cell.within(square)))
+            pieces = [Piece(self._square(one, square, within), square) for square, within in inside.items() if within]
         path = self.folder / f"{one.layer}.vrt"
-        text = vrt(one.grid, one.what.dtype, one.what.nodata, one.bands, one.what.unit, one.tags, pieces)
-        write_text(path, text)
+        write_text(path, _text(one, one.grid, pieces, one.tags))
         return path
+
+    def _square(self, one: Wanted, square: Window, pieces: Sequence[Piece]) -> str:
+        """The name of a virtual raster over some cells, by its hash: the hash of what names it is of every pixel."""
+        text = _text(one, one.grid[square.slices], pieces, {})
+        name = f"{one.layer}-{_name(square)}-{digest(text)[:16]}.vrt"
+        write_text(self.folder / name, text)
+        return name
 
     def _lines(self) -> Iterable[str]:
         index = self.folder / INDEX
         return index.read_text(encoding="utf-8").splitlines() if index.exists() else ()
 
     def _line(self, line: str) -> tuple[str, str | None] | None:
-        """A cell and its file, None of one without pixels; None for a line cut by a kill or a file that is not what it was."""
+        """A cell and its file, None of one without pixels; None for a line cut by a kill or a file that is not what it was.
+
+        Hashed is what was touched since: all of it at each start would be 150 GB of a million km2.
+        """
         try:
             said = json.loads(line)
             cell, name = str(said["cell"]), said["file"]
-            whole = name is None or sha256(self.folder / name) == said["sha256"]
+            whole = (
+                name is None or _state(self.folder / name).items() <= said.items() or sha256(self.folder / name) == said["sha256"]
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return (cell, name) if whole else None

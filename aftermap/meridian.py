@@ -13,6 +13,8 @@ from odc.geo.geom import Geometry, box, multigeom
 
 _SIDES = 20
 """Edges get a vertex each twentieth of a side before they are reprojected, for they bend."""
+_NARROW_DEG = 90
+"""What is less wide lies across no antimeridian and about no pole; to look for the cut takes ten times as long."""
 _TOUCH = 1e-8
 """Spans that share less than this, a millimetre where it is degrees, only touch."""
 
@@ -82,6 +84,9 @@ def degrees(grid: GeoBox) -> Geometry:
     """The outer edge of a grid in longitude and latitude, cut at the antimeridian into parts within 180 degrees (RFC 7946)."""
     circle = turn(grid)
     if circle is None:
+        plain = grid.extent.to_crs("EPSG:4326", resolution=_step(grid))
+        if plain.boundingbox.span_x < _NARROW_DEG:
+            return plain
         return grid.extent.to_crs("EPSG:4326", resolution=_step(grid), wrapdateline=True)
     west, south, east, north = grid.extent.boundingbox
     parts = []
@@ -90,6 +95,11 @@ def degrees(grid: GeoBox) -> Geometry:
         if (part := grid.extent & world).area > 0:
             parts.append(part.transform(lambda x, y, k=k: (x - k * circle, y)).to_crs("EPSG:4326", resolution=_step(grid)))
     return parts[0] if len(parts) == 1 else multigeom(parts)
+
+
+def outline(grid: GeoBox) -> Geometry:
+    """The outer edge of a grid in its own CRS, with vertices to bend by."""
+    return grid.extent.segmented(_step(grid))
 
 
 def centre(grid: GeoBox) -> tuple[float, float]:

@@ -44,6 +44,10 @@ class Window(NamedTuple):
         """This window in the pixel coordinates of `outer`."""
         return Window(self.row - outer.row, self.col - outer.col, self.height, self.width)
 
+    def out_of(self, outer: Window) -> Window:
+        """This window, which is in the pixel coordinates of `outer`, in those that `outer` is in."""
+        return Window(outer.row + self.row, outer.col + self.col, self.height, self.width)
+
     def overlap(self, other: Window) -> Window | None:
         """The common part of two windows, or None."""
         row, col = max(self.row, other.row), max(self.col, other.col)

@@ -169,9 +169,13 @@ def _say(row: dict[str, Any]) -> None:
 @click.command()
 @click.argument("folder", type=_FILES)
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
-def report(folder: Path, as_json: bool) -> None:
+@click.option("--pdf", is_flag=True, help="Of a delivered map: one page to print, FOLDER/map.pdf.")
+def report(folder: Path, as_json: bool, pdf: bool) -> None:
     """Table and figure of all trainings in a FOLDER: report.md, report.csv, report.json and report.png; unseen.md, unseen.csv and
-    unseen.png of the targets that they were tried on."""
+    unseen.png of the targets that they were tried on. With --pdf, FOLDER is a delivered map."""
+    if pdf:
+        _print(folder)
+        return
     from aftermap import results, unseen_table
     from aftermap.figures import draw_results, draw_unseen
 
@@ -186,6 +190,14 @@ def report(folder: Path, as_json: bool) -> None:
     click.echo(json.dumps([vars(one) for one in found]) if as_json else results.table(rows, found), nl=as_json)
     if tried and not as_json:
         click.echo(f"\ntargets  {folder / 'unseen.md'}")
+
+
+def _print(folder: Path) -> None:
+    from aftermap.hazardmap import HazardMap
+    from aftermap.printmap import write_pdf
+
+    write_pdf(HazardMap(folder), folder / "map.pdf")
+    click.echo(f"to print  {folder / 'map.pdf'}")
 
 
 @click.command()

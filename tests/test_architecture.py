@@ -45,8 +45,8 @@ FLOORS = (
         "deliver", "collection", "eventmap", "series", "watch", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
-        "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud",
-        "shown", "view", "cli_view", "cli", "__main__",
+        "shown", "printmap", "view", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud",
+        "cli_view", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
@@ -55,7 +55,7 @@ DOORS = {
     "rasterio": {"raster", "virtual"},
     "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products", "stacfiles", "remote", "collection"}, "pystac_client": {"catalog"},
-    "matplotlib": {"figures"}, "PIL": {"markup", "shown"},
+    "matplotlib": {"figures", "printmap"}, "PIL": {"markup", "shown", "printmap"},
     "rio_tiler": {"shown", "view"}, "fastapi": {"view"}, "uvicorn": {"view"},
     "rich": {"progress"},
     "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud", "cli_view",

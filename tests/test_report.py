@@ -117,7 +117,9 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     for tag, attributes in Page(text).tags:
         for name in ("src", "href", "action", "data", "srcset", "poster", "xlink:href"):
             value = attributes.get(name) or "#"
-            allowed = r"#[\w-]*|data:image/(png|jpeg);base64,[\w+/=]+" + (r"|[a-z]+\.(tif|gpkg|qgz|csv|json)" if tag == "a" else "")
+            allowed = r"#[\w-]*|data:image/(png|jpeg);base64,[\w+/=]+" + (
+                r"|[a-z]+\.(tif|gpkg|qgz|csv|json)" if tag == "a" else ""
+            )
             assert re.fullmatch(allowed, value), (tag, name, value[:80])
     assert not re.search(r"url\(|@import|https?://", text)
     assert "default-src 'none'" in text

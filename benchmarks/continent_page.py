@@ -15,9 +15,10 @@ FAST = "sar-threshold"
 """The method that leads on such a pair, alone; "auto" runs all others and the bundled network beside it."""
 MANY = 19_208
 """Windows of both dates."""
-BEFORE = """What was found to grow and was mended on 27 November 2026, with what it took before, measured once: each window compared with the area by
-itself (9.4 ms, or 90 s for a date), the outline of each unit cut at the antimeridian (19 ms a unit), every window hashed at each start, and all
-windows in one virtual raster for each process to hold. The last two are measured again below."""
+BEFORE = """What was found to grow and was mended on 27 November 2026, and what it took before, measured once: each window
+compared with the area by itself (9.4 ms, or 90 s for a date), the outline of each unit cut at the antimeridian (19 ms a unit),
+every window hashed at each start, and all windows in one virtual raster for each process to hold. The last two are measured again
+below."""
 STAGES = (
     ("read", "fetch", "reading, windows"),
     ("map", "map", f"mapping by {FAST}, blocks"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from aftermap import stacfacts
 from aftermap.aoi import Aoi
 from aftermap.errors import UsageError
-from aftermap.stacfacts import IMAGES, RADAR, Item
+from aftermap.stacfacts import RADAR, Item
 
 _GAP = timedelta(minutes=10)
 """Images of one pass follow within seconds; the next pass of the same orbit comes after days."""
@@ -158,7 +158,7 @@ class Choice:
     after: tuple[Acquisition, ...]
     before: tuple[Acquisition, ...]
     why: tuple[str, ...]
-    passed_over: tuple[str, ...] = field(default=())
+    passed_over: tuple[str, ...] = ()
 
 
 def choose(passes: Sequence[Acquisition], event: Moment, rules: Rules) -> Choice | None:
@@ -248,13 +248,3 @@ def _why_not(one: Acquisition, chosen: Sequence[Acquisition], event: Moment, rul
         return "covers too little"
     return "cloudier" if not _clear(one, rules) else "no pass before fits it, or another is earlier"
 
-
-def of_kind(passes: Iterable[Acquisition], kind: str) -> list[Acquisition]:
-    """Those of one of stacfacts.IMAGES."""
-    assert kind in IMAGES
-    return [p for p in passes if p.kind == kind]
-
-
-def without(passes: Iterable[Acquisition], ids: set[str]) -> list[Acquisition]:
-    """Those none of whose items is one of these."""
-    return [replace(p) for p in passes if not ids & {str(i["id"]) for i in p.items}]

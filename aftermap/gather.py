@@ -34,7 +34,6 @@ CELL_PX = 1024
 SQUARE_PX, MOST_PIECES = 16 * CELL_PX, 256
 """Cells are in virtual rasters of such squares where there are more of them."""
 INDEX = "cells.jsonl"
-RULE = "the first image that observed a place counts, in the order of `items`"
 _MARGIN_DEG = 0.02
 """Footprints in catalogs are drawn coarsely."""
 Progress = Callable[[str, int, int], None]

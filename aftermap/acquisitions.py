@@ -247,4 +247,3 @@ def _why_not(one: Acquisition, chosen: Sequence[Acquisition], event: Moment, rul
     if one.coverage < rules.least_coverage:
         return "covers too little"
     return "cloudier" if not _clear(one, rules) else "no pass before fits it, or another is earlier"
-

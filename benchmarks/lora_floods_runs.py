@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from aftermap import recipe, scored
 from aftermap.cost import COST
 from aftermap.datasets.dataset import Dataset, open_dataset
 from aftermap.learn import learn
+from aftermap.measured import peak_mb
 from aftermap.samples import Samples, survey
 from aftermap.scored import Scored
 from aftermap.untrained import Untrained
@@ -225,14 +225,14 @@ def costs_of(one: One, runs: Path, data: Path) -> dict[str, float]:
     """Peak memory (MB) of this process before and after a training of FEW steps, and processor seconds of one core for a pass."""
     samples, moments = surveyed(one.study, one.held, data), []
     with TemporaryDirectory(prefix="aftermap-alone-") as folder:
-        page, before = one.page(Path(folder), runs, data, FEW), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        page, before = one.page(Path(folder), runs, data, FEW), peak_mb()
         learn(
             Path(folder) / "model", page, samples, seed=0, name=one.way, made_by=RUN,
             progress=lambda words, *_: moments.append(time.process_time()) if words == "train" else None,
         )  # fmt: skip
         told = json.loads((Path(folder) / "model" / "training" / "step-0" / COST).read_text(encoding="utf-8"))
     epoch = float(np.median(np.diff(moments[:-1]))) * len(samples.ids("train")) / BATCH  # the last step holds the validation
-    return {"before_mb": before / 1024, "peak_mb": told["peak_memory_mb"], "seconds_per_epoch": epoch}
+    return {"before_mb": before or 0.0, "peak_mb": told["peak_memory_mb"], "seconds_per_epoch": epoch}
 
 
 def every(seeds: Sequence[int], studies: Sequence[str]) -> Iterator[One]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from odc.geo.geobox import GeoBox
 
 from aftermap import gather, meridian, virtual
 from aftermap.aoi import Aoi
@@ -26,7 +27,7 @@ from aftermap.raster import Reader
 from aftermap.remote import Remote
 from aftermap.sheets import sheets
 from aftermap.tiles import Window
-from tests.conftest import grid
+from tests.conftest import SHARED, grid
 from tests.stac_scenes import sentinel1_rtc
 from tests.stac_server import Faults, Server, serving
 from tests.stac_world import FloodWorld, flood_world
@@ -367,3 +368,32 @@ def test_virtual_rasters_lay_the_first_piece_on_top(tmp_path: Path) -> None:
     assert pixels(tmp_path / "v.vrt")[0].tolist() == [[1, 2, 2, 255]] * 2
     with rasterio.open(tmp_path / "v.vrt") as src:
         assert src.tags()["K"] == "<&>"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not there")
+@pytest.mark.parametrize("chip", ["Ghana_53713", "USA_905409"])
+def test_a_real_scene_is_found_read_and_mapped(tmp_path: Path, chip: str) -> None:
+    """A chip of Sen1Floods11, in degrees, as a pass of the catalog: all water of it, beside its labels by hand."""
+    home = SHARED / "flood_sen1floods11"
+    with rasterio.open(home / "S1Hand" / f"{chip}_S1Hand.tif") as src:
+        on = GeoBox(src.shape, src.transform, src.crs.to_string())
+        vv, vh = (np.where(np.isfinite(band), 10 ** (band / 10), np.nan).astype(np.float32) for band in src.read())
+    item = sentinel1_rtc(tmp_path, vv, vh, on, datetime(2018, 9, 18, 18), absolute_orbit=23_755)
+    with serving(tmp_path, [item]) as running:
+        west, south, east, north = meridian.degrees(on).boundingbox
+        event = find(Aoi.of_box(west, south, east, north), Wish("flood", "2018-09-18T06:00Z"), catalog(running.url))
+        assert any("no pass before fits" in words for words in event.parts[0].why)
+        event.write(tmp_path / "items.json")
+        (mapped,) = map_event(Asked(tmp_path / "items.json", tmp_path / "out"))
+    assert mapped.made_by["maps"].startswith("open water")
+    said = aftermap(
+        "evaluate",
+        mapped.folder,
+        "--truth",
+        home / "LabelHand" / f"{chip}_LabelHand.tif",
+        "-o",
+        tmp_path / "s",
+        "--json",
+        "--quiet",
+    )
+    assert json.loads(said.output)[0]["iou"] > 9, said.output

@@ -14,8 +14,7 @@ from aftermap.stacfacts import RADAR, Item
 
 _GAP = timedelta(minutes=10)
 """Images of one pass follow within seconds; the next pass of the same orbit comes after days."""
-_WORTH = 0.01
-"""Share of the area that a further pass must add."""
+NO_HOUR = "on the day of the event, whose hour is not given: before or after it cannot be told"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Acquisition:
     def words(self, event: Moment | None = None) -> str:
         """For people."""
         direction, number = self.orbit
-        said = [f"{self.platform} {self.when:%Y-%m-%dT%H:%M:%SZ}"]
+        said = [f"{self.platform} {stacfacts.stamp(self.when)}"]
         if event:
             said.append(_apart(self.when, event))
         if number is not None:
@@ -237,7 +236,7 @@ def _lonely(after: Acquisition, before: Sequence[Acquisition]) -> str:
 
 def _why_not(one: Acquisition, chosen: Sequence[Acquisition], event: Moment, rules: Rules) -> str:
     if event.start <= one.until and one.when < event.stop:
-        return "on the day of the event, whose hour is not given: before or after it cannot be told"
+        return NO_HOUR
     if one.when < event.stop:
         if one.kind == RADAR.name and not any(one.looks_as(a) for a in chosen):
             return "on another orbit than the pass after"

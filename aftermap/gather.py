@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
@@ -134,7 +133,7 @@ class Wanted:
         last = max(stacfacts.when(i) for i in self.items)
         said = {"AFTERMAP_ITEMS": ", ".join(ids(self.items))}
         if self.kind in stacfacts.IMAGES:
-            said["ACQUISITION_DATETIME"] = f"{last:%Y-%m-%dT%H:%M:%SZ}"
+            said["ACQUISITION_DATETIME"] = stacfacts.stamp(last)
             directions = {stacfacts.orbit(i)[0] for i in self.items}
             said |= {"SAT:ORBIT_STATE": next(iter(directions))} if len(directions) == 1 and directions != {""} else {}
         return said | ({"BOA_ADD_OFFSET": f"{self.added:g}"} if self.added is not None else {})
@@ -214,8 +213,7 @@ def read_cell(number: int, remote: Remote, folder: Path, cell: Cell) -> tuple[in
         pixels = remote.read(cell.items, cell.bands, kind, cell.grid, added=cell.added)
     except OSError as error:
         return number, {"why": str(error)}
-    unseen = np.isnan(pixels) if np.isnan(kind.nodata) else pixels == kind.nodata
-    if unseen.all():
+    if kind.unseen(pixels).all():
         return number, {"cell": cell.name, "file": None}
     written = partial(folder, f"{cell.name}.tif")
     with raster.Writer(written, cell.grid, dtype=kind.dtype, descriptions=cell.bands, nodata=kind.nodata) as out:

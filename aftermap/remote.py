@@ -45,7 +45,7 @@ class Remote:
         """
         found = np.full((len(bands), *grid.shape), kind.nodata, kind.dtype)
         for item in items:
-            missing = _missing(found, kind)
+            missing = kind.unseen(found)
             if not missing.any():
                 break
             seen = _levelled(self._again(item, bands, kind, grid), item, bands, kind, added)
@@ -55,7 +55,7 @@ class Remote:
     def _again(self, item: Item, bands: Sequence[str], kind: Kind, grid: GeoBox) -> npt.NDArray[Any]:
         for attempt in range(self.attempts):
             try:
-                return _kept(self._load(item, bands, kind, grid, anew=attempt > 0), item, bands, kind)
+                return _kept(self._load(item, bands, kind, grid, anew=attempt > 0), bands, kind)
             except raster.BROKEN as error:
                 if attempt == self.attempts - 1:
                     raise OSError(f"{item['id']}: {_plain(error)}") from error
@@ -82,13 +82,7 @@ class Remote:
         return {band: loaded[n].values[0] for band, n in wanted.items()}
 
 
-def _missing(found: npt.NDArray[Any], kind: Kind) -> npt.NDArray[np.bool_]:
-    return np.asarray(np.isnan(found) if np.isnan(kind.nodata) else found == kind.nodata)
-
-
-def _kept(
-    loaded: dict[str, npt.NDArray[Any]], item: Item, bands: Sequence[str], kind: Kind
-) -> npt.NDArray[Any]:  # fmt: skip
+def _kept(loaded: dict[str, npt.NDArray[Any]], bands: Sequence[str], kind: Kind) -> npt.NDArray[Any]:
     shape = next(iter(loaded.values())).shape
     found = np.stack([loaded.get(b, np.full(shape, kind.nodata, kind.dtype)) for b in bands])
     if kind.made:

@@ -27,6 +27,8 @@ from aftermap.errors import InputRefusedError
 from aftermap.hazardmap import NOT_ANALYSED, HazardMap
 from aftermap.itemfile import EventFile, ids
 from aftermap.journal import SEAL, digest, sha256, write_json, write_text
+from aftermap.products.stac import MEDIA
+from aftermap.stacfacts import stamp
 from aftermap.tiles import Window, blocks
 
 U8 = npt.NDArray[np.uint8]
@@ -35,7 +37,6 @@ WINDOW_PX = 1024
 MOST_TIMES = 254
 """times.tif counts no further."""
 _CLEAR = (0, 0, 0, 0)
-_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _CHANGES = ", ".join(f"{code} {label}" for code, (label, _) in palette.CHANGE.items())
 RASTERS: Mapping[str, tuple[str, dict[int, palette.Colour] | None]] = {
     "maximum_extent.tif": (
@@ -218,7 +219,7 @@ def _row(out: Path, frame: Frame, one: _Areas, *, first: bool) -> Row:
     seen = frame.seen
     direction, orbit = seen.orbit
     return Row(
-        f"{seen.when:%Y-%m-%dT%H:%M:%SZ}", seen.kind, seen.platform, direction, orbit,
+        stamp(seen.when), seen.kind, seen.platform, direction, orbit,
         coverage_percent=round(100 * seen.coverage, 1), answer=frame.mapped.answer,
         analysed_ha=ha(one.analysed), affected_ha=ha(one.affected),
         affected_percent=round(100 * one.affected / one.analysed, 3) if one.analysed else None,
@@ -249,8 +250,8 @@ def _told(frames: Sequence[Frame], rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _collection(out: Path, frames: Sequence[Frame]) -> dict[str, Any]:
     event = frames[0].event
     words = f"{event.hazard} since {event.event}, a map for each of {len(frames)} acquisitions"
-    assets = {Path(name).stem: (name, _COG) for name in RASTERS}
-    assets |= {"series": (TABLE, "text/csv"), "series_json": (SERIES, "application/json")}
+    assets = {Path(name).stem: (name, MEDIA[".tif"]) for name in RASTERS}
+    assets |= {"series": (TABLE, MEDIA[".csv"]), "series_json": (SERIES, MEDIA[".json"])}
     return described(out, f"{event.hazard}-{event.event}-watch", words, [frame.mapped for frame in frames], assets)
 
 

@@ -51,6 +51,10 @@ class Kind:
     from_made: str = ""
     """What that is, in words."""
 
+    def unseen(self, kept: Pixels) -> npt.NDArray[np.bool_]:
+        """True where nothing was observed, of pixels as kept."""
+        return np.asarray(np.isnan(kept) if np.isnan(self.nodata) else kept == self.nodata)
+
 
 def _mask(pixels: Pixels, true: Pixels, nodata: float) -> Pixels:
     return np.where(pixels == nodata, np.uint8(255), true.astype(np.uint8)).astype(np.uint8)
@@ -126,6 +130,11 @@ def when(item: Item) -> datetime:
         what = f"the item {item['id']} does not say when it was taken: {said}"
         raise InputRefusedError(what, repair="leave it out", code="stac-time") from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def stamp(moment: datetime) -> str:
+    """A time of UTC to the second, ISO 8601."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def orbit(item: Item) -> tuple[str, int | None]:

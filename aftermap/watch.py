@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aftermap import journal, stacfacts
-from aftermap.acquisitions import Acquisition, Choice, Moment, Rules, choose, grouped
+from aftermap.acquisitions import NO_HOUR, Acquisition, Choice, Moment, Rules, choose, grouped
 from aftermap.aoi import Aoi
 from aftermap.catalog import Catalog, search
 from aftermap.deliver import Options
@@ -301,8 +301,7 @@ def _chosen(one: Acquisition, before: Sequence[Acquisition], event: Moment, rule
 def _why_not(one: Acquisition, choice: Choice | None, event: Moment, wish: Wish) -> str:
     """Why a pass is not mapped, in words; empty where it is."""
     if choice is None:
-        day = "on the day of the event, whose hour is not given: before or after it cannot be told"
-        return day if one.coverage else "shows nothing of the area"
+        return NO_HOUR if one.coverage else "shows nothing of the area"
     if one.coverage < wish.rules.least_coverage:
         return f"covers {100 * one.coverage:.0f} % of the area, less than {100 * wish.rules.least_coverage:.0f} %"
     if one.cloud is not None and one.cloud > wish.rules.most_cloud:

@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from aftermap.acquisitions import Acquisition
 from aftermap.errors import InputRefusedError
 from aftermap.journal import write_json
+from aftermap.stacfacts import stamp
 
 STATE = "watch.json"
 _SAME = timedelta(hours=1)
@@ -43,7 +44,7 @@ class Pass:
         """Of what a catalog holds."""
         direction, orbit = one.orbit
         named = [f"{one.when:%Y%m%dT%H%M%SZ}", direction, "" if orbit is None else f"{orbit:03d}"]
-        acquired = f"{one.when:%Y-%m-%dT%H:%M:%SZ}"
+        acquired = stamp(one.when)
         return cls("-".join(filter(None, named)), one.kind, one.platform, direction, orbit, acquired, round(one.coverage, 4))
 
     def same(self, other: Pass) -> bool:

@@ -17,7 +17,7 @@ _EXTENSIONS = (
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 )
-_MEDIA = {
+MEDIA = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized", ".gpkg": "application/geopackage+sqlite3",
     ".qgz": "application/x-qgis-project",
     ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".qml": "application/xml",
@@ -53,7 +53,7 @@ def write_item(stage: Path, grid: GeoBox, run: Mapping[str, Any]) -> None:
     )
     for path in sorted(p for p in stage.rglob("*") if p.is_file() and p.name != SEAL):
         href = path.relative_to(stage).as_posix()
-        asset = pystac.Asset(href=href, media_type=_MEDIA.get(path.suffix), roles=[_ROLES.get(path.suffix, "data")])
+        asset = pystac.Asset(href=href, media_type=MEDIA.get(path.suffix), roles=[_ROLES.get(path.suffix, "data")])
         asset.extra_fields = {"file:checksum": multihash(path), "file:size": path.stat().st_size}
         item.add_asset(href, asset)
     write_json(stage / SEAL, item.to_dict(include_self_link=False, transform_hrefs=False))

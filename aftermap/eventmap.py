@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def _sheet(event: EventFile, part: Part, asked: Asked, progress: Progress) -> Ha
     folder = asked.windows or asked.items.with_name(asked.items.stem + ".windows")
     left = {} if asked.retry_failed else {str(one["cell"]): str(one["why"]) for one in _failed(out)}
     try:
-        with workers(asked.options.workers, asked.options.cluster) as crew:
-            found = gather(part, event, folder, offline=asked.offline, leave=left, crew=crew, progress=progress)
+        spread = partial(workers, asked.options.workers, asked.options.cluster)
+        found = gather(part, event, folder, offline=asked.offline, leave=left, spread=spread, progress=progress)
         aoi = asked.aoi or _area(part, folder)
     except KeyboardInterrupt as error:
         raise JobInterruptedError(f"interrupted; windows that were read are kept in {folder}") from error

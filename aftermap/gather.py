@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from aftermap.remote import Remote
 from aftermap.stacfacts import Item, Kind
 from aftermap.tiles import Window, blocks
 from aftermap.virtual import Piece, vrt
-from aftermap.workers import Workers, here
+from aftermap.workers import Workers, workers
 
 CELL_PX = 1024
 SQUARE_PX, MOST_PIECES = 16 * CELL_PX, 256
@@ -162,10 +163,11 @@ def wanted(part: Part) -> list[Wanted]:
 
 def gather(
     part: Part, event: EventFile, folder: Path, *, offline: bool = False, leave: Mapping[str, str] | None = None,
-    crew: Workers = here, progress: Progress = lambda *_: None,
+    spread: Callable[[], AbstractContextManager[Workers]] = workers, progress: Progress = lambda *_: None,
 ) -> Gathered:  # fmt: skip
     """The layers of a sheet as rasters in `folder`, which keeps what was read; cells in `leave` are not tried, for a reason.
 
+    `spread` gives workers, and is asked for them only where something is to be read.
     Cells are read one after the other, or by workers at once: not in threads, for one that waits in GDAL for what another fetches
     may hold the interpreter that the other wants to tell of an error, and neither goes on (seen with rasterio 1.4 and GDAL 3.10).
     Raises InputRefusedError ("offline") where something that is not kept must not be asked for.
@@ -180,9 +182,21 @@ def gather(
     if todo and offline:
         what = f"{len(todo)} of {sum(map(len, plans.values()))} windows are not kept in {folder}"
         raise InputRefusedError(what, repair="run once without --offline", code="offline")
-    total = len(todo)
-    progress("fetch", 0, total)
-    remote = Remote(Signer(event.token_url))
+    progress("fetch", 0, len(todo))
+    if todo:
+        with spread() as crew:
+            failed += _read(todo, stores, Remote(Signer(event.token_url)), crew, progress)
+    files: dict[str, list[Path]] = {}
+    for one in every:
+        files.setdefault(one.layer, []).append(stores[one.key].raster(one, plans[one.key]))
+    return Gathered(files, tuple(sorted(failed, key=lambda f: str(f["cell"]))), _cells(every, stores), CELL_PX)
+
+
+def _read(
+    todo: Sequence[tuple[Wanted, Window]], stores: Mapping[str, _Store], remote: Remote, crew: Workers, progress: Progress
+) -> list[dict[str, Any]]:
+    """Reads cells into their stores; what could not be read."""
+    failed = []
     units = ((n, remote, stores[one.key].folder.absolute(), one.cell(c)) for n, (one, c) in enumerate(todo))
     for done, (n, line) in enumerate(crew(read_cell, units, ordered=False), 1):
         one, cell = todo[n]
@@ -190,11 +204,8 @@ def gather(
             failed.append(_failure(one, cell, line["why"]))
         else:
             stores[one.key].add(line)
-        progress("fetch", done, total)
-    files: dict[str, list[Path]] = {}
-    for one in every:
-        files.setdefault(one.layer, []).append(stores[one.key].raster(one, plans[one.key]))
-    return Gathered(files, tuple(sorted(failed, key=lambda f: str(f["cell"]))), _cells(every, stores), CELL_PX)
+        progress("fetch", done, len(todo))
+    return failed
 
 
 def _cells(every: Sequence[Wanted], stores: Mapping[str, _Store]) -> dict[tuple[int, int], str]:

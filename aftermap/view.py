@@ -48,12 +48,6 @@ def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "")
     """The page and what it asks for. `hosts` are the names that it answers to; with a token, only to those who bring it."""
     fastapi, responses = _fastapi()
     app = fastapi.FastAPI(title="aftermap", docs_url=None, redoc_url=None, openapi_url=None)
-    by_id = {one.id: one for one in maps}
-
-    def find(name: str) -> Shown:
-        if name not in by_id:
-            raise fastapi.HTTPException(404, f"there is no map {name[:20]!r}")
-        return by_id[name]
 
     async def guard(request: Any, call_next: Callable[[Any], Awaitable[Answer]]) -> Answer:
         refused = _refused(request, hosts, token)
@@ -66,6 +60,17 @@ def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "")
     async def tell(_: Any, error: AftermapError) -> Answer:
         return responses.JSONResponse({"error": error.what, "repair": error.repair, "code": error.code}, 404)
 
+    for path, act in (_pages() | _answers(maps)).items():
+        app.add_api_route(path, act, response_model=None)
+    app.middleware("http")(guard)
+    app.add_exception_handler(AftermapError, tell)
+    return app
+
+
+def _pages() -> dict[str, Callable[..., Answer]]:
+    """The page and its files, by path."""
+    fastapi, responses = _fastapi()
+
     def page() -> Answer:
         return responses.FileResponse(PAGE / "view" / "index.html", media_type="text/html")
 
@@ -74,6 +79,19 @@ def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "")
             raise fastapi.HTTPException(404, "there is no such file")
         home = PAGE / ("view" if name.startswith("view.") else "vendor/maplibre-gl")
         return responses.FileResponse(home / name, media_type=_PAGE_FILES[name])
+
+    return {"/": page, "/static/{name}": static}
+
+
+def _answers(maps: Sequence[Shown]) -> dict[str, Callable[..., Answer]]:
+    """What the page asks of the maps, by path."""
+    fastapi, responses = _fastapi()
+    by_id = {one.id: one for one in maps}
+
+    def find(name: str) -> Shown:
+        if name not in by_id:
+            raise fastapi.HTTPException(404, f"there is no map {name[:20]!r}")
+        return by_id[name]
 
     def listed() -> list[dict[str, Any]]:
         return [one.facts() for one in maps]
@@ -97,16 +115,10 @@ def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "")
     def outlines(name: str, layer: str, bbox: str) -> dict[str, Any]:
         return find(name).outlines(layer, _box(bbox, fastapi))
 
-    routes = {
-        "/": page, "/static/{name}": static, "/api/maps": listed, "/api/maps/{name}/levels": levels,
-        "/api/maps/{name}/photo/{date}": photo, "/api/maps/{name}/tiles/{layer}/{z}/{x}/{y}.png": tile,
-        "/api/maps/{name}/outlines/{layer}": outlines,
+    return {
+        "/api/maps": listed, "/api/maps/{name}/levels": levels, "/api/maps/{name}/photo/{date}": photo,
+        "/api/maps/{name}/tiles/{layer}/{z}/{x}/{y}.png": tile, "/api/maps/{name}/outlines/{layer}": outlines,
     }  # fmt: skip
-    for path, act in routes.items():
-        app.add_api_route(path, act, response_model=None)
-    app.middleware("http")(guard)
-    app.add_exception_handler(AftermapError, tell)
-    return app
 
 
 def _box(said: str, fastapi: Any) -> tuple[float, float, float, float]:

@@ -27,6 +27,7 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import journal, pieces, raster
 from aftermap.tiles import Window
+from aftermap.workers import OWN
 from benchmarks.sar_landslides_table import measured
 
 RESULTS = Path(__file__).parent / "results"
@@ -100,8 +101,8 @@ class Cluster:
 
 def _dask(what: str, *args: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *args]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    own = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False", **OWN["distributed.nanny.pre-spawn-environ"]}
+    return subprocess.Popen(command, env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """A model taught by people's corrections of a map: the one place where labels of the target itself are learned from.
 
-So its card says "target labels used", and no score of it on that ground says anything of ground that nobody corrected. Only pixels
-that somebody labelled count; the encoder and every statistic of batch norm stay, for a few polygons cannot carry more. Where there
-are enough corrections, a quarter is first held out, to tell how long to learn and what it is worth; the model that is kept then
-learns so long from all of them.
+So its card says "target labels used", and no score of it on that ground says anything of ground that nobody corrected. Only
+pixels that somebody labelled have a truth. Where nobody did, the network is held to what it said before, and statistics of batch
+norm stay: a few polygons, all of them errors, would turn it over everywhere (benchmarks/corrections.py). Where there are enough
+corrections, a quarter is first held out, to tell how long to learn and what it is worth; the model that is kept then learns so
+long from all of them.
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ from aftermap.card import Card, find
 from aftermap.chips import U8, UNKNOWN, Chip
 from aftermap.corrections import HAZARD, LABELS, NOT_HAZARD, Correction, Log
 from aftermap.engine import Network
-from aftermap.errors import InputRefusedError
+from aftermap.errors import InputRefusedError, UsageError
+from aftermap.hazardmap import HazardMap
+from aftermap.layer import Declared
 from aftermap.losses import Sum
 from aftermap.model import Model, load, save
 from aftermap.normalise import Normaliser, of_card
+from aftermap.objectives.anchored import Anchored
 from aftermap.objectives.segment import Segment
 from aftermap.readapt import seen_as
-from aftermap.scene import Scene
+from aftermap.scene import Scene, open_scene
 from aftermap.surgery import freeze
 from aftermap.tiles import Window, starts
+from aftermap.torchdoor import torch
 from aftermap.train import Plan, Result, fabric_for, measure, train
 
 SIDE_PX, BATCH = 128, 8
@@ -45,13 +50,42 @@ _AUGMENT = Augment(move=0.0)
 
 
 @dataclass(frozen=True)
+class Images:
+    """What was mapped: an image after for each map, and, for a model of two dates, one before for each."""
+
+    after: Sequence[Path]
+    before: Sequence[Path] = ()
+    band_map: str = "auto"
+    declared: Declared = field(default_factory=Declared)
+    """What files do not say of themselves."""
+
+    def scenes(self, hazard: str) -> list[Scene]:
+        """Each opened. Raises UsageError, and InputRefusedError as open_scene does."""
+        for path in self.after:
+            if (path / "run.json").exists():
+                what = f"{path} is a map, and a model learns from the images that it was made from"
+                raise UsageError(what, repair=f"give {', '.join(_made_from(path))}, and with --before those before")
+        if self.before and len(self.before) != len(self.after):
+            what = f"--before has {len(self.before)} images and --to {len(self.after)}"
+            raise UsageError(what, repair="give one before for each, bands stacked")
+        earlier = [{"before": [one]} for one in self.before] or [{}] * len(self.after)
+        each = ({"after": [path], **own} for path, own in zip(self.after, earlier, strict=True))
+        return [open_scene(own, hazard=hazard, declared=dict.fromkeys(own, self.declared)) for own in each]
+
+
+def _made_from(folder: Path) -> list[str]:
+    return [one["name"] for one in HazardMap(folder).made_by["inputs"]["after"]["files"]]
+
+
+@dataclass(frozen=True)
 class Teaching:
     """How much a few corrections may change."""
 
-    steps: int = 60
+    steps: int = 20
     """At most, where some are held out; as many, where none are."""
-    lr: float = 1e-3
-    part: str = "decoder"
+    lr: float = 3e-4
+    hold: float = 4.0
+    """As of objectives.anchored."""
     seed: int = 0
 
 
@@ -92,7 +126,9 @@ class Squares:
     @property
     def pixels(self) -> tuple[int, int]:
         """Labelled pixels that were observed: not hazard, hazard."""
-        counts = sum(np.bincount(chip.truth[chip.labelled], minlength=2) for chip in self.chips.values() if chip.truth is not None)
+        counts = sum(
+            np.bincount(chip.truth[chip.labelled], minlength=2) for chip in self.chips.values() if chip.truth is not None
+        )
         return int(counts[0]), int(counts[1])  # type: ignore[index]
 
 
@@ -102,19 +138,18 @@ def ground(network: Network, scene: Scene, band_map: str, labels: Path) -> Groun
 
 
 def teach(
-    model: str, scenes: Sequence[Scene], labels: Path, out: Path, how: Teaching, *, band_map: str = "auto",
-    made_by: str = "aftermap adapt",
+    model: str, images: Images, labels: Path, out: Path, how: Teaching, *, made_by: str = "aftermap adapt"
 ) -> Card:  # fmt: skip
-    """The folder of a model (name or folder) taught by the corrections of these scenes, and its card.
+    """The folder of a model (name or folder) taught by corrections of the maps of these images, and its card.
 
-    Raises UsageError ("other-run"), InputRefusedError ("weights-misfit", "model-input", "no-corrections", and those of
+    Raises UsageError ("usage", "other-run"), InputRefusedError ("weights-misfit", "model-input", "no-corrections", and those of
     corrections.read).
     """
     network = Network.open(find(model), engine="openvino")
     learner, card = load(network.folder)
     _refuse_other(learner, card)
     with fresh(out):
-        grounds = [ground(network, scene, band_map, labels) for scene in scenes]
+        grounds = [ground(network, scene, images.band_map, labels) for scene in images.scenes(card.hazard)]
         made = _Lesson(network.folder, grounds, of_card(card), how)
         taught, facts = made.learned()
         facts = facts | {"labels_sha256": journal.sha256(labels), "labels": labels.name, "base": card.name}
@@ -149,8 +184,18 @@ class _Lesson:
         if held:
             facts["held_out"] = self.tried(held, rows.keys() - held)
             steps = facts["held_out"]["steps"]
-        taught, _ = self.trained(everything, None, max(steps, 1))
-        return taught, facts | asdict(self.how) | {"steps": max(steps, 1)}
+        taught, _ = self.trained(everything, None, steps)
+        return taught, facts | asdict(self.how) | {"steps": steps, "changed_elsewhere": self.changed(taught, everything)}
+
+    def changed(self, taught: Model, squares: Squares) -> float:
+        """Of the pixels around corrections that nobody labelled the share that is now called otherwise."""
+        base, turned, free = load(self.folder)[0], 0, 0
+        for batch in self.batches(squares).once():
+            with torch.no_grad():
+                before, after = (one(batch["pixels"])[:, 0] > 0 for one in (base, taught))
+            nobody = batch["valid"] & (batch["truth"] == UNKNOWN)
+            turned, free = turned + int((nobody & (before != after)).sum()), free + int(nobody.sum())
+        return round(turned / max(1, free), 4)
 
     def squares(self, ids: Mapping[str, Any] | set[str]) -> Squares:
         """The chips of some corrections."""
@@ -189,13 +234,14 @@ class _Lesson:
     def trained(self, squares: Squares, asked: Squares | None, steps: int) -> tuple[Model, Result]:
         """The network after so many steps, or with `asked` after those that were best on it."""
         learner = load(self.folder)[0]
-        for part in parts(learner, self.how.part):
+        freeze(learner)
+        for part in (learner.encoder, learner.decoder, learner.head):
             part.requires_grad_(True)
         plan = Plan(
-            steps, lr=self.how.lr, every=max(1, steps // 10) if asked else steps, metric="loss" if asked else "step",
+            steps, lr=self.how.lr, every=max(1, steps // 4) if asked else steps, metric="loss" if asked else "step",
             smallest=asked is not None, seed=self.how.seed,
         )  # fmt: skip
-        objective = Segment(Sum({"ce": 1.0}, _weights(squares)))
+        objective = Anchored(Segment(Sum({"ce": 1.0}, _weights(squares))), load(self.folder)[0], self.how.hold)
         with TemporaryDirectory(prefix="aftermap-teach-") as work:
             ended = train(
                 learner, objective, self.batches(squares, _AUGMENT), self.batches(asked or squares), plan, Path(work),
@@ -204,13 +250,6 @@ class _Lesson:
         kept = load(self.folder)[0]  # whose batch norm is not held fast, as that of the learner is
         kept.load_state_dict(learner.state_dict())
         return kept.eval(), ended
-
-
-def parts(model: Model, which: str) -> list[Any]:
-    """What learns of a model, all of which is frozen first."""
-    freeze(model)
-    learning: dict[str, list[Any]] = {"head": [model.head], "decoder": [model.decoder, model.head], "all": [model]}
-    return learning[which]
 
 
 def _chip(name: str, pixels: Any, truth: U8, level: Normaliser) -> Chip:
@@ -255,10 +294,13 @@ def words(facts: Mapping[str, Any]) -> str:
     """What a model was taught by, and what that came to on corrections that were held out."""
     polygons, pixels, held = facts["corrections"], facts["pixels"], facts.get("held_out", {})
     told = f"{TARGET}: {polygons[HAZARD]} polygons of hazard ({pixels[HAZARD]} px) and {polygons[NOT_HAZARD]} of not hazard "
-    told += f"({pixels[NOT_HAZARD]} px) by {facts['authors']} author{'s' * (facts['authors'] != 1)}, {facts['steps']} steps"
+    told += f"({pixels[NOT_HAZARD]} px) by {facts['authors']} author{'s' * (facts['authors'] != 1)}, {facts['steps']} steps; "
+    told += f"around them {facts['changed_elsewhere']:.1%} of what nobody labelled is now called otherwise"
     if "loss" not in held:
         return f"{told}; too few corrections to hold any out: what it is worth is not measured"
-    pairs = ", ".join(f"{k.replace('_', ' ')} {held[k][0]} before and {held[k][1]} after" for k in ("loss", "iou") if None not in held[k])
+    pairs = ", ".join(
+        f"{k.replace('_', ' ')} {held[k][0]} before and {held[k][1]} after" for k in ("loss", "iou") if None not in held[k]
+    )
     return f"{told}; on {held['corrections']} corrections held out ({held['pixels']} px): {pairs}"
 
 

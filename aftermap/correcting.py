@@ -33,7 +33,11 @@ def told(one: Shown, log: Log) -> dict[str, Any]:
     """A log as the page has it: what stands as GeoJSON in degrees, and conflicts in words."""
     shapes = features.shown(np.array([row.shape for row in log.standing], dtype=object), one.grid, one.map.grid)
     standing = [
-        {"type": "Feature", "geometry": shape, "properties": {k: v for k, v in vars(row).items() if k not in ("shape", "takes_back")}}
+        {
+            "type": "Feature",
+            "geometry": shape,
+            "properties": {k: v for k, v in vars(row).items() if k not in ("shape", "takes_back")},
+        }
         for row, shape in zip(log.standing, shapes, strict=True)
     ]
     return {

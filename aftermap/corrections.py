@@ -35,7 +35,8 @@ MOST, MOST_VERTICES, MOST_MARKED, MOST_NAME = 5000, 500, 100_000, 60
 WAIT_S = 20.0
 UNKNOWN = 255
 _FIELDS = {
-    "revision": "integer", "id": "text", "kind": "text", "author": "text", "time": "text", "takes_back": "text", "seen": "integer",
+    "revision": "integer", "id": "text", "kind": "text", "author": "text", "time": "text", "takes_back": "text",
+    "seen": "integer",
 }  # fmt: skip
 U8 = npt.NDArray[np.uint8]
 
@@ -125,7 +126,7 @@ class Log:
     def with_one(self, said: Said, now: str) -> Log:
         """One row longer. Raises InputRefusedError ("correction-invalid", "corrections-full")."""
         if len(self.rows) >= MOST:
-            raise refused(f"there are {MOST} corrections already", "map anew from what they taught", "corrections-full")
+            raise refused(f"there are {MOST} corrections already", "map anew from what they taught", code="corrections-full")
         if not 0 <= said.seen <= len(self.rows):
             raise refused(f"revision {said.seen} is none of {len(self.rows)}", "load the page again")
         author = " ".join(said.author.split())
@@ -242,7 +243,7 @@ def _wrong(rows: Sequence[Correction]) -> str:
 
 
 def _damaged(path: Path, why: str) -> InputRefusedError:
-    return refused(f"{path} is no log of corrections: {why}", "restore it, or move it away", "corrections-invalid")
+    return refused(f"{path} is no log of corrections: {why}", "restore it, or move it away", code="corrections-invalid")
 
 
 def truth(rows: Iterable[Correction], contested: Iterable[Conflict], grid: GeoBox, window: Window) -> U8:

@@ -289,7 +289,7 @@ def _moved(shapes: Geometries, own: str, to: str) -> Geometries:
 
 
 def table(path: Path, layer: str) -> tuple[Geometries, list[dict[str, Any]], str | None]:
-    """Geometries (n,), attributes and CRS of a layer, in the order of the file. Raises InputRefusedError ("unreadable-vector")."""
+    """Geometries (n,), attributes and CRS of a layer, in its order. Raises InputRefusedError ("unreadable-vector")."""
     try:
         meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +23,15 @@ from scipy import ndimage
 
 from aftermap import corrections, raster
 from aftermap.card import find
-from aftermap.corrected import Squares, Teaching, _Lesson, ground, words
+from aftermap.corrected import Teaching, _Lesson, ground
 from aftermap.corrections import HAZARD, LOCK, NOT_HAZARD, Said
 from aftermap.engine import Network
 from aftermap.model import Model, load
 from aftermap.normalise import of_card
 from aftermap.scene import open_scene
-from aftermap.tiles import Window
 from aftermap.torchdoor import torch
 
-MODEL, SIDE, AWAY, TILE, PX = "flood-s1", 24, 24, 512, 1024
+MODEL, SIDE, AWAY, PX = "flood-s1", 24, 24, 512
 Bool = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
 
@@ -75,7 +72,7 @@ def iou(found: Bool, truth: Bool, where: Bool) -> float:
 
 def errors(found: Bool, truth: Bool, count: int, kind: str, rng: np.random.Generator) -> Iterator[tuple[str, Bool]]:
     """Polygons that a person would draw, as masks: those of truth around wrong pixels."""
-    wrong = ndimage.binary_opening(found != truth, iterations=1)
+    wrong = ndimage.binary_opening(found != truth, iterations=2)
     if kind == "false alarms":
         wrong &= found
     places = np.argwhere(wrong)
@@ -91,11 +88,12 @@ def drawn(work: Path, path: Path, masks: list[tuple[str, Bool]]) -> tuple[Path, 
     grid, covered = raster.facts(path).grid, np.zeros(masks[0][1].shape, bool)
     for name in (corrections.FILE, LOCK):
         (work / name).unlink(missing_ok=True)
-    for k, (kind, mask) in enumerate(masks):
+    seen = 0
+    for kind, mask in masks:
         shapes = rasterio.features.shapes(mask.astype(np.uint8), mask=mask, transform=grid.affine)
         shape = max((shapely.geometry.shape(s) for s, _ in shapes), key=lambda s: s.area)
         if shape.area >= 4 * abs(grid.affine.determinant):
-            log = corrections.append(work, grid, Said(kind, "anna", corrections.read(work / corrections.FILE, grid).rows[-1].revision if k and (work / corrections.FILE).exists() else 0, shape))
+            seen = len(corrections.append(work, grid, Said(kind, "anna", seen, shape)).rows)
             covered |= mask
     return work / corrections.FILE, covered
 
@@ -104,11 +102,11 @@ def main() -> None:
     say = argparse.ArgumentParser()
     say.add_argument("work", type=Path)
     say.add_argument("--scenes", default="3,4")
-    say.add_argument("--gain", default="-3,3")
-    say.add_argument("--counts", default="8,24")
+    say.add_argument("--gain", default="-6,6")
+    say.add_argument("--counts", default="16")
     say.add_argument("--kinds", default="all,false alarms")
-    say.add_argument("--ways", default="head:1e-2,decoder:1e-3,decoder:3e-4,all:1e-4")
-    say.add_argument("--steps", type=int, default=60)
+    say.add_argument("--ways", default="3e-4:4,3e-4:0")
+    say.add_argument("--steps", type=int, default=20)
     given = say.parse_args()
     torch.set_num_threads(1)
     network = Network.open(find(MODEL), engine="openvino")
@@ -128,17 +126,30 @@ def main() -> None:
                     far = ~ndimage.binary_dilation(covered, iterations=AWAY)
                     scene = open_scene({"after": [path]}, hazard="flood")
                     for way in given.ways.split(","):
-                        part, _, lr = way.partition(":")
-                        how = Teaching(steps=given.steps, lr=float(lr), part=part)
+                        lr, _, hold = way.partition(":")
+                        how = Teaching(steps=given.steps, lr=float(lr), hold=float(hold))
                         lesson = _Lesson(network.folder, [ground(network, scene, "auto", labels)], of_card(network.card), how)
                         made, facts = lesson.learned()
                         after = mapped(made, path)
-                        print(json.dumps({"scene": number, "gain": gain, "kind": kind, "count": count, "way": way,
-                            "steps": facts["steps"], "corrected": [iou(before, truth, covered), iou(after, truth, covered)],
-                            "right": [round(float((m == truth)[covered].mean()), 3) for m in (before, after)],
-                            "far": [iou(before, truth, far), iou(after, truth, far)],
-                            "other": [forgot, iou(mapped(made, other), other_truth, np.ones_like(other_truth))],
-                            "held": facts.get("held_out", {}).get("iou"), "held_loss": facts.get("held_out", {}).get("loss")}), flush=True)
+                        print(
+                            json.dumps(
+                                {
+                                    "scene": number,
+                                    "gain": gain,
+                                    "kind": kind,
+                                    "count": count,
+                                    "way": way,
+                                    "steps": facts["steps"],
+                                    "corrected": [iou(before, truth, covered), iou(after, truth, covered)],
+                                    "right": [round(float((m == truth)[covered].mean()), 3) for m in (before, after)],
+                                    "far": [iou(before, truth, far), iou(after, truth, far)],
+                                    "other": [forgot, iou(mapped(made, other), other_truth, np.ones_like(other_truth))],
+                                    "held": facts.get("held_out", {}).get("iou"),
+                                    "held_loss": facts.get("held_out", {}).get("loss"),
+                                }
+                            ),
+                            flush=True,
+                        )
 
 
 if __name__ == "__main__":

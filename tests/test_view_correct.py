@@ -14,7 +14,8 @@ import pytest
 
 import aftermap as am
 from aftermap import corrections, journal
-from aftermap.correcting import MOST_BYTES, MOST_VERTICES
+from aftermap.correcting import MOST_BYTES
+from aftermap.corrections import MOST_VERTICES
 from aftermap.view import application, shown
 from tests.conftest import flood_pair, grid, write
 from tests.test_view import _running, browser, picture  # noqa: F401
@@ -100,7 +101,9 @@ def am_window(one: am.HazardMap) -> Any:
 
 def test_a_polygon_of_the_map_is_marked_whole(address: str, maps: list[Path]) -> None:
     one = ids(address)["placed"]
-    with urllib.request.urlopen(f"{address}/api/maps/{one['id']}/outlines/observed_event?bbox=-180,-85,180,85", timeout=20) as answer:
+    with urllib.request.urlopen(
+        f"{address}/api/maps/{one['id']}/outlines/observed_event?bbox=-180,-85,180,85", timeout=20
+    ) as answer:
         largest = max(json.load(answer)["features"], key=lambda f: f["properties"]["area_ha"])
     place = inside(largest["geometry"])
     status, told = post(address, "placed", {"kind": "not hazard", "author": "Ben", "seen": 0, "at": place})
@@ -225,7 +228,9 @@ def click(page: Any, *places: tuple[float, float]) -> None:
 
 
 def said(page: Any, words: str) -> None:
-    page.wait_for_function("words => document.getElementById('correct-said').textContent.includes(words)", arg=words, timeout=8000)
+    page.wait_for_function(
+        "words => document.getElementById('correct-said').textContent.includes(words)", arg=words, timeout=8000
+    )
 
 
 def yellow(page: Any) -> int:

@@ -172,7 +172,7 @@ export function correcting(page) {
     $("correct").addEventListener("toggle", () => { if ($("correct").open) load(); else if (tool) choose(tool); });
     document.addEventListener("keydown", key);
     page.both((map) => {
-      map.on("styleimagemissing", ({ id }) => { if (id === "hatch") hatch(map); });
+      map.on("styledata", () => hatch(map)); // before any tile asks for it: one that did draws without
       map.on("mousemove", ({ lngLat }) => {
         delete document.body.dataset.cross;
         if (!tool || !corners.length) return;

@@ -194,8 +194,8 @@ def test_another_file_of_that_name_is_left_alone(address: str, maps: list[Path])
 
 
 @pytest.fixture
-def pages(browser: Any, address: str) -> Iterator[list[Any]]:  # noqa: F811
-    """Two people's pages, each a browser's own; what goes wrong on either fails the test."""
+def pages(browser: Any, address: str, maps: list[Path]) -> Iterator[list[Any]]:  # noqa: F811
+    """Two people's pages, each a browser's own, closed before the files go; what goes wrong on either fails the test."""
     faults: list[str] = []
     found = []
     for _ in range(2):

@@ -22,11 +22,16 @@ _SET = click.option(
 )
 _OWN = {
     "bn": ("mode", "momentum", "prior"), "self-train": ("rounds", "keep", "balanced", "steps"),
-    "bidirectional": ("arms", "iterations"),
+    "bidirectional": ("arms", "iterations"), "labels": ("lr", "steps"),
 }  # fmt: skip
 """Method of adaptation -> its own options, as the card of the model tells them."""
-_SHARED = {"source": ("self-train", "bidirectional"), "beside": ("self-train",)}
-"""Further options -> methods that have them."""
+_BLIND = ("bn", "self-train", "bidirectional")
+_SHARED = {
+    "source": ("self-train", "bidirectional"), "beside": ("self-train",), "steps": ("self-train", "labels"), "method": _BLIND,
+    "shots": _BLIND, "kind": _BLIND, "settings": _BLIND, "before": ("labels",),
+}  # fmt: skip
+"""Further options -> methods that have them; "labels" is what --labels does."""
+_SPELT = {"beside": "--with", "settings": "--set"}
 _SHOWN = ("iou", "f1", "precision", "recall", "balanced_accuracy")
 _OF_SEVERAL = ("macro_iou", "macro_f1", "accuracy", "localisation_f1", "damage_f1", "xview2", "rmse", "r2")
 _TRIVIAL = {
@@ -217,6 +222,9 @@ def export(model: str, kind: str) -> None:
 @click.argument("model")
 @click.option("--to", multiple=True, type=_FILES, required=True, help="Unlabelled images, or folders of data sets.")
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the adapted model.")
+@click.option("--labels", type=_FILES, help="corrections.gpkg of a map of --to: taught by these labels, in place of --method.")
+@click.option("--before", multiple=True, type=_FILES, help="Of --labels: the images before, one for each of --to.")
+@click.option("--lr", default=3e-4, show_default=True, help="Of --labels: learning rate.")
 @click.option(
     "--method",
     type=click.Choice(["bn", "self-train", "bidirectional"]),
@@ -236,7 +244,7 @@ def export(model: str, kind: str) -> None:
 @click.option(
     "--balanced", default=0.5, show_default=True, help="Of self-train: of the pixels called a class the surest share is labels."
 )
-@click.option("--steps", default=200, show_default=True, help="Of self-train: of each round.")
+@click.option("--steps", default=200, show_default=True, help="Of self-train: of each round. Of --labels: at most, 20.")
 @click.option("--iterations", default=1000, show_default=True, help="Of bidirectional.")
 @click.option("--momentum", default=0.1, show_default=True, help="Of ema: how far each crop moves the statistics.")
 @click.option("--prior", default=16.0, show_default=True, help="Of prior: how many crops the training counts as.")
@@ -248,7 +256,7 @@ def export(model: str, kind: str) -> None:
 @click.option("--kind", default="", help="Name of the data set of a folder, where its layout does not tell.")
 @_SET
 def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **given: Any) -> None:
-    """Adapt a MODEL (name or folder) to unlabelled images; `aftermap map --model` then maps with it."""
+    """Adapt a MODEL (name or folder) to unlabelled images, or teach it by corrections, for `aftermap map --model`."""
     from aftermap import readapt
     from aftermap.adapt.norm import Adaptation
     from aftermap.layer import Declared
@@ -256,7 +264,10 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     from aftermap.strict import setting
 
     bands = names(given["bands"])
-    _refuse_options(given["method"])
+    _refuse_options("labels" if given["labels"] else given["method"])
+    if given["labels"]:
+        _teach(model, to, out, given)
+        return
     told = ("method", "shots", "seed", "bands", *_OWN[given["method"]])
     said = {f"--{k}": given[k] for k in told if given[k] not in (None, "")}
     declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])
@@ -285,13 +296,31 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
 
 def _refuse_options(method: str) -> None:
     """Raises UsageError for an option of another method, which would do nothing."""
-    of = _SHARED | {name: (owner,) for owner, names in _OWN.items() for name in names}
+    of = {name: (owner,) for owner, names in _OWN.items() for name in names} | _SHARED
     context = click.get_current_context()
     for name, owners in of.items():
         if method not in owners and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            said = "--with" if name == "beside" else f"--{name}"
-            what = f"{said} is of --method {' or '.join(owners)}, not {method}"
-            raise UsageError(what, repair="give that method, or leave it out")
+            ways = " or ".join("--labels" if one == "labels" else f"--method {one}" for one in owners)
+            raise UsageError(f"{_SPELT.get(name, f'--{name}')} is of {ways}", repair="leave it out, or choose what it is of")
+
+
+def _teach(model: str, to: Sequence[Path], out: Path, given: Mapping[str, Any]) -> None:
+    from aftermap.experiment import refuse_without_extra
+    from aftermap.layer import Declared
+
+    refuse_without_extra()
+    from aftermap import corrected
+
+    source = click.get_current_context().get_parameter_source("steps")
+    steps = given["steps"] if source is click.core.ParameterSource.COMMANDLINE else corrected.Teaching().steps
+    how = corrected.Teaching(steps, given["lr"], seed=given["seed"])
+    declared = Declared(bands=names(given["bands"]), sensor=given["sensor"], unit=given["unit"])
+    made_by = shlex.join(["aftermap", "adapt", Path(model).name, *(f"--to={one.name}" for one in to),
+                          *(f"--before={one.name}" for one in given["before"]), f"--labels={given['labels'].name}",
+                          f"--steps={steps}", f"--lr={how.lr}", f"--seed={how.seed}"])  # fmt: skip
+    images = corrected.Images(to, given["before"], given["band_map"], declared)
+    card = corrected.teach(model, images, given["labels"], out, how, made_by=made_by)
+    click.echo(f"model  {out}; {card.why}")
 
 
 def _say_round(row: Mapping[str, Any]) -> None:

@@ -286,3 +286,42 @@ def _plain(value: Any) -> Any:
 def _moved(shapes: Geometries, own: str, to: str) -> Geometries:
     move = pyproj.Transformer.from_crs(own, to, always_xy=True)
     return np.asarray(shapely.transform(shapes, lambda xy: np.stack(move.transform(xy[:, 0], xy[:, 1]), 1)), dtype=object)
+
+
+def table(path: Path, layer: str) -> tuple[Geometries, list[dict[str, Any]], str | None]:
+    """Geometries (n,), attributes and CRS of a layer, in its order. Raises InputRefusedError ("unreadable-vector")."""
+    try:
+        meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise vector.unreadable(path, error) from error
+    names = [str(name) for name in meta["fields"]]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    crs = meta["crs"]
+    nowhere = crs is None or pyproj.CRS(crs).type_name == "Engineering CRS"  # how GDAL gives a layer of ours in pixels
+    return np.asarray(shapely.from_wkb(wkb), dtype=object), rows, None if nowhere else crs
+
+
+def laid(shapes: Geometries, page: GeoBox, grid: GeoBox) -> Geometries:
+    """Shapes (n,) in degrees in the CRS of a grid, which a page shows as if it were `page`; a straight edge there stays near one.
+
+    Raises InputRefusedError ("outside-crs").
+    """
+    moved = vector.reproject(shapes, DEGREES, page, "the polygon")
+    whole = np.array([shapely.union_all(shapely.get_parts(shape)) for shape in moved], dtype=object)
+    fine = shapely.simplify(whole, _STEP_PX * abs(page.affine.determinant) ** 0.5)
+    return np.asarray(fine if page == grid else vector.place(fine, grid.affine @ ~page.affine), dtype=object)
+
+
+def shown(shapes: Geometries, page: GeoBox, grid: GeoBox) -> list[dict[str, Any]]:
+    """The way back: geometries of GeoJSON."""
+    there = shapes if page == grid else vector.place(shapes, page.affine @ ~grid.affine)
+    return [shape.__geo_interface__ for shape in _moved(there, str(page.crs), DEGREES)]
+
+
+def polygon_at(path: Path, layer: str, place: tuple[float, float], page: GeoBox, grid: GeoBox) -> Any | None:
+    """The polygon of a layer of our own, on `grid`, that holds a place in degrees of the page; None where none does."""
+    there = vector.reproject(np.array([shapely.Point(place)]), DEGREES, page, "the place")[0]
+    x, y = (there.x, there.y) if page == grid else (grid.affine @ ~page.affine) @ (there.x, there.y)
+    _, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], bbox=(x, y, x, y))
+    found = [shape for shape in shapely.from_wkb(wkb) if shapely.contains_xy(shape, x, y)]
+    return found[0] if found else None

@@ -14,7 +14,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
@@ -28,6 +30,7 @@ UNSEALED = ("log.json",)
 """Timings and host: outside every checksum."""
 NOTE = ".note.json"
 PARTIAL = ".partial"
+_LOOK_AGAIN_S = 0.02
 
 
 class Made(NamedTuple):
@@ -201,6 +204,27 @@ def _lock(stream: IO[str]) -> None:
         import fcntl
 
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def held(lock: Path, seconds: float) -> Iterator[None]:
+    """Keeps out all who ask for the same lock, in this process and in others. Raises UsageError ("busy", "unwritable")."""
+    deadline = time.monotonic() + seconds
+    try:
+        stream = lock.open("a+")
+    except OSError as error:
+        raise UsageError(f"{lock.parent} cannot be written: {error}", repair="see who owns it", code="unwritable") from error
+    with stream:
+        while True:
+            try:
+                _lock(stream)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    what = f"somebody else has been writing to {lock.parent} for {seconds:g} s"
+                    raise UsageError(what, repair="try again", code="busy") from error
+                time.sleep(_LOOK_AGAIN_S)
+        yield
 
 
 def _parsed(line: str) -> Made | None:

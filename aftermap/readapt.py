@@ -23,7 +23,7 @@ from aftermap.journal import write_json
 from aftermap.layer import Declared
 from aftermap.page import Data, Target
 from aftermap.samples import survey
-from aftermap.scene import open_scene
+from aftermap.scene import Scene, open_scene
 from aftermap.targets import Images
 
 if TYPE_CHECKING:
@@ -59,8 +59,13 @@ class Unlabelled:
             target = Target(network.card.hazard, self.data, self.band_map)
             return Images.of(target, path, network.card).pictures(network)
         scene = open_scene({"after": [path]}, hazard=network.card.hazard, declared={"after": self.declared})
-        own = transfer.on(scene, network, RULE, self.band_map).levelled(scene)
-        return [picture_of(scene, own.inputs, lambda pixels: own.network.levelled(own.as_read(pixels)))]
+        return [seen_as(scene, network, self.band_map)]
+
+
+def seen_as(scene: Scene, network: Network, band_map: str) -> Picture:
+    """A scene as a network reads it, on its level. Raises InputRefusedError ("band-missing", "model-input")."""
+    own = transfer.on(scene, network, RULE, band_map).levelled(scene)
+    return picture_of(scene, own.inputs, lambda pixels: own.network.levelled(own.as_read(pixels)))
 
 
 def readapt(model: str, unlabelled: Unlabelled, out: Path, how: Adaptation, *, made_by: str = "aftermap adapt") -> Card:

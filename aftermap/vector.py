@@ -86,6 +86,11 @@ def rectangle(grid: GeoBox) -> Any:
     return place(np.array([shapely.box(0, 0, width, height)]), grid.affine)[0]
 
 
+def vertices(shape: Any) -> npt.NDArray[np.float64]:
+    """All corners (n, 2) of a shape."""
+    return np.asarray(shapely.get_coordinates(shape))
+
+
 def boxes(first: npt.NDArray[Any], last: npt.NDArray[Any], affine: Affine) -> Geometries:
     """Rectangles (n,) in world coordinates between pixel corners (n, 2) of (column, row)."""
     return place(np.asarray(shapely.box(*first.T, *last.T), dtype=object), affine)

@@ -1,7 +1,8 @@
 """The web viewer: delivered maps on a page of this machine. The door to fastapi.
 
 Nobody else is let in by default: it listens on loopback, answers only to its own name (a page elsewhere that points a name of
-its own here gets nothing), and on any other address asks for a token. It reads what it was given and writes nothing.
+its own here gets nothing), and on any other address asks for a token. It reads what it was given, and writes corrections.gpkg
+beside the map that somebody corrects, nothing else (correcting.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from aftermap import correcting
 from aftermap.errors import AftermapError, InputRefusedError, UsageError
 from aftermap.hazardmap import HazardMap
 from aftermap.shown import MOST_ZOOM, Shown
@@ -27,7 +29,7 @@ _HEADERS = {
 }  # fmt: skip
 _PAGE_FILES = {
     "view.css": "text/css", "view.mjs": "text/javascript", "maplibre-gl.mjs": "text/javascript",
-    "maplibre-gl-worker.mjs": "text/javascript", "maplibre-gl.css": "text/css",
+    "maplibre-gl-worker.mjs": "text/javascript", "maplibre-gl.css": "text/css", "correct.mjs": "text/javascript",
 }  # fmt: skip
 Answer = Any
 
@@ -62,6 +64,8 @@ def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "")
 
     for path, act in (_pages() | _answers(maps)).items():
         app.add_api_route(path, act, response_model=None)
+    for path, act in correcting.writing(_finder(maps)).items():
+        app.add_route(path, act, methods=["POST"])
     app.middleware("http")(guard)
     app.add_exception_handler(AftermapError, tell)
     return app
@@ -77,21 +81,30 @@ def _pages() -> dict[str, Callable[..., Answer]]:
     def static(name: str) -> Answer:
         if name not in _PAGE_FILES:
             raise fastapi.HTTPException(404, "there is no such file")
-        home = PAGE / ("view" if name.startswith("view.") else "vendor/maplibre-gl")
-        return responses.FileResponse(home / name, media_type=_PAGE_FILES[name])
+        own = PAGE / "view" / name
+        path = own if own.is_file() else PAGE / "vendor/maplibre-gl" / name
+        return responses.FileResponse(path, media_type=_PAGE_FILES[name])
 
     return {"/": page, "/static/{name}": static}
 
 
-def _answers(maps: Sequence[Shown]) -> dict[str, Callable[..., Answer]]:
-    """What the page asks of the maps, by path."""
-    fastapi, responses = _fastapi()
+def _finder(maps: Sequence[Shown]) -> Callable[[str], Shown]:
+    """The map of a name; another is a 404."""
+    fastapi, _ = _fastapi()
     by_id = {one.id: one for one in maps}
 
     def find(name: str) -> Shown:
         if name not in by_id:
             raise fastapi.HTTPException(404, f"there is no map {name[:20]!r}")
         return by_id[name]
+
+    return find
+
+
+def _answers(maps: Sequence[Shown]) -> dict[str, Callable[..., Answer]]:
+    """What the page asks of the maps, by path."""
+    fastapi, responses = _fastapi()
+    find = _finder(maps)
 
     def listed() -> list[dict[str, Any]]:
         return [one.facts() for one in maps]
@@ -115,10 +128,11 @@ def _answers(maps: Sequence[Shown]) -> dict[str, Callable[..., Answer]]:
     def outlines(name: str, layer: str, bbox: str) -> dict[str, Any]:
         return find(name).outlines(layer, _box(bbox, fastapi))
 
-    return {
+    own: dict[str, Callable[..., Answer]] = {
         "/api/maps": listed, "/api/maps/{name}/levels": levels, "/api/maps/{name}/photo/{date}": photo,
         "/api/maps/{name}/tiles/{layer}/{z}/{x}/{y}.png": tile, "/api/maps/{name}/outlines/{layer}": outlines,
     }  # fmt: skip
+    return own | correcting.answers(find)
 
 
 def _box(said: str, fastapi: Any) -> tuple[float, float, float, float]:

@@ -1,14 +1,15 @@
 // The page of `aftermap view`: two maps, one clipped over the other, so that before and after can be swiped; what is shown stands in
 // the address. Everything comes from the machine that serves it.
 import * as maplibregl from "./maplibre-gl.mjs";
+import { correcting, WORDS as CORRECTED } from "./correct.mjs";
 
 maplibregl.setWorkerUrl(new URL("maplibre-gl-worker.mjs", import.meta.url).href);
 const $ = (id) => document.getElementById(id);
 const OUTLINE = { observed_event: "#00a6d6", not_analysed: "#6b7280", built_up: "#960020", priority: "#ff6000", area_of_interest: "#e61e5a", image_footprint: "#4b5560" };
-const WORDS = { observed_event: "Mapped hazard", not_analysed: "Not analysed", built_up: "Buildings", priority: "Look here first", area_of_interest: "Area of interest", image_footprint: "Images" };
+const WORDS = { observed_event: "Mapped hazard", not_analysed: "Not analysed", built_up: "Buildings", priority: "Look here first", area_of_interest: "Area of interest", image_footprint: "Images", ...CORRECTED };
 const KEYS = { e: "extent", l: "likelihood", x: "exclusion", a: "agreement" };
 const state = { map: "0", layers: ["extent"], vectors: ["area_of_interest"], threshold: null, swipe: 50 };
-let maps = [], current = null, levels = null, under, over, generation = 0;
+let maps = [], current = null, levels = null, under, over, correct, generation = 0;
 
 const tiles = (layer, extra = "") => [`${location.origin}/api/maps/${current.id}/tiles/${layer}/{z}/{x}/{y}.png${extra}`];
 const say = (text) => { $("note").textContent = text; };
@@ -63,7 +64,7 @@ function style(date) {
     layers.push({ id: `f-${name}`, type: "fill", source: `v-${name}`, layout: { visibility }, paint: { "fill-color": OUTLINE[name], "fill-opacity": name === "image_footprint" || name === "area_of_interest" ? 0 : 0.15 } });
     layers.push({ id: `l-${name}`, type: "line", source: `v-${name}`, layout: { visibility }, paint: { "line-color": OUTLINE[name], "line-width": 1.5 } });
   }
-  return { version: 8, sources, layers };
+  return { version: 8, sources: { ...sources, ...correct.sources() }, layers: [...layers, ...correct.layers()] };
 }
 
 const both = (act) => [under, over].forEach(act);
@@ -176,6 +177,7 @@ async function choose(id, at = null) {
   table();
   legend();
   redraw();
+  correct.opened();
   if (at) under.jumpTo({ center: [at[0], at[1]], zoom: at[2] });
   else if (!before || before.bounds.join() !== current.bounds.join()) under.fitBounds(current.bounds, { padding: 20, animate: false });
   threshold(state.threshold ?? current.threshold);
@@ -190,7 +192,8 @@ function swipe(percent) {
 }
 
 function popup(event) {
-  const names = current.vectors.filter((name) => state.vectors.includes(name)).map((name) => `f-${name}`).filter((id) => under.getLayer(id));
+  if (correct.clicked(event)) return;
+  const names = [...Object.keys(CORRECTED), ...current.vectors.filter((name) => state.vectors.includes(name))].map((name) => `f-${name}`).filter((id) => under.getLayer(id));
   const [hit] = under.queryRenderedFeatures(event.point, { layers: names });
   if (!hit) return;
   const list = element("dl");
@@ -223,7 +226,7 @@ function wire() {
     $("theme").textContent = dark ? "Dark" : "Light";
   });
   document.addEventListener("keydown", (event) => {
-    if (event.target.closest("select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("select, input[type=text]") || event.ctrlKey || event.metaKey || event.altKey) return;
     const layer = KEYS[event.key], at = maps.indexOf(current);
     if (layer && current.layers.some((one) => one.name === layer)) toggle("layers", layer, !state.layers.includes(layer));
     else if (event.key === "[" || event.key === "]") threshold(Math.min(99, Math.max(0, Number($("threshold").value) + (event.key === "]" ? 1 : -1))));
@@ -256,6 +259,8 @@ async function start() {
     one.on("click", popup);
   }
   under.on("moveend", () => { writeAddress(); outlines(); });
+  correct = correcting({ both, under, ask, element, current: () => current });
+  correct.start();
   swipe(state.swipe);
   wire();
   await choose(state.map, at);

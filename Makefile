@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests run side by side: threads of one would only wait for the others.
 test test-full: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: demo docs models test test-full test-foundation lint clean
+.PHONY: bench bench-quick demo docs models test test-full test-foundation lint clean
 
 demo: $(VENV)/base
 	$(BIN)/aftermap demo -o aftermap-demo
@@ -45,6 +45,13 @@ docs: $(VENV)/docs
 
 # NO_MKDOCS_2_WARNING keeps the theme from advertising in every build.
 docs: export NO_MKDOCS_2_WARNING = 1
+
+# Beside peers in an environment of their own: `make build/foundation/ready` first, or they are left out.
+bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks.bench --folder build/bench
+
+bench-quick: $(VENV)/dev
+	$(BIN)/python -m benchmarks.bench --folder build/bench --quick
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check aftermap tests benchmarks docs

@@ -1,25 +1,34 @@
 """The web viewer: delivered maps on a page of this machine. The door to fastapi.
 
 Nobody else is let in by default: it listens on loopback, answers only to its own name (a page elsewhere that points a name of
-its own here gets nothing), and on any other address asks for a token. It reads what it was given and writes nothing.
+its own here gets nothing), and on any other address asks for a token. It reads what it was given and writes nothing, unless it
+was given a folder for jobs (uploads.py): then below that folder alone. What changes anything must come from its own page.
 """
 
 from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from aftermap import patience, uploads
 from aftermap.errors import AftermapError, InputRefusedError, UsageError
 from aftermap.hazardmap import HazardMap
+from aftermap.job import Limits
+from aftermap.jobrun import Runner
+from aftermap.jobs import Jobs
 from aftermap.shown import MOST_ZOOM, Shown
 
 PAGE = Path(str(files("aftermap").joinpath("static")))
 COOKIE = "aftermap-view"
+OWN = "X-Aftermap"
+"""A header that no page elsewhere can send without asking first, which is refused."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'",
@@ -28,6 +37,7 @@ _HEADERS = {
 _PAGE_FILES = {
     "view.css": "text/css", "view.mjs": "text/javascript", "maplibre-gl.mjs": "text/javascript",
     "maplibre-gl-worker.mjs": "text/javascript", "maplibre-gl.css": "text/css",
+    "jobs.mjs": "text/javascript", "jobs.css": "text/css",
 }  # fmt: skip
 Answer = Any
 
@@ -44,8 +54,9 @@ def shown(folders: Sequence[Path]) -> list[Shown]:
     return [Shown(str(n), one) for n, one in enumerate(found)]
 
 
-def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "") -> Any:
-    """The page and what it asks for. `hosts` are the names that it answers to; with a token, only to those who bring it."""
+def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "", runner: Runner | None = None) -> Any:
+    """The page and what it asks for. `hosts` are the names that it answers to; with a token, only to those who bring it. With a
+    runner it takes images and maps them."""
     fastapi, responses = _fastapi()
     app = fastapi.FastAPI(title="aftermap", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -58,13 +69,35 @@ def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "")
         return answer
 
     async def tell(_: Any, error: AftermapError) -> Answer:
-        return responses.JSONResponse({"error": error.what, "repair": error.repair, "code": error.code}, 404)
+        status = getattr(error, "status", 422 if isinstance(error, InputRefusedError) else 404)
+        return responses.JSONResponse({"error": error.what, "repair": error.repair, "code": error.code}, status)
 
-    for path, act in (_pages() | _answers(maps)).items():
+    gallery = uploads.Gallery(maps, runner) if runner else maps
+    for path, act in (_pages() | _answers(gallery)).items():
         app.add_api_route(path, act, response_model=None)
+    app.add_api_route("/api/offers", lambda: {"jobs": runner is not None}, response_model=None)
+    app.router.routes.extend(uploads.routes(runner) if runner else [])
     app.middleware("http")(guard)
     app.add_exception_handler(AftermapError, tell)
+    for kind, words in _faults().items():
+        app.add_exception_handler(kind, words)
     return app
+
+
+def _faults() -> dict[Any, Callable[..., Any]]:
+    """How the web's own faults are told, by kind: in words, and never with what was sent."""
+    _, responses = _fastapi()
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    async def refused(_: Any, error: Any) -> Answer:
+        return responses.JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+
+    async def invalid(_: Any, error: Any) -> Answer:
+        names = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
+        return responses.JSONResponse({"error": f"not understood: {names[:100]}"}, 422)
+
+    return {HTTPException: refused, RequestValidationError: invalid}
 
 
 def _pages() -> dict[str, Callable[..., Answer]]:
@@ -77,8 +110,9 @@ def _pages() -> dict[str, Callable[..., Answer]]:
     def static(name: str) -> Answer:
         if name not in _PAGE_FILES:
             raise fastapi.HTTPException(404, "there is no such file")
-        home = PAGE / ("view" if name.startswith("view.") else "vendor/maplibre-gl")
-        return responses.FileResponse(home / name, media_type=_PAGE_FILES[name])
+        own = PAGE / "view" / name
+        path = own if own.is_file() else PAGE / "vendor/maplibre-gl" / name
+        return responses.FileResponse(path, media_type=_PAGE_FILES[name])
 
     return {"/": page, "/static/{name}": static}
 
@@ -86,12 +120,12 @@ def _pages() -> dict[str, Callable[..., Answer]]:
 def _answers(maps: Sequence[Shown]) -> dict[str, Callable[..., Answer]]:
     """What the page asks of the maps, by path."""
     fastapi, responses = _fastapi()
-    by_id = {one.id: one for one in maps}
 
     def find(name: str) -> Shown:
-        if name not in by_id:
+        found = next((one for one in maps if one.id == name), None)
+        if found is None:
             raise fastapi.HTTPException(404, f"there is no map {name[:20]!r}")
-        return by_id[name]
+        return found
 
     def listed() -> list[dict[str, Any]]:
         return [one.facts() for one in maps]
@@ -141,28 +175,54 @@ def _refused(request: Any, hosts: Sequence[str], token: str) -> str:
     brought = (request.query_params.get("token", ""), request.cookies.get(COOKIE, ""))
     if token and not any(secrets.compare_digest(one.encode(), token.encode()) for one in brought):
         return "the token is missing or wrong"
+    if request.method not in ("GET", "HEAD"):
+        if request.headers.get(OWN) is None:
+            return f"what changes anything brings the header {OWN}, as the page does"
+        if (origin := request.headers.get("origin")) is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            return "pages elsewhere are not let in"
     return ""
 
 
 def serve(
-    folders: Sequence[Path], *, host: str = "127.0.0.1", port: int = 0, token: str = "", ready: Callable[[str], None]
-) -> None:
-    """Shows the maps until interrupted; `ready` is told the address. Raises UsageError ("usage", "port", "extra-missing")."""
+    folders: Sequence[Path], *, host: str = "127.0.0.1", port: int = 0, token: str = "", jobs: Path | None = None,
+    limits: Limits | None = None, ready: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Shows the maps until interrupted; `ready` is told the address. With a folder for `jobs` it also takes images and maps them.
+
+    Raises UsageError ("usage", "port", "extra-missing", "busy", "unwritable"), InputRefusedError ("no-map").
+    """
+    _fastapi()
+    if not folders and jobs is None:
+        raise UsageError("there is nothing to look at", repair="give the folder of a map, or --jobs FOLDER to make maps here")
     maps = shown(folders)
     if not _loopback(host) and len(token) < 16:
         repair = "give --token with at least 16 characters, or leave --host out"
         raise UsageError(f"--host {host} lets other machines in", repair=repair)
     names = ["localhost", "127.0.0.1", "::1"] if _loopback(host) else [host.lower()]
-    app = application(maps, hosts=names, token=token)
-    import uvicorn
-
     try:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be listened on: {error}", repair="give another --port", code="port") from error
-    shape = f"[{host}]" if ":" in host else host
-    ready(f"http://{shape}:{sock.getsockname()[1]}/{f'?token={token}' if token else ''}")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, access_log=False)).run(sockets=[sock])
+    limits = limits or Limits()
+    with sock, _running(jobs, limits) as runner:
+        app = application(maps, hosts=names, token=token, runner=runner)
+        shape = f"[{host}]" if ":" in host else host
+        ready(f"http://{shape}:{sock.getsockname()[1]}/{f'?token={token}' if token else ''}")
+        patience.server(app, idle_s=limits.idle_seconds).run(sockets=[sock])
+
+
+@contextmanager
+def _running(folder: Path | None, limits: Limits) -> Iterator[Runner | None]:
+    """Who runs the jobs of a folder; None without one."""
+    if folder is None:
+        yield None
+        return
+    runner = Runner(Jobs(folder, limits))
+    runner.start()
+    try:
+        yield runner
+    finally:
+        runner.stop()
 
 
 def _loopback(host: str) -> bool:

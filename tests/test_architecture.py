@@ -22,7 +22,8 @@ FLOORS = (
         "probe", "probed", "clusters", "likeness",
     ),
     (
-        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
+        "scorer", "median", "palette", "archive", "tiffhead", "safe", "meridian", "raster", "area", "vector", "reference",
+        "features",
         "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
         "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
         "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
@@ -45,7 +46,8 @@ FLOORS = (
         "deliver", "collection", "eventmap", "series", "watch", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
-        "shown", "printmap", "view", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud",
+        "shown", "printmap", "cli_words", "job", "jobs", "jobwork", "jobrun", "uploads", "patience", "view",
+        "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud",
         "cli_view", "cli", "__main__",
     ),
 )  # fmt: skip
@@ -56,7 +58,7 @@ DOORS = {
     "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products", "stacfiles", "remote", "collection"}, "pystac_client": {"catalog"},
     "matplotlib": {"figures", "printmap"}, "PIL": {"markup", "shown", "printmap"},
-    "rio_tiler": {"shown", "view"}, "fastapi": {"view"}, "uvicorn": {"view"},
+    "rio_tiler": {"shown", "view"}, "fastapi": {"view"}, "starlette": {"view", "uploads"}, "uvicorn": {"view", "patience"},
     "rich": {"progress"},
     "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud", "cli_view",
               "cli"},

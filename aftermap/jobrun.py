@@ -151,9 +151,10 @@ def _told(said: Path, verb: str, status: int) -> dict[str, Any]:
     try:
         with said.open("rb") as stream:
             told = json.loads(stream.read(_MOST_SAID))
-        if "error" in told or verb == "map" or {"findings", "understood"} <= told.keys():
-            return dict(told)
-    except (OSError, ValueError, TypeError):
+        wanted = ("answer",) if verb == "map" else ("findings", "understood")
+        if isinstance(told, dict) and ("error" in told or all(name in told for name in wanted)):
+            return told
+    except (OSError, ValueError):
         pass
     what = f"the process that worked on the images ended without a word ({status}); mostly they need more memory than there is"
     return {"error": _words(what, "cut them to the event, or look whether the files are whole", code="job-crashed")}

@@ -23,7 +23,7 @@ from aftermap.errors import UnknownNameError, UsageError
 from aftermap.job import MB, OPEN, ROLES, Image, Job, JobRefusedError, Limits, bad_request, label, stored, too_large, wrong_state
 from aftermap.pieces import HAZARDS
 
-_MOST_COMING, _ABANDONED_S = 8, 86_400
+_MOST_COMING, _ABANDONED_S, _PATIENCE_S = 8, 86_400, 30.0
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Jobs:
         """Room for a file of `length` bytes, where that is said. Raises JobRefusedError: "job-unknown", "job-state",
         "bad-request", "jobs-full", "too-large", "disk-low"."""
         with self.changed:
-            job, limits = self._open(name), self.limits
+            job, limits = self._open(name, wait=False), self.limits
             if role not in ROLES:
                 raise bad_request(f"{role[:20]!r} is no role of an image", f"known: {', '.join(ROLES)}")
             mine = [c for c in self._coming if c.job == name]
@@ -233,6 +233,7 @@ class Jobs:
         finally:
             with self.changed:
                 self._at_work.discard(name)
+                self.changed.notify_all()
 
     def enqueue(self, name: str) -> Job:
         """The job as one that waits. Raises JobRefusedError: "job-state" where the doctor has not seen it or refuses it,
@@ -259,9 +260,9 @@ class Jobs:
     def delete(self, name: str) -> None:
         """Removes a job with its map. Raises JobRefusedError ("job-unknown", "job-state")."""
         with self.changed:
-            job = self.get(name)
-            if job.state in ("queued", "running") or name in self._at_work:
-                raise wrong_state(f"the job is {'being worked on' if name in self._at_work else job.state}", "cancel it first")
+            job = self._free(name)
+            if job.state in ("queued", "running"):
+                raise wrong_state(f"the job is {job.state}", "cancel it first")
             if any(c.job == name for c in self._coming):
                 raise wrong_state("a file of the job is still coming", "end that first")
             del self._jobs[name]
@@ -269,11 +270,19 @@ class Jobs:
         (self.home(job) / "job.json").unlink(missing_ok=True)
         shutil.rmtree(self.home(job), ignore_errors=True)
 
-    def _open(self, name: str) -> Job:
+    def _open(self, name: str, *, wait: bool = True) -> Job:
+        """A job that may still change; waits for the process that has its folder."""
+        job = self._free(name) if wait else self.get(name)
+        if job.state not in OPEN:
+            raise wrong_state(f"the job is {job.state}", "cancel it, or start a new one")
+        return job
+
+    def _free(self, name: str) -> Job:
+        """A job that no process has, once that has ended. Raises JobRefusedError ("job-unknown", "job-state")."""
+        self.changed.wait_for(lambda: self.get(name).state not in OPEN or name not in self._at_work, _PATIENCE_S)
         job = self.get(name)
-        if job.state not in OPEN or name in self._at_work:
-            what = "is being worked on" if name in self._at_work else f"is {job.state}"
-            raise wrong_state(f"the job {what}", "wait, cancel it, or start a new one")
+        if job.state in OPEN and name in self._at_work:
+            raise wrong_state("the job is being worked on", "try again soon")
         return job
 
     def used(self) -> int:

@@ -39,6 +39,8 @@ _PAGE_FILES = {
     "maplibre-gl-worker.mjs": "text/javascript", "maplibre-gl.css": "text/css",
     "jobs.mjs": "text/javascript", "jobs.css": "text/css",
 }  # fmt: skip
+_MOST_HEADERS = 32_768
+"""Bytes; a browser sends about a thousand."""
 Answer = Any
 
 
@@ -143,6 +145,8 @@ def _answers(maps: Sequence[Shown]) -> dict[str, Callable[..., Answer]]:
     def tile(name: str, layer: str, z: int, x: int, y: int, threshold: float | None = None) -> Answer:
         if not (0 <= z <= MOST_ZOOM and 0 <= x < 2**z and 0 <= y < 2**z):
             raise fastapi.HTTPException(404, "there is no such tile")
+        if threshold is not None and not 0 <= threshold <= 100:
+            raise fastapi.HTTPException(422, "threshold is in percent, 0 to 100")
         data = find(name).tile(layer, z, x, y, threshold=threshold)
         return responses.Response(data, 200 if data else 204, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
@@ -167,6 +171,8 @@ def _box(said: str, fastapi: Any) -> tuple[float, float, float, float]:
 
 def _refused(request: Any, hosts: Sequence[str], token: str) -> str:
     """Why a request is not let in, in words; empty where it is."""
+    if sum(len(key) + len(value) for key, value in request.headers.raw) > _MOST_HEADERS:
+        return "the headers of the request are too long"
     name = str(request.headers.get("host", "")).rsplit(":", 1)[0].strip("[]").lower()
     if name not in hosts:
         return "this viewer answers only to its own name"

@@ -61,6 +61,7 @@ class Jobs:
             self._held = (self.folder / "lock").open("a+")
             journal.lock(self._held)
         except BlockingIOError as error:
+            self._held.close()
             raise UsageError(f"another viewer is using {folder}", repair="give another --jobs", code="busy") from error
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error}", repair="give another --jobs", code="unwritable") from error

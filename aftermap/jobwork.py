@@ -169,7 +169,7 @@ def _answer(verb: str, home: Path, limits: Limits) -> tuple[Mapping[str, Any], i
         return {"error": words(error)}, error.exit_code
     except MemoryError:
         what = f"the images need more memory than the {limits.memory_mb:,} MB that a job has here"
-        return {"error": {"code": "job-memory", "what": what, "repair": "cut them to the event"}}, 1
+        return {"error": words(AftermapError(what, repair="cut them to the event", code="job-memory"))}, 1
 
 
 def _stop(*_: object) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import socket
@@ -32,7 +33,7 @@ MARKUP = "<img src=x onerror=document.title='owned'>.tif"
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    before, after, _ = flood_pair((300, 420))
+    before, after, _ = flood_pair((180, 260))
     home = tmp_path_factory.mktemp("images")
     found = {
         name: write(home / f"{name}.tif", pixels, grid(pixels.shape[1:]), ("VV", "VH"), unit="dB")
@@ -143,10 +144,10 @@ def test_from_files_to_a_map(page: Any, images: dict[str, Path], tmp_path: Path)
 def test_files_are_dropped_and_a_run_is_cancelled(page: Any, images: dict[str, Path], tmp_path: Path) -> None:
     with viewer(tmp_path / "jobs") as address:
         opened(page, address)
-        data = list(images["after"].read_bytes())
+        data = base64.b64encode(images["after"].read_bytes()).decode()
         drop = page.evaluate_handle(
             """data => { const held = new DataTransfer();
-            held.items.add(new File([new Uint8Array(data)], 'dropped.tif')); return held; }""",
+            held.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], 'dropped.tif')); return held; }""",
             data,
         )
         page.dispatch_event(".zone[data-role=after]", "drop", {"dataTransfer": drop})

@@ -65,7 +65,7 @@ def application(maps: Sequence[Shown], *, hosts: Sequence[str], token: str = "",
     async def guard(request: Any, call_next: Callable[[Any], Awaitable[Answer]]) -> Answer:
         refused = _refused(request, hosts, token)
         answer = responses.JSONResponse({"error": refused}, 403) if refused else await call_next(request)
-        answer.headers.update(_HEADERS)
+        answer.headers.update(_HEADERS | ({"Connection": "close"} if refused else {}))
         if token and not refused and request.query_params.get("token") == token:
             answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return answer
@@ -173,6 +173,8 @@ def _refused(request: Any, hosts: Sequence[str], token: str) -> str:
     """Why a request is not let in, in words; empty where it is."""
     if sum(len(key) + len(value) for key, value in request.headers.raw) > _MOST_HEADERS:
         return "the headers of the request are too long"
+    if "content-length" in request.headers and "transfer-encoding" in request.headers:
+        return "the request states its length in two ways"  # a server in front may believe the other one
     name = str(request.headers.get("host", "")).rsplit(":", 1)[0].strip("[]").lower()
     if name not in hosts:
         return "this viewer answers only to its own name"

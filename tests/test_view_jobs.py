@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import socket
+import sys
 import threading
 import time
 import zipfile
@@ -22,7 +23,7 @@ from aftermap.jobs import Jobs
 from aftermap.journal import verify
 from aftermap.view import application
 from tests.conftest import flood_pair, grid, write
-from tests.test_jobs import MAPS
+from tests.test_jobs import BARE, MAPS
 from tests.test_view import ask, browser
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -46,10 +47,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @contextmanager
-def viewer(folder: Path) -> Iterator[str]:
+def viewer(folder: Path, work: tuple[str, ...] = MAPS) -> Iterator[str]:
     from aftermap.patience import server
 
-    runner = Runner(Jobs(folder, Limits(free_mb=1)), work=MAPS)
+    runner = Runner(Jobs(folder, Limits(free_mb=1)), work=work)
     runner.start()
     sock = socket.create_server(("127.0.0.1", 0))
     served = server(application([], hosts=["127.0.0.1"], runner=runner), idle_s=20)
@@ -142,7 +143,8 @@ def test_from_files_to_a_map(page: Any, images: dict[str, Path], tmp_path: Path)
 
 
 def test_files_are_dropped_and_a_run_is_cancelled(page: Any, images: dict[str, Path], tmp_path: Path) -> None:
-    with viewer(tmp_path / "jobs") as address:
+    slow = "jobwork.mapped = lambda *_: __import__('time').sleep(60); jobwork.main()"
+    with viewer(tmp_path / "jobs", (sys.executable, "-c", BARE + slow)) as address:
         opened(page, address)
         data = base64.b64encode(images["after"].read_bytes()).decode()
         drop = page.evaluate_handle(
@@ -150,14 +152,17 @@ def test_files_are_dropped_and_a_run_is_cancelled(page: Any, images: dict[str, P
             held.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], 'dropped.tif')); return held; }""",
             data,
         )
-        page.dispatch_event(".zone[data-role=after]", "drop", {"dataTransfer": drop})
+        for role in ("before", "after"):
+            page.dispatch_event(f".zone[data-role={role}]", "drop", {"dataTransfer": drop})
         page.locator("[data-part=run]:not([disabled])").wait_for(timeout=30_000)
         page.locator("[data-part=run]").click()
         page.get_by_role("button", name="Cancel: dropped.tif").click()
         page.locator("li[data-state=cancelled]").wait_for(timeout=20_000)
         page.get_by_role("button", name="Change: dropped.tif").click()
         page.locator(".zone[data-role=after] li", has_text="dropped.tif").wait_for()
-        page.get_by_role("button", name="Remove dropped.tif").click()
+        assert len(json.loads(ask(f"{address}/api/jobs")[1])["jobs"]) == 1
+        page.get_by_role("button", name="Remove dropped.tif, before").click()
+        page.get_by_role("button", name="Remove dropped.tif, after").click()
         page.locator(".zone li").wait_for(state="detached", timeout=20_000)
 
 

@@ -5,7 +5,7 @@ const FIELDS = { bands: ["Bands in file order (--bands)", "VV,VH"], sensor: ["Se
 const STAGES = { "": "Starting", prepare: "Getting ready", map: "Mapping", deliver: "Writing the products" };
 const STATES = { uploaded: "not checked yet", checked: "ready to run", queued: "waiting", running: "running", done: "done", failed: "failed", cancelled: "cancelled" };
 const MINE = { "X-Aftermap": "1" };
-let box, open, draft = null, listed = [], limits = {}, coming = 0, timer = null, looking = false, again = false, notes = [];
+let box, open, draft = null, listed = [], limits = {}, coming = 0, timer = null, beginning = null, looked = null, again = false, notes = [];
 
 function element(name, attributes = {}, ...inside) {
   const made = document.createElement(name);
@@ -22,7 +22,7 @@ const find = (part) => box.querySelector(`[data-part="${part}"]`);
 const say = (text) => { find("said").textContent = text; };
 const size = (bytes) => (bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`);
 const sentence = (words) => `${words.charAt(0).toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`;
-const told = (fault) => [fault.error ?? fault.what, fault.repair].filter(Boolean);
+const told = (fault) => [fault.error ?? fault.what ?? "the viewer does not answer", fault.repair ?? (fault.error ? "" : "look whether it still runs, then try again")].filter(Boolean);
 
 async function ask(path, method = "GET", body = null) {
   const options = { method, headers: method === "GET" ? {} : { ...MINE, ...(body ? { "Content-Type": "application/json" } : {}) } };
@@ -52,10 +52,17 @@ function note(fault, about = "") {
   findings();
 }
 
+// Files for two roles may be dropped at once, and are of one job.
+async function begin() {
+  if (draft) return;
+  beginning ??= ask("api/jobs", "POST").then((job) => { draft = job; }).finally(() => { beginning = null; });
+  await beginning;
+}
+
 async function bring(role, files) {
   notes = [];
   try {
-    draft ??= await ask("api/jobs", "POST");
+    await begin();
   } catch (fault) { note(fault); return; }
   for (const file of files) {
     if (file.size > limits.file_mb * 2 ** 20) { note({ error: `it is larger than ${limits.file_mb} MB`, repair: "cut it to the event" }, file.name); continue; }
@@ -76,15 +83,16 @@ async function bring(role, files) {
 }
 
 // One look at a time; what changed meanwhile is looked at after it.
-async function check() {
+function check() {
   files_();
-  if (looking) { again = true; return; }
-  looking = true;
-  do {
-    again = false;
-    await look();
-  } while (again);
-  looking = false;
+  again = true;
+  looked ??= (async () => {
+    while (again) {
+      again = false;
+      await look();
+    }
+    looked = null;
+  })();
 }
 
 async function look() {
@@ -94,7 +102,6 @@ async function look() {
   if (find("coregister").checked) said.coregister = "yes";
   find("found").replaceChildren(element("li", { class: "busy" }, "The doctor is looking at the images …"));
   find("understood").replaceChildren();
-  find("run").disabled = true;
   try {
     const job = await ask(`api/jobs/${asked}/check`, "POST", said);
     if (again || draft?.id !== asked) return;
@@ -114,7 +121,7 @@ function files_() {
     find(`files-${role}`).replaceChildren(...mine.map((one) => element("li", {},
       element("span", { class: "name" }, one.label),
       element("span", { class: "soft" }, `${one.width.toLocaleString("en")} × ${one.height.toLocaleString("en")}, ${one.bands} band${one.bands === 1 ? "" : "s"}, ${size(one.bytes)}`),
-      element("button", { type: "button", "aria-label": `Remove ${one.label}`, onclick: async () => {
+      element("button", { type: "button", "aria-label": `Remove ${one.label}, ${ROLES[role][0].toLowerCase()}`, onclick: async () => {
         notes = [];
         try { draft = await ask(`api/jobs/${draft.id}/files/${role}/${one.number}`, "DELETE"); } catch (fault) { note(fault); }
         check();
@@ -132,11 +139,14 @@ function findings() {
 }
 
 function buttons() {
-  find("run").disabled = !draft || coming > 0 || looking && again || draft.state !== "checked" || draft.refused;
+  find("run").disabled = !draft || coming > 0 || draft.state !== "checked" || draft.refused;
   find("clear").hidden = !draft;
 }
 
 async function run() {
+  find("run").disabled = true;
+  await looked; // a click on Run may be what ends the typing of a last word
+  if (!draft || draft.state !== "checked" || draft.refused) { buttons(); return; }
   try {
     await ask(`api/jobs/${draft.id}/run`, "POST");
     draft = null;
@@ -200,7 +210,12 @@ function edit(job) {
 function list() {
   const opened = new Set([...find("list").querySelectorAll("li > details[open]")].map((one) => one.parentElement.dataset.job));
   const focused = document.activeElement?.closest?.("[data-part=list]") ? document.activeElement.getAttribute("aria-label") : null;
-  const rows = listed.filter((job) => job.id !== draft?.id && job.files.length).map(entry);
+  const rows = listed.filter((job) => job.id !== draft?.id && job.files.length).map((job) => {
+    const facts = JSON.stringify(job), same = [...find("list").children].find((line) => line.dataset.facts === facts);
+    const line = same ?? entry(job); // what has not changed stays, for whoever is about to press it
+    line.dataset.facts = facts;
+    return line;
+  });
   rows.filter((row) => opened.has(row.dataset.job)).forEach((row) => { const inner = row.querySelector("details"); if (inner) inner.open = true; });
   find("list").replaceChildren(...rows);
   find("jobs").hidden = rows.length === 0;

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -19,8 +18,6 @@ from aftermap.corrections import DELETED, FILE, LABELS, MOST_MARKED, MOST_VERTIC
 from aftermap.errors import AftermapError
 from aftermap.shown import Shown
 
-HEADER = "x-aftermap"
-"""A page of another origin would have to ask before sending it, and is told nothing."""
 MOST_BYTES = 65_536
 _SHAPES = {"hazard": {"ring"}, "not hazard": {"ring", "at"}, DELETED: {"takes_back"}, UNDONE: set[str]()}
 """Kind -> what says where, one of these."""
@@ -141,12 +138,7 @@ def writing(find: Callable[[str], Shown]) -> dict[str, Callable[[Any], Awaitable
 
 
 def unlet(headers: Mapping[str, str]) -> str:
-    """Why a request may not write, in words; empty where it may."""
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-        return "pages elsewhere may not write"
-    if headers.get(HEADER) != "1":
-        return f"what writes brings the header {HEADER}"
+    """Why a request that the viewer let in may not write all the same, in words; empty where it may."""
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         return "what writes is JSON"
     return ""

@@ -143,7 +143,7 @@ class Journal:
             self.work.mkdir(parents=True, exist_ok=True)
             self.close()
             self._held = (self.work / "lock").open("a+")
-            _lock(self._held)
+            lock(self._held)
         except BlockingIOError as error:
             raise UsageError(
                 f"another run is using {self.out}", repair="wait for it, or choose another -o", code="busy"
@@ -191,7 +191,7 @@ class Journal:
         shutil.rmtree(self.stage if keep else self.work, ignore_errors=True)
 
 
-def _lock(stream: IO[str]) -> None:
+def lock(stream: IO[str]) -> None:
     """An exclusive lock that ends with the process, however that ends; BlockingIOError where another holds it."""
     if sys.platform == "win32":
         import msvcrt
@@ -207,21 +207,21 @@ def _lock(stream: IO[str]) -> None:
 
 
 @contextmanager
-def held(lock: Path, seconds: float) -> Iterator[None]:
+def held(path: Path, seconds: float) -> Iterator[None]:
     """Keeps out all who ask for the same lock, in this process and in others. Raises UsageError ("busy", "unwritable")."""
     deadline = time.monotonic() + seconds
     try:
-        stream = lock.open("a+")
+        stream = path.open("a+")
     except OSError as error:
-        raise UsageError(f"{lock.parent} cannot be written: {error}", repair="see who owns it", code="unwritable") from error
+        raise UsageError(f"{path.parent} cannot be written: {error}", repair="see who owns it", code="unwritable") from error
     with stream:
         while True:
             try:
-                _lock(stream)
+                lock(stream)
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    what = f"somebody else has been writing to {lock.parent} for {seconds:g} s"
+                    what = f"somebody else has been writing to {path.parent} for {seconds:g} s"
                     raise UsageError(what, repair="try again", code="busy") from error
                 time.sleep(_LOOK_AGAIN_S)
         yield
@@ -255,7 +255,7 @@ def verify(out: Path) -> list[str]:
     if not (out / SEAL).exists():
         raise InputRefusedError(f"{out} holds no finished map", repair="give the folder that aftermap map wrote", code="no-map")
     wrong = []
-    for name, asset in sorted(_assets(out).items()):
+    for name, asset in sorted(sealed(out).items()):
         path = out / asset["href"]
         if not path.exists():
             wrong.append(f"{name} is missing")
@@ -264,8 +264,8 @@ def verify(out: Path) -> list[str]:
     return wrong
 
 
-def _assets(out: Path) -> dict[str, dict[str, Any]]:
-    """The sealed files of a delivered folder."""
+def sealed(out: Path) -> dict[str, dict[str, Any]]:
+    """The sealed files of a delivered folder by name. Raises InputRefusedError ("damaged")."""
     try:
         assets = json.loads((out / SEAL).read_text())["assets"]
         return {str(name): {"href": str(a["href"]), "file:checksum": a["file:checksum"]} for name, a in assets.items()}
@@ -282,7 +282,7 @@ def remove_products(out: Path, *, parts: bool = True) -> None:
     """Removes a run's own files from OUT: what its seal lists, the seal, the log and, with its `parts`, the work folder; nothing
     else."""
     if (out / SEAL).exists():
-        for asset in _assets(out).values():
+        for asset in sealed(out).values():
             (out / asset["href"]).unlink(missing_ok=True)
     for name in (SEAL, "run.json", *UNSEALED):
         (out / name).unlink(missing_ok=True)

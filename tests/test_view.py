@@ -179,11 +179,14 @@ def test_it_answers_only_to_its_own_name_and_its_own_page(address: str) -> None:
     assert ask(address, Host="evil.example:80")[0] == 403
     assert ask(f"{address}/api/maps", Sec_Fetch_Site="cross-site")[0] == 403
     assert ask(f"{address}/api/maps", Sec_Fetch_Site="same-origin")[0] == 200
-    request = urllib.request.Request(f"{address}/api/maps", data=b"{}", method="POST")
+    request = urllib.request.Request(f"{address}/api/maps", data=b"{}", method="POST", headers={"X-Aftermap": "1"})
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=5)
     with refused.value as error:
         assert error.code == 405
+    bare = urllib.request.Request(f"{address}/api/maps", data=b"{}", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="403"), urllib.request.urlopen(bare, timeout=5):
+        pass
     policy = ask(address)[2]["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "unsafe-eval" not in policy

@@ -2,6 +2,7 @@
 // the address. Everything comes from the machine that serves it.
 import * as maplibregl from "./maplibre-gl.mjs";
 import { correcting, WORDS as CORRECTED } from "./correct.mjs";
+import { jobs } from "./jobs.mjs";
 
 maplibregl.setWorkerUrl(new URL("maplibre-gl-worker.mjs", import.meta.url).href);
 const $ = (id) => document.getElementById(id);
@@ -75,6 +76,7 @@ function redraw() {
 }
 
 async function outlines() {
+  if (!current) return;
   const turn = ++generation, bounds = under.getBounds();
   const box = [Math.max(bounds.getWest(), -180), Math.max(bounds.getSouth(), -90), Math.min(bounds.getEast(), 180), Math.min(bounds.getNorth(), 90)];
   for (const name of state.vectors.filter((one) => current.vectors.includes(one))) {
@@ -158,7 +160,7 @@ async function choose(id, at = null) {
   state.map = current.id;
   levels = null;
   $("scene").value = current.id;
-  $("time").value = maps.indexOf(current);
+  $("time").value = maps.findIndex((one) => one.id === current?.id);
   $("time-said").textContent = day(current.after) || current.name;
   document.title = `${current.name} – aftermap`;
   $("title").textContent = current.name;
@@ -226,8 +228,8 @@ function wire() {
     $("theme").textContent = dark ? "Dark" : "Light";
   });
   document.addEventListener("keydown", (event) => {
-    if (event.target.closest("select, input[type=text]") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const layer = KEYS[event.key], at = maps.indexOf(current);
+    if (!current || event.target.closest("select, input[type=text]") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const layer = KEYS[event.key], at = maps.findIndex((one) => one.id === current?.id);
     if (layer && current.layers.some((one) => one.name === layer)) toggle("layers", layer, !state.layers.includes(layer));
     else if (event.key === "[" || event.key === "]") threshold(Math.min(99, Math.max(0, Number($("threshold").value) + (event.key === "]" ? 1 : -1))));
     else if (event.key === "," || event.key === ".") { swipe(state.swipe + (event.key === "." ? 5 : -5)); writeAddress(); }
@@ -236,12 +238,34 @@ function wire() {
   });
 }
 
-async function start() {
+async function list() {
   maps = await ask("api/maps");
-  const at = readAddress();
+  document.body.dataset.empty = maps.length ? "no" : "yes";
+  say(maps.length ? "" : "There is no map yet: bring images to make one.");
   $("scene").replaceChildren(...maps.map((one) => element("option", [one.name, day(one.after)].filter(Boolean).join(", "), { value: one.id })));
   $("times").hidden = maps.length < 2;
   $("time").max = maps.length - 1;
+}
+
+// Maps have come or gone: shows one by its id, quietly only where none is shown yet.
+async function refresh(id, quietly = false) {
+  await list();
+  if (!maps.length) {
+    current = null;
+    document.title = $("title").textContent = "aftermap";
+    $("subtitle").textContent = $("made").textContent = $("left-date").textContent = $("right-date").textContent = "";
+    both((map) => map.setStyle({ version: 8, sources: {}, layers: [] }));
+    return;
+  }
+  const still = maps.some((one) => one.id === current?.id);
+  if (id && !(quietly && still)) await choose(id);
+  else if (!still) await choose(maps[0].id);
+  else { $("scene").value = current.id; $("time").value = maps.findIndex((one) => one.id === current.id); }
+}
+
+async function start() {
+  const at = readAddress();
+  await list();
   const empty = { version: 8, sources: {}, layers: [] };
   const options = { style: empty, attributionControl: false, dragRotate: false, pitchWithRotate: false, touchPitch: false, maxZoom: 20, renderWorldCopies: false };
   under = new maplibregl.Map({ container: "under", ...options });
@@ -263,7 +287,8 @@ async function start() {
   correct.start();
   swipe(state.swipe);
   wire();
-  await choose(state.map, at);
+  if (maps.length) await choose(state.map, at);
+  if ((await ask("api/offers")).jobs) await jobs($("jobs"), refresh);
   document.body.dataset.ready = "yes";
 }
 

@@ -140,6 +140,12 @@ def paint_likelihood(codes: U8) -> U8:
     return _paint(codes, {percent: ramp(percent) for percent in range(101)} | {NODATA: NOT_ANALYSED})
 
 
+def paint_density(codes: U8) -> U8:
+    """Colours (y, x, 4) of roots (y, x) of shares of area, in percent; none is clear, 255 is hatched grey."""
+    shares = {root: ramp(root) for root in range(1, 101)}
+    return _paint(codes, {0: (0, 0, 0, 0)} | shares | {NODATA: NOT_ANALYSED})
+
+
 def paint_spread(codes: U8) -> U8:
     """Colours (y, x, 4) of standard deviations (y, x) in percent, [0, 50]; 255 is hatched grey."""
     return _paint(codes, {percent: ramp(percent, SPREAD) for percent in range(51)} | {NODATA: NOT_ANALYSED})

@@ -22,6 +22,7 @@ from aftermap.area import pixel_area_m2
 from aftermap.errors import UnknownNameError
 from aftermap.hazardmap import HazardMap
 from aftermap.palette import U8, Colour
+from aftermap.products.density import Cells
 from aftermap.tiles import Window
 
 TILE_PX, MOST_ZOOM = 256, 22
@@ -36,7 +37,7 @@ _FIELD = Affine(10, 0, 0, 0, -10, 0)
 """Where pixels without a place are laid: metres of the web's projection, at its origin."""
 _TITLES = {
     "extent": "Extent", "likelihood": "Likelihood", "exclusion": "Not analysed", "agreement": "Agreement", "spread": "Spread",
-    "familiarity": "Familiarity",
+    "familiarity": "Familiarity", "density": "Density",
 }  # fmt: skip
 
 
@@ -102,6 +103,8 @@ class Shown:
         if name == "agreement":
             count = len(run["methods"]["ran"])
             return [row(f"{k} of {count} methods", palette.agreed(k, count)) for k in range(1, count + 1)]
+        if name == "density":
+            return [row(f"{root**2 / 100:g} % of a cell", colour) for root, colour in palette.LIKELIHOOD[1:]]
         stops = {"likelihood": palette.LIKELIHOOD, "spread": palette.SPREAD, "familiarity": palette.FAMILIARITY}[name]
         return [row(f"{percent} %", colour) for percent, colour in stops]
 
@@ -114,13 +117,18 @@ class Shown:
     def tile(self, layer: str, z: int, x: int, y: int, *, threshold: float | None = None) -> bytes:
         """A PNG of TILE_PX a side in the web's projection; with a threshold, in percent, likelihood as the extent above it.
         Empty bytes where the map is not."""
-        found = _read_tile(self.path(layer), self.grid, z, x, y)
+        found = _read_tile(self.path(layer), self._grid_of(layer), z, x, y)
         if found is None:
             return b""
-        codes, beyond = found
+        values, beyond = found
+        codes = _roots(values) if layer == "density" else values
         picture = self._painted(layer, codes, threshold)
         picture[beyond, 3] = 0
         return _png(picture)
+
+    def _grid_of(self, layer: str) -> GeoBox:
+        """That of the map, or of the cells of the density."""
+        return Cells(*self.map.made_by["parameters"]["density"]["cell_px"]).of(self.grid) if layer == "density" else self.grid
 
     def _painted(self, layer: str, codes: U8, threshold: float | None) -> U8:
         if layer == "likelihood" and threshold is not None:
@@ -130,7 +138,7 @@ class Shown:
             return palette.paint_agreement(codes, len(self.map.made_by["methods"]["ran"]))
         paint = {
             "extent": palette.paint_extent, "likelihood": palette.paint_likelihood, "exclusion": palette.paint_exclusion,
-            "spread": palette.paint_spread, "familiarity": palette.paint_familiarity,
+            "spread": palette.paint_spread, "familiarity": palette.paint_familiarity, "density": palette.paint_density,
         }[layer]  # fmt: skip
         return paint(codes)
 
@@ -181,8 +189,13 @@ def _corners(grid: GeoBox) -> list[list[float]]:
     return [[float(v) for v in point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]] for x, y in ends]
 
 
-def _read_tile(path: Path, grid: GeoBox, z: int, x: int, y: int) -> tuple[U8, Bool] | None:
-    """Codes (y, x) of a tile, and where it reaches beyond the raster; None where it does not touch it."""
+def _roots(shares: npt.NDArray[np.float32]) -> U8:
+    """Codes (y, x) for palette.paint_density."""
+    return np.where(np.isnan(shares), palette.NODATA, np.rint(100 * np.sqrt(np.nan_to_num(shares)))).astype(np.uint8)
+
+
+def _read_tile(path: Path, grid: GeoBox, z: int, x: int, y: int) -> tuple[npt.NDArray[Any], Bool] | None:
+    """Values (y, x) of a tile, and where it reaches beyond the raster; None where it does not touch it."""
     from rio_tiler.errors import TileOutsideBounds
     from rio_tiler.io import Reader
 
@@ -193,7 +206,7 @@ def _read_tile(path: Path, grid: GeoBox, z: int, x: int, y: int) -> tuple[U8, Bo
         except TileOutsideBounds:
             return None
     beyond = np.ma.getmaskarray(image.array)[0]
-    return np.where(beyond, np.uint8(palette.NODATA), image.array.data[0]), beyond
+    return np.where(beyond, image.array.dtype.type(palette.NODATA), image.array.data[0]), beyond
 
 
 def _png(picture: U8) -> bytes:

@@ -66,7 +66,7 @@ def prepare(folder: Path, size: int) -> tuple[Path, Path]:
     if not (model / "model.toml").exists():
         chips = ("--after", learn / "after.tif", "--truth", learn / "truth.tif", "--size", "128", "--split", "blocks")
         aftermap("chips", *chips, "-o", folder / "chips", "--quiet")
-        network = ("--encoder", "resnet34", "--decoder", "unet", "--epochs", "10", "--batch", "8")
+        network = ("--encoder", "resnet34", "--decoder", "unet", "--epochs", "4", "--batch", "8")
         aftermap("train", "--data", folder / "chips", "--hazard", "flood", *network, "-o", model, "--quiet")
     return scene / "after.tif", model
 

@@ -27,6 +27,7 @@ from tests.conftest import flood_pair, grid, write
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("rio_tiler", reason="rio-tiler is not installed")
+morecantile = pytest.importorskip("morecantile", reason="rio-tiler is not installed")
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 
 
@@ -95,8 +96,6 @@ def test_facts_are_those_of_the_maps(address: str, maps: list[Path]) -> None:
 
 def test_tiles_show_the_pixels_of_the_raster(address: str, maps: list[Path]) -> None:
     """At the tile that holds it, each colour covers the share of the map that its code does."""
-    import morecantile
-
     one = json.loads(ask(f"{address}/api/maps")[1])[1]
     tms = morecantile.tms.get("WebMercatorQuad")
     drawn = 0
@@ -111,6 +110,34 @@ def test_tiles_show_the_pixels_of_the_raster(address: str, maps: list[Path]) -> 
     area = (codes == 1).sum() * 100.0
     side = tms.matrix(13).cellSize * np.cos(np.radians((one["bounds"][1] + one["bounds"][3]) / 2))
     assert drawn * side**2 == pytest.approx(area, rel=0.03)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", None])
+def test_density_is_painted_by_cell(crs: str | None, tmp_path: Path) -> None:
+    """Where the map lies, or its pixels are laid; the colour says the root of the share; a cell without hazard is clear."""
+    after = np.full((2, 160, 160), -8, np.float32) + np.random.default_rng(0).normal(0, 1, (2, 160, 160)).astype(np.float32)
+    after[:, :80] -= 14
+    path = write(tmp_path / "a.tif", after, grid((160, 160), crs=crs), ("VV", "VH"), unit="dB")
+    options = am.Options(density_m=400, gsd_m=None if crs else 10)
+    (one,) = shown([am.map(path, out=tmp_path / "out", hazard="flood", options=options).folder])
+    assert "density" in one.layers
+    assert len(one.facts()["layers"][-1]["legend"]) == len(palette.LIKELIHOOD) - 1
+    west, south, east, north = one.facts()["bounds"]
+    tms = morecantile.tms.get("WebMercatorQuad")
+    zoom = next(z for z in range(4, 20) if tms.tile((west + east) / 2, (south + north) / 2, z) and tms.matrix(z).cellSize < 10)
+    shares = raster.read_window(tmp_path / "out" / "density.tif", Window(0, 0, 4, 4))[0]
+    assert shares[0, 1] > 0 == shares[3, 1]
+    for row in (0, 3):
+        lon, lat = (5 * west + 3 * east) / 8, north - (2 * row + 1) * (north - south) / 8  # the middle of a cell of column 1
+        place = tms.tile(lon, lat, zoom)
+        box = tms.xy_bounds(place)
+        x, y = tms.xy(lon, lat)
+        at = int((box.top - y) / tms.matrix(zoom).cellSize), int((x - box.left) / tms.matrix(zoom).cellSize)
+        colour = picture(one.tile("density", zoom, place.x, place.y))[at]
+        if row:
+            assert colour[3] == 0
+        else:
+            assert colour[:3].tolist() == [*palette.ramp(round(100 * shares[row, 1] ** 0.5))[:3]]
 
 
 def test_levels_are_areas_above_each_percent(address: str, maps: list[Path]) -> None:

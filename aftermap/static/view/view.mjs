@@ -8,7 +8,7 @@ maplibregl.setWorkerUrl(new URL("maplibre-gl-worker.mjs", import.meta.url).href)
 const $ = (id) => document.getElementById(id);
 const OUTLINE = { observed_event: "#00a6d6", not_analysed: "#6b7280", built_up: "#960020", priority: "#ff6000", area_of_interest: "#e61e5a", image_footprint: "#4b5560" };
 const WORDS = { observed_event: "Mapped hazard", not_analysed: "Not analysed", built_up: "Buildings", priority: "Look here first", area_of_interest: "Area of interest", image_footprint: "Images", ...CORRECTED };
-const KEYS = { e: "extent", l: "likelihood", x: "exclusion", a: "agreement" };
+const KEYS = { e: "extent", l: "likelihood", x: "exclusion", a: "agreement", d: "density" };
 const state = { map: "0", layers: ["extent"], vectors: ["area_of_interest"], threshold: null, swipe: 50 };
 let maps = [], current = null, levels = null, under, over, correct, generation = 0;
 

@@ -131,7 +131,10 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        """Of an input that was replaced nothing is kept, so that the same command maps the new one."""
+        if isinstance(error, InputRefusedError) and error.code == "input-changed":
+            shutil.rmtree(self.work, ignore_errors=True)
         self.close()
 
     def _take(self) -> None:

@@ -22,13 +22,13 @@ FLOORS = (
         "probe", "probed", "clusters", "likeness",
     ),
     (
-        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
-        "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
-        "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
-        "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
-        "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder",
-        "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats",
-        "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid", "component",
+        "scorer", "median", "palette", "archive", "safe", "meridian", "readback", "raster", "area", "vector", "reference",
+        "features", "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain",
+        "sight", "relief", "simulate", "tally", "outline", "indices", "journal", "witness", "hazardmap", "exclude", "products",
+        "calibration", "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known",
+        "since", "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing",
+        "chipfolder", "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire",
+        "bandstats", "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid", "component",
         "aoi", "stacfacts", "acquisitions", "sheets", "itemfile", "watchfile", "virtual",
     ),
     (
@@ -42,7 +42,7 @@ FLOORS = (
     ),
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "measured", "origin",
-        "deliver", "collection", "eventmap", "series", "watch", "demo",
+        "mishaps", "deliver", "collection", "eventmap", "series", "watch", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "results", "unseen_table",
         "shown", "printmap", "view", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud",
@@ -52,7 +52,7 @@ FLOORS = (
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
-    "rasterio": {"raster", "virtual"},
+    "rasterio": {"raster", "readback", "virtual"},
     "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products", "stacfiles", "remote", "collection"}, "pystac_client": {"catalog"},
     "matplotlib": {"figures", "printmap"}, "PIL": {"markup", "shown", "printmap"},

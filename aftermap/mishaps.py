@@ -12,8 +12,8 @@ from pathlib import Path
 from aftermap.errors import AftermapError, JobInterruptedError
 from aftermap.journal import WORK, cache_folder
 
-_NO_THREAD = "can't start new thread"
-"""What Python raises, as a RuntimeError, where there is no memory for a thread's stack."""
+_NO_MEMORY = ("can't start new thread", "failed to map segment", "annot allocate memory")
+"""What Python and the loader of libraries say, in a RuntimeError or an ImportError, where there is none."""
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def told(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise JobInterruptedError(f"interrupted; finished windows are kept in {out / WORK}") from error
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         if (known := _known(error, f"{out} could not be written")) is None:
             raise
         raise known from error
@@ -45,8 +45,8 @@ def as_ours(error: Exception) -> AftermapError:
 
 
 def _known(error: Exception, disk: str) -> JobInterruptedError | None:
-    no_memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == ENOMEM)
-    if no_memory or (isinstance(error, RuntimeError) and _NO_THREAD in str(error)):
+    said = isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in _NO_MEMORY)
+    if said or isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == ENOMEM):
         repair = "give less to --memory, or the process more, then run the same command to resume"
         what = f"there was no memory left ({str(error) or type(error).__name__})"
         return JobInterruptedError(what, repair=repair, code="out-of-memory")

@@ -29,6 +29,7 @@ import click
 import numpy as np
 from scipy import stats
 
+from aftermap import card
 from aftermap.errors import JobInterruptedError
 from benchmarks.soak_faults import KINDS, Happened
 from tests.faults import rig as rigs
@@ -67,6 +68,8 @@ class Slope:
     def of(cls, samples: Sequence[float]) -> Slope:
         """NaN of fewer than three. Neighbouring samples are alike, so that the interval is of means of 10 blocks of them."""
         settled = np.asarray(samples[int(SETTLED * len(samples)) :])
+        if len(settled) and (settled == settled[0]).all():
+            return cls(0.0, 0.0, 0.0)
         parts = np.array_split(settled, min(10, len(settled)))
         if len(parts) < 3:
             return cls(float("nan"), float("nan"), float("nan"))
@@ -132,22 +135,22 @@ def page(told: Sequence[Happened], held: Held, minutes: float, command: str) -> 
     memory, files = Slope.of(held.memory_kb), Slope.of(held.files)
     hung = sum("no answer" in one.broken for one in told)
     shown, zero = (sum(word in one.broken for one in told) for word in ("Traceback", "exit code 0"))
+    machine = f"{platform.machine()}, {os.cpu_count()} cores shared with other work, Python {platform.python_version()}"
+    last = f"{held.memory_kb[-1] / 1024:.0f} MB and {held.files[-1]:.0f} open files" if held.files else "nothing"
     return [
         "# Long runs and faults", "",
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores shared with other work, Python {platform.python_version()}, "
-        f"`{command}`, {minutes:.0f} minutes", "",
-        "What each kind is and what is promised: [Faults](../../docs/faults.md). A fault that came after the end of a run, or found "
-        "no need of what it took away, took no effect; the map then has to be there and whole.", "",
+        f"{date.today()}, {machine}, `{command}`, {minutes:.0f} minutes", "",
+        "What each kind is and what is promised: [Faults](../../docs/faults.md). A fault that came after the end of a run, or",
+        "found no need of what it took away, took no effect; the map then has to be there and whole.", "",
         *table(told), "",
-        f"Wrong maps delivered: **{sum('delivered' in one.broken for one in told)}**. Runs that did not end with the right map, byte "
-        f"by byte, once repeated: **{sum('repeated' in one.broken for one in told)}**. Hangs: **{hung}**. Tracebacks shown: "
+        f"Wrong maps delivered: **{sum('delivered' in one.broken for one in told)}**. Runs that did not end with the right map,",
+        f"byte by byte, once repeated: **{sum('repeated' in one.broken for one in told)}**. Hangs: **{hung}**. Tracebacks shown:",
         f"**{shown}**. Exit code 0 after a failure: **{zero}**.", "",
-        f"One process that was interrupted, resumed and found its map made in {len(held.files)} rounds, three maps asked for in each, "
-        f"held {held.memory_kb[-1] / 1024:.0f} MB and {held.files[-1]:.0f} open files in the end. After the first fifth of the rounds "
-        f"memory grew by {memory.words('KB')}, open files by {files.words('files')}; 95 % intervals of lines through means of ten parts.",
-        "",
-        "The address space is limited, not the machine's memory: a process that the kernel kills for want of it is one that is killed. "
-        "The verb `watch` itself, which asks a catalog, is not run here.",
+        f"One process that was interrupted, resumed and found its map made in {len(held.files)} rounds, three maps asked for in",
+        f"each, held {last} in the end. After the first fifth of the rounds memory grew by {memory.words('KB')},",
+        f"open files by {files.words('files')}; 95 % intervals of lines through means of ten parts.", "",
+        "Limited is the address space, not the machine's memory: a process that the kernel kills for want of it is one that is",
+        "killed. The verb `watch` itself, which asks a catalog, is not run here, nor is a network.",
     ]  # fmt: skip
 
 
@@ -158,6 +161,7 @@ def page(told: Sequence[Happened], held: Held, minutes: float, command: str) -> 
 def main(minutes: float, seed: int, out: Path) -> None:
     """Runs it, and writes the page."""
     shutil.rmtree(out, ignore_errors=True)
+    card.BUNDLED = Path("no-bundled-models")  # as in the other processes (tests/faults/child.py)
     told, held, took = soak(out.absolute(), minutes, seed)
     command = f"python -m benchmarks.soak --minutes {minutes:g}{f' --seed {seed}' if seed else ''}"
     RESULTS.write_text("\n".join(page(told, held, took, command)) + "\n", encoding="utf-8")

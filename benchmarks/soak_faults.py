@@ -83,7 +83,7 @@ def small_files(rig: Rig, out: Path, rng: Rng) -> Happened:
 
 def small_disk(rig: Rig, out: Path, rng: Rng) -> Happened:
     """A disk that is full somewhere along the way, and is then enlarged; where nobody may mount one, a limit of file sizes."""
-    size, disk = int(rng.integers(4, 1000)), out
+    size, disk = int(rng.integers(4, 600)), out
     disk.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], check=False).returncode:
         return small_files(rig, out / "map", rng)
@@ -106,10 +106,12 @@ def no_memory(rig: Rig, out: Path, rng: Rng) -> Happened:
     return _judged("no memory", rig, out, lambda: rig.disturbed(out, fault), allowed)
 
 
-def _later(act: Callable[[], object], seconds: float) -> threading.Timer:
-    timer = threading.Timer(seconds, act)
-    timer.start()
-    return timer
+def _once_begun(out: Path, rng: Rng) -> None:
+    """Waits until a run has the hashes of its inputs, and up to a second more."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (out / ".work" / "job.json").exists():
+        time.sleep(0.01)
+    time.sleep(float(rng.uniform(0, 1)))
 
 
 def replaced(rig: Rig, out: Path, rng: Rng) -> Happened:
@@ -120,17 +122,11 @@ def replaced(rig: Rig, out: Path, rng: Rng) -> Happened:
     own, path = Rig(out, rig.expected), out / "after.tif"
     other = write(out / "other.tif", flood_pair(SHAPE, 7)[1], grid(SHAPE), ("VV", "VH"), unit="dB", nodata=float("nan"))
 
+    def replace() -> None:
+        _once_begun(out / "map", rng)
+        os.replace(other, path)
+
     def run() -> Result:
-        work = out / "map" / ".work"
-
-        def replace() -> None:
-            for _ in range(3000):  # not before its hash is taken
-                if (work / "job.json").exists():
-                    break
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 1.0))
-            os.replace(other, path)
-
         thread = threading.Thread(target=replace)
         thread.start()
         result = own.disturbed(out / "map", {})
@@ -144,10 +140,15 @@ def replaced(rig: Rig, out: Path, rng: Rng) -> Happened:
 def taken_away(rig: Rig, out: Path, rng: Rng) -> Happened:
     """The folder vanishes."""
 
+    def take_away() -> None:
+        _once_begun(out, rng)
+        shutil.rmtree(out, ignore_errors=True)
+
     def run() -> Result:
-        timer = _later(lambda: shutil.rmtree(out, ignore_errors=True), float(rng.uniform(1.5, 4)))
+        thread = threading.Thread(target=take_away)
+        thread.start()
         result = rig.disturbed(out, {})
-        timer.join()
+        thread.join()
         return result
 
     # A map that was whole before it vanished is none of the run's failures.

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import aftermap as am
 from aftermap.errors import InputRefusedError, JobInterruptedError
 from aftermap.journal import SEAL
 from aftermap.witness import Witness
 from tests.conftest import flood_pair, grid, write
 from tests.faults.rig import SHAPE, Rig, products
+from tests.networks import toy
 
 
 def _other(path: Path) -> Path:
@@ -113,6 +115,17 @@ def test_a_touched_or_linked_file_is_the_same(own: Rig, tmp_path: Path) -> None:
 
     own.map(tmp_path / "out", progress=at("map", link))
     assert own.refuse_wrong(tmp_path / "out")
+
+
+def test_a_model_that_changes_is_refused(rig: Rig, tmp_path: Path) -> None:
+    """Its graph is compiled when the first tile comes, long after its checksum was looked at."""
+    model, other = toy(tmp_path / "toy"), toy(tmp_path / "other", sharp=3.0)
+    options = am.Options(model=str(model), precision="f32")
+    change = at("prepare", lambda: os.replace(other / "graph.bin", model / "graph.bin"))
+    with pytest.raises(InputRefusedError) as told:
+        rig.map(tmp_path / "out", options, progress=change)
+    assert (told.value.code, "graph.bin" in told.value.what) == ("input-changed", True)
+    assert not (tmp_path / "out" / SEAL).exists()
 
 
 def test_elsewhere_the_content_decides(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ BIN = $(VENV)/bin
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests run side by side: threads of one would only wait for the others.
-test test-full: export OPENBLAS_NUM_THREADS = 1
+test test-full soak: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: bench bench-quick demo docs models test test-full test-foundation lint clean
+.PHONY: bench bench-quick demo docs models soak test test-full test-foundation lint clean
 
 demo: $(VENV)/base
 	$(BIN)/aftermap demo -o aftermap-demo
@@ -17,6 +17,11 @@ test: $(VENV)/dev lint
 
 test-full: $(VENV)/dev lint test-foundation
 	$(BIN)/python -m pytest -n auto
+
+# An hour of mapping to which things happen: docs/faults.md. MINUTES=5 for less.
+MINUTES ?= 60
+soak: $(VENV)/dev
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 # TerraTorch and TorchGeo bring 1.5 GB and versions of their own: an environment of their own.
 FOUNDATION = build/foundation

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from odc.geo.geobox import GeoBox
 
 from aftermap import raster
@@ -106,9 +105,9 @@ def _write_one(
 
 def _geotiff(path: Path, pixels: Any, grid: GeoBox, bands: Sequence[str], scratch: Path, *, nodata: float, unit: str) -> None:
     rough = scratch / "chip.tif"
-    with raster.Writer(rough, grid, dtype=str(pixels.dtype), descriptions=bands, nodata=nodata, unit=unit) as out:
-        out.write(np.ascontiguousarray(pixels), Window(0, 0, *pixels.shape[1:]))
-    raster.finish_cog(rough, path, overview="nearest")
+    out = raster.Writer(rough, grid, dtype=str(pixels.dtype), descriptions=bands, nodata=nodata, unit=unit)
+    out.write(pixels, Window(0, 0, *pixels.shape[1:]))
+    out.finish(path, overview="nearest")
 
 
 def _write_index(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

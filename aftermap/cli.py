@@ -37,6 +37,12 @@ class _Group(click.Group):
             _fail(error, as_json=ctx.meta["aftermap.json"])
         except KeyboardInterrupt:
             _fail(JobInterruptedError("interrupted"), as_json=ctx.meta["aftermap.json"])
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - nobody is shown a traceback
+            from aftermap.mishaps import as_ours
+
+            _fail(as_ours(error), as_json=ctx.meta["aftermap.json"])
 
 
 def _stop(*_: object) -> NoReturn:

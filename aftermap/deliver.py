@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aftermap import check, coregister, exclude, journal, pieces, report, sight
+from aftermap import check, coregister, exclude, journal, mishaps, pieces, report, sight
 from aftermap.calibration import UNCALIBRATED
 from aftermap.card import KNOWN
 from aftermap.chipdensity import DensityModel, apart
 from aftermap.choice import Chosen, Made, choose, make
-from aftermap.errors import JobInterruptedError, UnknownNameError, UsageError
+from aftermap.errors import UnknownNameError, UsageError
 from aftermap.facts import known
 from aftermap.finish import finish
 from aftermap.hazardmap import HazardMap
@@ -34,6 +35,7 @@ from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
 from aftermap.scorer import Heavy, Scorer, Several
 from aftermap.seamless import CORE_PX
+from aftermap.witness import Witness
 from aftermap.workers import Workers, here, workers
 
 if TYPE_CHECKING:
@@ -186,23 +188,18 @@ def map(
         raise UnknownNameError("hazard", hazard, pieces.HAZARDS)
     if method != "auto" and method not in pieces.PIECES[hazard]:
         raise UnknownNameError("method", method, ["auto", *pieces.PIECES[hazard]])
-    started = time.time()
+    started, told = time.time(), progress or (lambda *_: None)
     given = {"after": after, "before": before, "dem": dem, "reference_water": reference_water, "low_sensitivity": low_sensitivity}
     files = {key: _paths(paths) for key, paths in given.items()}
+    beside = [Path(path) if path else None for path in (assets, footprints)]
+    witness = Witness.of([*chain(*files.values()), *beside])
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
     if options is not None and options.coregister:
         scene = _coregistered(scene)
     scene = with_relief(scene, gsd_m=options.gsd_m if options else None)
-    told = progress or (lambda *_: None)
-    beside = [Path(path) if path else None for path in (assets, footprints)]
-    job = _Job(scene, method, options or Options(), Path(out), told, beside[0], beside[1], origin)
-    try:
+    job = _Job(scene, method, options or Options(), Path(out), told, witness, beside[0], beside[1], origin)
+    with mishaps.told(Path(out)):
         return job.run(started)
-    except KeyboardInterrupt as error:
-        raise JobInterruptedError(f"interrupted; finished windows are kept in {Path(out) / journal.WORK}") from error
-    except OSError as error:
-        repair = "free space or mend the disk, then run the same command to resume"
-        raise JobInterruptedError(f"{out} could not be written: {error}", repair=repair, code="disk") from error
 
 
 def _coregistered(scene: Scene) -> Scene:
@@ -225,6 +222,7 @@ class _Job:
     options: Options
     out: Path
     progress: Progress
+    witness: Witness
     assets: Path | None = None
     footprints: Path | None = None
     origin: Origin | None = None
@@ -243,10 +241,11 @@ class _Job:
             chosen = _adapting(chosen, options)
         if "familiarity" in options.only and not knowing(chosen.models):
             raise UsageError("--only familiarity is of a model that knows its training", repair="give a --model with known.npz")
+        self.witness.take(chosen.methods.values())
         beside = {"assets": self.assets, "footprints": self.footprints}
-        facts = known(self.scene, self.method, options, chosen, look=self._look, density=density, **beside)
+        facts = known(self.scene, self.method, options, chosen, look=self._look, witness=self.witness, density=density, **beside)
         facts = self.origin.recorded(facts) if self.origin else facts
-        with journal.Journal(self.out, journal.digest(facts)) as log:
+        with journal.Journal(self.out, journal.digest(facts)) as log, self.witness.judging():
             if not log.open(overwrite=options.overwrite, lineage=facts.get("lineage", "")):
                 with workers(options.workers, options.cluster) as crew:
                     self._make(log, chosen, facts, started, density, crew)
@@ -272,7 +271,7 @@ class _Job:
         prepared, shared = time.time(), crew.count
         contents = self.origin.contents(facts) if self.origin else None
         told = partial(self.progress, "map")
-        parts = predict(self.scene, plan, exclusions, log, progress=told, crew=crew, contents=contents)
+        parts = predict(self.scene, plan, exclusions, log, progress=told, crew=crew, contents=contents, witness=self.witness)
         mapped = time.time()
         run = {"key": log.key, **facts, **self._outcome(facts, scorers, chosen, made, familiar)}
         told = partial(self.progress, "deliver")
@@ -341,6 +340,7 @@ class _Job:
             write_project(log.stage, self.scene.grid, run)
             report.write_report(log.stage / "report.html", run=run, summary=rows, pictures=pictured(self.scene, log.stage, run))
         write_item(log.stage, self.scene.grid, run)
+        self.witness.refuse_changed()
         log.deliver(keep=bool(run.get("failed")))
 
 

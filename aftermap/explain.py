@@ -27,6 +27,7 @@ from aftermap.products.overlays import Overlays, enlarged
 from aftermap.reference import Reference, open_reference
 from aftermap.scene import Scene, open_scene
 from aftermap.tiles import Window, spread
+from aftermap.witness import Witness
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -130,12 +131,12 @@ class _Job:
                 "name": card.name, "sha256": self.onlooker.sha256, "encoder": spec.encoder, "decoder": spec.decoder,
                 "fusion": spec.fusion, "reads": card.reads, "training_data": card.training_data, "licence": card.licence,
             },
-            "inputs": provenance.inputs(self.scene),
+            "inputs": provenance.inputs(self.scene, Witness()),
             "grid": {
                 "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
                 "shape": list(self.scene.shape), "transform": list(grid.affine)[:6],
             },
-            "reference": {"files": provenance.files_of(self.reference.path), "codes": list(self.reference.codes)}
+            "reference": {"files": provenance.files_of(self.reference.path, Witness()), "codes": list(self.reference.codes)}
             if self.reference else None,
             "settings": {k: v for k, v in asdict(self.options).items() if k != "overwrite"}
             | {"square_px": self.onlooker.side, "patch_px": self.onlooker.patch, "heads": self.onlooker.heads},

@@ -19,6 +19,7 @@ from aftermap.predict import BASE_MB
 from aftermap.products.density import FEWEST, USUAL_M, Cells
 from aftermap.scene import Scene
 from aftermap.sight import Look
+from aftermap.witness import Witness
 
 if TYPE_CHECKING:
     from aftermap.deliver import Options
@@ -37,6 +38,7 @@ def known(
     look: Look | None,
     assets: Path | None,
     footprints: Path | None,
+    witness: Witness,
     density: DensityModel | None = None,
 ) -> dict[str, Any]:
     """Inputs with hashes, networks, parameters, versions, warnings. Raises UsageError where options do not fit the scene."""
@@ -48,11 +50,11 @@ def known(
         "aftermap": version("aftermap"),
         "name": scene.name,
         "hazard": scene.hazard,
-        "inputs": provenance.inputs(scene),
+        "inputs": provenance.inputs(scene, witness),
         "area_of_interest": provenance.polygons(scene.area_of_interest),
         "low_sensitivity": provenance.polygons(scene.insensitive),
-        "assets": provenance.assets(assets),
-        "footprints": provenance.footprints(footprints, grid),
+        "assets": provenance.assets(assets, witness),
+        "footprints": provenance.footprints(footprints, grid, witness),
         "grid": {
             "crs": None if grid.crs is None else (f"EPSG:{e}" if (e := grid.crs.to_epsg()) else grid.crs.to_wkt()),
             "shape": list(scene.shape), "transform": list(grid.affine)[:6], "pixel_m": size,

@@ -134,7 +134,10 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        """Of an input that was replaced nothing is kept, so that the same command maps the new one."""
+        if isinstance(error, InputRefusedError) and error.code == "input-changed":
+            shutil.rmtree(self.work, ignore_errors=True)
         self.close()
 
     def _take(self) -> None:
@@ -183,12 +186,26 @@ class Journal:
         """Moves every staged product into OUT, the seal last, and removes the work folder, unless parts are to `keep`: for a run
         of the same lineage."""
         staged = sorted((p for p in self.stage.rglob("*") if p.is_file()), key=lambda p: (p.name == SEAL, str(p)))
-        for path in staged:
+        for path in staged:  # on the disk before they are named, and named there before the seal: also where power is cut
+            _flush(path)
+            if path.name == SEAL:
+                _flush(self.out)
             target = self.out / path.relative_to(self.stage)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
         # A worker that nobody waits for may still write there.
         shutil.rmtree(self.stage if keep else self.work, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Has a file, or the names in a folder, on the disk. Windows flushes no folder."""
+    if path.is_dir() and sys.platform == "win32":
+        return
+    held = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)
 
 
 def lock(stream: IO[str]) -> None:

@@ -31,6 +31,7 @@ from aftermap.scene import Scene
 from aftermap.scorer import Heavy, LayerBands, Scorer, Several, planes_of
 from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
 from aftermap.tiles import Window, starts
+from aftermap.witness import Witness
 from aftermap.workers import Workers, here
 
 F32 = npt.NDArray[np.float32]
@@ -147,6 +148,8 @@ class Job:
     """The journal's folder."""
     names: Mapping[Window, str]
     """Block -> part_name."""
+    witness: Witness = field(default_factory=Witness)
+    """Of what the scene is read from."""
 
     def known(self) -> Job:
         """Itself, what is worked out of the whole scene when first read (relief.py) worked out, so that it goes along."""
@@ -157,15 +160,16 @@ class Job:
 
 def predict(
     scene: Scene, plan: Plan, exclusions: Exclusions, journal: Journal, *, progress: Callable[[int, int], None],
-    crew: Workers = here, contents: Contents | None = None,
+    crew: Workers = here, contents: Contents | None = None, witness: Witness | None = None,
 ) -> Parts:  # fmt: skip
     """Scores every block that the journal does not hold yet, less what is excluded; `progress(done, all)` is called after each,
     with workers after each group of them.
 
-    Raises RasterError when a window cannot be read; what was finished stays in the journal.
+    Raises RasterError when a window cannot be read, InputRefusedError ("input-changed"); what was finished stays in the journal.
     """
     blocks, finished = plan.blocks(scene.shape), journal.done()
-    job = Job(scene, plan, exclusions, journal.work, _names(scene, plan, blocks, journal.key, contents))
+    names = _names(scene, plan, blocks, journal.key, contents)
+    job = Job(scene, plan, exclusions, journal.work, names, witness or Witness())
     todo = {b for b in blocks if job.names[b] not in finished}
     done = len(blocks) - len(todo)
     progress(done, len(blocks))
@@ -203,6 +207,7 @@ def mapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
     found = {block: noted(job.work, job.names[block]) for block in blocks}
     yield from filter(None, found.values())
     running.limit(job.plan.threads)
+    job.witness.refuse_changed()
     fresh = [block for block in blocks if found[block] is None]
     yield from (_overlapped if job.plan.threads > 1 else _in_turn)(job, fresh)
 
@@ -231,6 +236,7 @@ def _overlapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
 
 
 def _store(job: Job, block: Window, found: Mapped) -> Made:
+    job.witness.refuse_changed()  # after the block was read, so that no part is kept of other pixels than were hashed
     kept = Kept(job.plan.planes, job.plan.classes, job.plan.keep_scores)
     return store(job.work, job.names[block], job.scene.grid[block.slices], kept, found)
 

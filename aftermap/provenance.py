@@ -12,27 +12,29 @@ from aftermap import archive, features, journal
 from aftermap.ahead import ahead
 from aftermap.layer import Layer
 from aftermap.scene import Scene
+from aftermap.witness import Witness
 
 
-def assets(path: Path | None) -> list[dict[str, Any]]:
+def assets(path: Path | None, witness: Witness) -> list[dict[str, Any]]:
     """The files that hold the assets."""
     if path is None:
         return []
     features.layer_of(path)
-    return files_of(path)
+    return files_of(path, witness)
 
 
-def footprints(path: Path | None, grid: GeoBox) -> list[dict[str, Any]]:
+def footprints(path: Path | None, grid: GeoBox, witness: Witness) -> list[dict[str, Any]]:
     """The files that hold the footprints, of which some lie in the image."""
     if path is None:
         return []
     features.refuse_apart(path, grid)
-    return files_of(path)
+    return files_of(path, witness)
 
 
-def files_of(path: Path) -> list[dict[str, Any]]:
+def files_of(path: Path, witness: Witness) -> list[dict[str, Any]]:
     """A shapefile keeps its parts in several."""
-    return [_file(p) for p in (sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path])]
+    parts = sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path]
+    return [_file(p, witness) for p in parts]
 
 
 def polygons(given: Sequence[Any]) -> dict[str, Any] | None:
@@ -41,14 +43,14 @@ def polygons(given: Sequence[Any]) -> dict[str, Any] | None:
     return {"polygons": len(shapes), "sha256": journal.digest(shapes)} if shapes else None
 
 
-def _file(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "sha256": journal.sha256(path), "bytes": path.stat().st_size}
+def _file(path: Path, witness: Witness) -> dict[str, Any]:
+    return {"name": path.name, "sha256": witness.sha256(path), "bytes": witness.stamps[path].bytes}
 
 
-def inputs(scene: Scene) -> dict[str, Any]:
+def inputs(scene: Scene, witness: Witness) -> dict[str, Any]:
     """What each layer is made of, and how it is read."""
     every = [path for layer in scene.layers.values() for path in archive.homes(layer.paths)]
-    files = dict(zip(every, ahead(_file, every, workers=2), strict=True))
+    files = dict(zip(every, ahead(lambda path: _file(path, witness), every, workers=2), strict=True))
     return {key: _input(scene, layer, [files[p] for p in archive.homes(layer.paths)]) for key, layer in scene.layers.items()}
 
 

@@ -21,7 +21,6 @@ import rasterio
 import rasterio.errors
 import rasterio.features
 import rasterio.shutil
-import rasterio.windows
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
@@ -29,6 +28,7 @@ from rasterio.vrt import WarpedVRT
 
 from aftermap import archive, meridian
 from aftermap.errors import RasterError
+from aftermap.readback import FAILED, mark, native, refuse_unlike
 from aftermap.tiles import Window
 
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # the doctor says it in words
@@ -116,7 +116,7 @@ def _refuse_truncated(src: Any, path: Path, said: Sequence[str]) -> None:
         _refuse_missing_bytes(src, path)
     damage = next((words for words in said if "IO error" in words), "")
     try:
-        src.read(window=_native(Window(src.height - 1, src.width - 1, 1, 1)))
+        src.read(window=native(Window(src.height - 1, src.width - 1, 1, 1)))
     except rasterio.errors.RasterioError as error:
         damage = damage or f"its last pixels cannot be read ({error})"
     if damage:
@@ -207,7 +207,7 @@ class Reader:
         return self._observed(
             (window.height, window.width),
             lambda src, bands: read_open(src, window, bands, dtype="float32", name=self._path.name),
-            lambda src: src.dataset_mask(window=_native(window)),
+            lambda src: src.dataset_mask(window=native(window)),
         )
 
     def thumbnail(self, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -267,20 +267,15 @@ def _pixels_coincide(own: GeoBox, grid: GeoBox) -> bool:
 
 
 class Writer:
-    """A tiled scratch GeoTIFF written by window; `close` it before `finish_cog` or a rename makes it appear."""
+    """A tiled scratch GeoTIFF written by window; `close` it before a rename makes it appear, or `finish` it. Windows do not
+    overlap: each is read back in the end (readback.py)."""
 
     def __init__(
-        self,
-        path: Path,
-        grid: GeoBox,
-        *,
-        dtype: str,
-        descriptions: Sequence[str],
-        nodata: float | None = None,
-        palette: Mapping[int, tuple[int, int, int, int]] | None = None,
-        tags: Mapping[str, str] | None = None,
-        unit: str = "",
-    ):
+        self, path: Path, grid: GeoBox, *, dtype: str, descriptions: Sequence[str], nodata: float | None = None,
+        palette: Mapping[int, tuple[int, int, int, int]] | None = None, tags: Mapping[str, str] | None = None, unit: str = "",
+    ):  # fmt: skip
+        self._path, self._dtype = path, dtype
+        self._written: dict[Window, int] = {}
         path.unlink(missing_ok=True)  # what a kill left half-written cannot be opened, not even to be overwritten
         side = _block_px(grid.shape)
         self._dst = rasterio.open(
@@ -296,37 +291,49 @@ class Writer:
 
     def write(self, pixels: npt.NDArray[Any], window: Window) -> None:
         """Writes pixels (band, y, x) at a window. Raises OSError when the disk does not take them."""
-        try:
-            self._dst.write(pixels, window=_native(window))
-        except rasterio.errors.RasterioError as error:
-            raise OSError(f"pixels could not be written: {error}") from error
+        stored = np.asarray(pixels, self._dtype)
+        self._written[window] = mark(stored)
+        with _disk(self._path):
+            self._dst.write(stored, window=native(window))
 
     def close(self) -> None:
-        """Flushes everything to disk. Raises OSError when the disk does not take it."""
-        try:
+        """Flushes everything to disk. Raises OSError when the disk did not take it."""
+        with _disk(self._path):
             self._dst.close()
-        except rasterio.errors.RasterioError as error:
-            raise OSError(f"pixels could not be written: {error}") from error
+        refuse_unlike(self._path, self._written)
+
+    def finish(self, destination: Path, *, overview: str) -> None:
+        """Closes it and makes a Cloud Optimized GeoTIFF of it, which takes its place. Raises OSError."""
+        with _disk(self._path):
+            self._dst.close()
+            _finish_cog(self._path, destination, overview=overview)
+        refuse_unlike(destination, self._written)
+        self._path.unlink()
 
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        (self._dst if kind else self).close()
 
 
-def finish_cog(scratch: Path, destination: Path, *, overview: str) -> None:
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FAILED as error:
+        raise OSError(f"{path.name} could not be written: {error}") from error
+
+
+def _finish_cog(scratch: Path, destination: Path, *, overview: str) -> None:
     """A Cloud Optimized GeoTIFF from a closed scratch file; overviews by "average" (measurements) or "nearest" (classes)."""
     with rasterio.open(scratch) as src:
         predictor = {"predictor": "FLOATING_POINT"} if "float" in src.dtypes[0] else {}
         side = _block_px(src.shape)
-    try:
-        rasterio.shutil.copy(
-            scratch, destination, driver="COG", compress="DEFLATE", level=6, blocksize=side, num_threads="ALL_CPUS",
-            overview_resampling=overview.upper(), bigtiff="IF_SAFER", **predictor,
-        )  # fmt: skip
-    except rasterio.errors.RasterioError as error:
-        raise OSError(f"{destination.name} could not be written: {error}") from error
+    rasterio.shutil.copy(
+        scratch, destination, driver="COG", compress="DEFLATE", level=6, blocksize=side, num_threads="ALL_CPUS",
+        overview_resampling=overview.upper(), bigtiff="IF_SAFER", **predictor,
+    )  # fmt: skip
 
 
 def _block_px(shape: Sequence[int]) -> int:
@@ -352,7 +359,7 @@ def sample(path: Path, index: int, windows: Sequence[Window], *, measured: Seque
     with open_raster(path) as src:
         found = np.concatenate([read_open(src, w, [index]) for w in windows]).astype(np.float64)
         if _is_masked(src, measured):
-            found[np.stack([src.dataset_mask(window=_native(w)) for w in windows]) == 0] = np.nan
+            found[np.stack([src.dataset_mask(window=native(w)) for w in windows]) == 0] = np.nan
         return found
 
 
@@ -365,17 +372,13 @@ def size_of(path: Path) -> tuple[int, int]:
 def read_open(src: Any, window: Window, bands: Sequence[int], *, dtype: str | None = None, name: str = "") -> npt.NDArray[Any]:
     """Pixels (band, y, x) as stored, or as `dtype`, of an open dataset; RasterError names the file and window."""
     try:
-        return np.asarray(src.read(list(bands), window=_native(window), out_dtype=dtype))
+        return np.asarray(src.read(list(bands), window=native(window), out_dtype=dtype))
     except rasterio.errors.RasterioError as error:
         raise RasterError(
             f"{name or Path(src.name).name} cannot be read at row {window.row}, column {window.col}: {error}",
             repair="fetch or export it again, then run the same command to resume",
             code="unreadable-window",
         ) from error
-
-
-def _native(window: Window) -> Any:
-    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
 
 
 def shapes_of(labels: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_], affine: Affine) -> list[tuple[Any, int]]:

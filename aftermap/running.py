@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap.batchnorm import Statistics, restate
-from aftermap.errors import InputRefusedError, UsageError
+from aftermap.errors import AftermapError, InputRefusedError, UsageError
 
 F32 = npt.NDArray[np.float32]
 Run = Callable[[F32], F32]
@@ -103,7 +104,8 @@ class _Openvino:
         requests = self._own.__dict__.setdefault("requests", {})
         if pixels.shape not in requests:
             requests[pixels.shape] = self._compiled[pixels.shape].create_infer_request()
-        return np.array(requests[pixels.shape].infer({0: pixels})[0], np.float32)  # the request writes over its own output
+        with _failing(self._graph):
+            return np.array(requests[pixels.shape].infer({0: pixels})[0], np.float32)  # the request writes over its own output
 
     def _for(self, shape: tuple[int, ...]) -> Any:
         model = self._core.read_model(self._graph)
@@ -131,4 +133,21 @@ def _onnxruntime(graph: Path, output: int) -> Run:
     session = library.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     _refuse_lacking(graph, len(session.get_outputs()), output)
     name, asked = session.get_inputs()[0].name, [session.get_outputs()[output].name]
-    return lambda pixels: np.asarray(session.run(asked, {name: pixels})[0], np.float32)
+
+    def run(pixels: F32) -> F32:
+        with _failing(graph):
+            return np.asarray(session.run(asked, {name: pixels})[0], np.float32)
+
+    return run
+
+
+@contextmanager
+def _failing(graph: Path) -> Iterator[None]:
+    """Raises AftermapError ("engine"), MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:  # of which those of both engines are
+        if "alloc" in str(error):
+            raise MemoryError(f"the engine that runs {graph.parent.name} got none") from error
+        what = f"the engine failed on a tile of {graph.parent.name}: {(str(error).strip() or 'no words').splitlines()[-1]}"
+        raise AftermapError(what, repair="run the same command again; report it where it comes again", code="engine") from error

@@ -172,10 +172,14 @@ def _rasters(frames: Sequence[Frame], stage: Path) -> list[_Areas]:
     """Writes them into `stage` window by window, two extents in memory at a time."""
     first, what = frames[0].mapped, frames[-1].mapped.made_by["maps"]
     sums = [_Areas() for _ in frames]
-    scratch = {name: stage / f"scratch-{name}" for name in RASTERS}
     writers = {
         name: raster.Writer(
-            scratch[name], first.grid, dtype="uint8", nodata=255, palette=colours, descriptions=[words.format(what=what)]
+            stage / f"scratch-{name}",
+            first.grid,
+            dtype="uint8",
+            nodata=255,
+            palette=colours,
+            descriptions=[words.format(what=what)],
         )
         for name, (words, colours) in RASTERS.items()
     }
@@ -183,9 +187,7 @@ def _rasters(frames: Sequence[Frame], stage: Path) -> list[_Areas]:
         for name, pixels in zip(RASTERS, _window(frames, sums, window), strict=True):
             writers[name].write(pixels[None], window)
     for name, writer in writers.items():
-        writer.close()
-        raster.finish_cog(scratch[name], stage / name, overview="nearest")
-        scratch[name].unlink()
+        writer.finish(stage / name, overview="nearest")
     return sums
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -293,6 +293,7 @@ class GeoPackageWriter:
         self._crs = None if grid.crs is None else grid.crs.to_wkt()
         self._layers = {layer.name: layer for layer in layers}
         self._waiting: dict[str, list[tuple[Geometries, dict[str, npt.NDArray[Any]]]]] = {name: [] for name in self._layers}
+        self._rows = dict.fromkeys(self._layers, 0)
         for i, layer in enumerate(layers):
             no_rows = {name: _column([], kind) for name, kind in layer.fields.items()}
             self._append(layer, np.empty(0, dtype=object), no_rows, exists=i > 0)
@@ -315,7 +316,8 @@ class GeoPackageWriter:
         waiting.clear()
 
     def _append(self, layer: Layer, shapes: Geometries, columns: Mapping[str, npt.NDArray[Any]], *, exists: bool) -> None:
-        with warnings.catch_warnings():
+        self._rows[layer.name] += len(shapes) if layer.geometry_type else len(next(iter(columns.values())))
+        with warnings.catch_warnings(), _disk(self._path):
             warnings.filterwarnings("ignore", message="'crs' was not provided")  # the doctor says it in words
             pyogrio.raw.write(
                 self._path,
@@ -328,11 +330,13 @@ class GeoPackageWriter:
             )  # fmt: skip
 
     def close(self) -> None:
-        """Writes the rows that wait, and the styles."""
+        """Writes the rows that wait, and the styles. Raises OSError where the file then does not hold every row."""
         for name in self._layers:
             self._flush(name)
-        if self._styles:
-            _write_styles(self._path, self._styles)
+        with _disk(self._path):
+            if self._styles:
+                _write_styles(self._path, self._styles)
+            _refuse_lacking(self._path, self._rows)
 
     def __enter__(self) -> GeoPackageWriter:
         return self
@@ -340,6 +344,23 @@ class GeoPackageWriter:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, sqlite3.Error) as error:
+        raise OSError(f"{path.name} could not be written: {error}") from error
+
+
+def _refuse_lacking(path: Path, rows: Mapping[str, int]) -> None:
+    """GDAL closes a file without a word where the disk did not take its last pages."""
+    with closing(sqlite3.connect(path)) as file:
+        (said,) = file.execute("PRAGMA quick_check(1)").fetchone()
+        held = {name: file.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in rows}
+    if said != "ok" or held != dict(rows):
+        raise OSError(f"{path.name} was not written whole: {said}, rows {held} of {dict(rows)}")
 
 
 def _weight(batch: tuple[Geometries, dict[str, npt.NDArray[Any]]]) -> int:

@@ -22,15 +22,14 @@ FLOORS = (
         "probe", "probed", "clusters", "likeness",
     ),
     (
-        "scorer", "median", "palette", "archive", "tiffhead", "safe", "meridian", "raster", "area", "vector", "reference",
-        "features",
-        "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
-        "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
-        "card", "corrections", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known",
-        "since", "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing",
-        "chipfolder", "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire",
-        "bandstats",
-        "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid", "component",
+        "scorer", "median", "palette", "archive", "tiffhead", "safe", "meridian", "readback", "raster", "area", "vector",
+        "reference", "features", "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage",
+        "terrain", "sight", "relief", "simulate", "tally", "outline", "indices", "journal", "witness", "hazardmap", "exclude",
+        "products", "calibration", "card", "corrections", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness",
+        "arrays", "engine", "known", "since", "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes",
+        "published", "dealing", "chipfolder", "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing",
+        "unpack", "acquire", "bandstats", "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid",
+        "component",
         "aoi", "stacfacts", "acquisitions", "sheets", "itemfile", "watchfile", "virtual",
     ),
     (
@@ -44,7 +43,7 @@ FLOORS = (
     ),
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "measured", "origin",
-        "deliver", "collection", "eventmap", "series", "watch", "demo",
+        "mishaps", "deliver", "collection", "eventmap", "series", "watch", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "corrected", "results", "unseen_table",
         "shown", "printmap", "cli_words", "job", "jobs", "jobwork", "jobrun", "uploads", "patience", "correcting", "view",
@@ -55,7 +54,7 @@ FLOORS = (
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
-    "rasterio": {"raster", "virtual"},
+    "rasterio": {"raster", "readback", "virtual"},
     "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products", "stacfiles", "remote", "collection"}, "pystac_client": {"catalog"},
     "matplotlib": {"figures", "printmap"}, "PIL": {"markup", "shown", "printmap"},
@@ -70,7 +69,7 @@ DOORS = {
     "safetensors": {"encoders", "model", "checkpoint", "lowrank"}, "peft": {"lowrank"},
     "lightning_fabric": {"train"}, "huggingface_hub": {"encoders"},
     "openvino": {"running"}, "onnxruntime": {"running"}, "h5py": {"datasets"}, "zarr": {"datasets"},
-    "pyarrow": {"datasets", "unpack", "tables"}, "dask": set(), "distributed": {"workers"},
+    "pyarrow": {"datasets", "unpack", "tables"}, "dask": {"workers"}, "distributed": {"workers"},
     "duckdb": {"tables"}, "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {

@@ -36,6 +36,7 @@ Make = Callable[[Path], Args]
 ELSEWHERE = {
     "unit-mismatch": "scenes are asked in words before they are read: only Python reaches it, tests/test_layer.py",
     "input-refused": "no fault has it; it is what a refusal without a code of its own would show",
+    "input-changed": "a file replaced while it is read, tests/faults/test_inputs.py",
     "no-embedding": "of aftermap drift, tests/test_familiarity.py",
 }
 """Codes of refused input that no file brings about in check, map or evaluate, and why."""

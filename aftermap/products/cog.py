@@ -62,7 +62,7 @@ class RasterSet:
     """Scratch rasters of a map, written window by window; `finish` makes them Cloud Optimized GeoTIFFs in `stage`."""
 
     def __init__(self, names: Sequence[str], grid: GeoBox, scratch: Path, stage: Path, words: dict[str, str]):
-        self._scratch, self._stage, self.names = scratch, stage, tuple(names)
+        self._stage, self.names = stage, tuple(names)
         self._writers = {
             n: raster.Writer(
                 scratch / f"scratch-{n}.tif", grid, dtype=RASTERS[n].dtype, nodata=RASTERS[n].nodata, palette=RASTERS[n].palette,
@@ -79,8 +79,4 @@ class RasterSet:
     def finish(self) -> None:
         """Closes the scratch rasters and finishes each as `stage`/FILE."""
         for name, writer in self._writers.items():
-            writer.close()
-            raster.finish_cog(
-                self._scratch / f"scratch-{name}.tif", self._stage / RASTERS[name].file, overview=RASTERS[name].overview
-            )
-            (self._scratch / f"scratch-{name}.tif").unlink()
+            writer.finish(self._stage / RASTERS[name].file, overview=RASTERS[name].overview)

@@ -151,9 +151,7 @@ class Density:
         """Writes what is left and finishes the Cloud Optimized GeoTIFFs in a folder."""
         self._close(int(self._coarse.shape[0]))
         for name, writer in self._writers.items():
-            writer.close()
-            raster.finish_cog(self._scratch / f"scratch-{name}", folder / name, overview="average" if name == FILE else "nearest")
-            (self._scratch / f"scratch-{name}").unlink()
+            writer.finish(folder / name, overview="average" if name == FILE else "nearest")
 
     def _row(self, row: int) -> F64:
         return self._open.setdefault(row, np.zeros((5, int(self._coarse.shape[1]))))

@@ -54,10 +54,7 @@ class Overlays:
         """Closes the scratch rasters and gives the finished ones."""
         made = []
         for name, writer in self._writers.items():
-            writer.close()
-            scratch = self._stage / f"scratch-{name}.tif"
-            raster.finish_cog(scratch, self._stage / f"{name}.tif", overview=self._overviews[name])
-            scratch.unlink()
+            writer.finish(self._stage / f"{name}.tif", overview=self._overviews[name])
             made.append(self._stage / f"{name}.tif")
         return made
 

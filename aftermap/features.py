@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyogrio
-import pyogrio.errors
-import pyogrio.raw
 import pyproj
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from aftermap import meridian, raster, vector
+from aftermap import meridian, ogr, raster, vector
 from aftermap.errors import InputRefusedError
+from aftermap.ogr import pyogrio
 from aftermap.tiles import Window
 from aftermap.vector import Geometries
 
@@ -135,7 +133,7 @@ def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries,
             _, _, wkb, _ = pyogrio.raw.read(
                 path, layer=layer, columns=[], force_2d=True, bbox=bounds, skip_features=skip, max_features=_BATCH
             )
-        except pyogrio.errors.DataSourceError as error:
+        except ogr.BROKEN as error:
             raise vector.unreadable(path, error) from error
         shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
         if len(shapes):
@@ -251,7 +249,7 @@ def _burnt(polygon: Any, i: int, box: Window, window: Window) -> tuple[I64, At, 
 
 def layers(path: Path) -> tuple[str, ...]:
     """Names of the layers of a file."""
-    return tuple(str(name) for name, _ in pyogrio.list_layers(path))
+    return tuple(str(name) for name, _ in ogr.layers(path))
 
 
 def geojson(

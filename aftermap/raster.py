@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-# GDAL's block cache takes 5 % of the machine's memory by default; 64 MB reads as fast and keeps mapping bounded.
-os.environ.setdefault("GDAL_CACHEMAX", "64")
 
 import rasterio
 import rasterio.errors
@@ -29,6 +25,8 @@ from rasterio.vrt import WarpedVRT
 
 from aftermap import archive, meridian
 from aftermap.errors import RasterError
+from aftermap.rasterfile import BROKEN as BROKEN
+from aftermap.rasterfile import open_raster as open_raster
 from aftermap.tiles import Window
 
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # the doctor says it in words
@@ -38,8 +36,6 @@ BLOCK_PX = 512
 """Side of the internal blocks of every raster written."""
 PIXEL_SPACE = Affine(1, 0, 0, 0, -1, 0)
 """Transform of a scene without georeference: x = column, y = -row, so that polygons lie on the pixels in any viewer."""
-BROKEN = (rasterio.errors.RasterioError, OSError)
-"""What reading a damaged or distant file raises."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +82,6 @@ def facts(path: Path, *, alpha_is_band: bool = False) -> Facts:
             tags=dict(src.tags()),
             band_tags=tuple(dict(src.tags(i)) for i in indexes),
         )
-
-
-def open_raster(path: Path) -> Any:
-    """An open rasterio dataset; RasterError names the file and the reason."""
-    if not archive.home(path).exists():
-        raise RasterError(f"there is no file {path}", repair="check the path", code="missing-file")
-    if path.is_dir():
-        raise RasterError(
-            f"{path} is a folder", repair="give the image files in it, bands stacked or one per file", code="folder"
-        )
-    try:
-        return rasterio.open(archive.gdal_name(path))
-    except rasterio.errors.RasterioError as error:
-        raise RasterError(
-            f"{path.name} cannot be read as an image: {error}", repair="fetch or export it again", code="unreadable"
-        ) from error
 
 
 def _grid(src: Any) -> GeoBox:
@@ -336,13 +316,13 @@ def _block_px(shape: Sequence[int]) -> int:
 
 def read_window(path: Path, window: Window, bands: Sequence[int] = (1,)) -> npt.NDArray[Any]:
     """Pixels (band, y, x) as stored, no nodata handling: for our own products."""
-    with rasterio.open(path) as src:
+    with rasterio.open(path, driver="GTiff") as src:
         return read_open(src, window, bands)
 
 
 def thumbnail(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
     """Band 1 (y, x) of one of our own products by nearest neighbour, from its overviews."""
-    with rasterio.open(path) as src:
+    with open_raster(path) as src:
         return np.asarray(src.read(1, out_shape=shape, resampling=Resampling.nearest))
 
 

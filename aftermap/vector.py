@@ -13,17 +13,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyogrio
-import pyogrio.errors
-import pyogrio.raw
 import pyproj
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely import affinity
 
-from aftermap import meridian, raster
+from aftermap import meridian, ogr, raster
 from aftermap.errors import InputRefusedError
+from aftermap.ogr import pyogrio
 from aftermap.tiles import Window
 
 Geometries = npt.NDArray[np.object_]
@@ -116,7 +114,7 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     layer = polygon_layer(path)
     try:
         meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
-    except pyogrio.errors.DataSourceError as error:
+    except ogr.BROKEN as error:
         raise unreadable(path, error) from error
     found = _polygonal(shapely.from_wkb(wkb))
     if len(found) == 0:
@@ -137,14 +135,14 @@ def holds(shapes: Sequence[Any], xy: npt.NDArray[np.float64]) -> Bool:
 
 def polygon_layers(path: Path) -> tuple[str, ...]:
     """Names of the layers of polygons in one of our own packages."""
-    return tuple(str(name) for name, kind in pyogrio.list_layers(path) if kind is not None and "Polygon" in kind)
+    return tuple(str(name) for name, kind in ogr.layers(path) if kind is not None and "Polygon" in kind)
 
 
 def is_vector(path: Path) -> bool:
     """True for a file that holds layers of vector data."""
     try:
-        return path.is_file() and len(pyogrio.list_layers(path)) > 0
-    except pyogrio.errors.DataSourceError:
+        return path.is_file() and len(ogr.layers(path)) > 0
+    except ogr.BROKEN:
         return False
 
 
@@ -158,8 +156,8 @@ def only_layer(path: Path, kinds: Sequence[str], word: str) -> str:
     if not path.exists():
         raise InputRefusedError(f"there is no file {path}", repair="check the path", code="missing-file")
     try:
-        layers = pyogrio.list_layers(path)
-    except pyogrio.errors.DataSourceError as error:
+        layers = ogr.layers(path)
+    except ogr.BROKEN as error:
         raise unreadable(path, error) from error
     fitting = [name for name, kind in layers if kind is not None and any(k in kind for k in kinds)]
     if not fitting:

@@ -18,11 +18,11 @@ from aftermap.cli import main
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     (
-        "errors", "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
+        "errors", "limits", "drivers", "places", "plain", "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
         "probe", "probed", "clusters", "likeness",
     ),
     (
-        "scorer", "median", "palette", "archive", "safe", "meridian", "raster", "area", "vector", "reference", "features",
+        "scorer", "median", "palette", "archive", "safe", "meridian", "vrtfile", "rasterfile", "raster", "area", "ogr", "vector", "reference", "features",
         "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
         "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
         "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
@@ -52,8 +52,8 @@ FLOORS = (
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
-    "rasterio": {"raster", "virtual"},
-    "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
+    "rasterio": {"rasterfile", "raster", "virtual"},
+    "pyogrio": {"ogr"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products", "stacfiles", "remote", "collection"}, "pystac_client": {"catalog"},
     "matplotlib": {"figures", "printmap"}, "PIL": {"markup", "shown", "printmap"},
     "rio_tiler": {"shown", "view"}, "fastapi": {"view"}, "uvicorn": {"view"},

@@ -7,12 +7,9 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from aftermap import limits
 from aftermap.errors import RasterError
 
-MOST_MEMBERS = 10_000
-"""A Sentinel-2 product holds some hundred files, a delivery of pictures some thousand."""
-MOST_RATIO = 1032
-"""Deflate packs no denser (zlib's technical notes): an archive that states more has members that overlap."""
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 """What reading a member of a damaged or locked zip raises; a locked one gives RuntimeError."""
 _READ_BYTES = 1 << 20
@@ -96,10 +93,11 @@ def _damaged(path: Path, why: str) -> RasterError:
 def _refuse_unsafe(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     stray = next((m.filename for m in members if m.filename.startswith("/") or ".." in PurePosixPath(m.filename).parts), None)
     unpacked = sum(m.file_size for m in members)
-    if len(members) > MOST_MEMBERS:
-        why = f"holds {len(members):,} files, more than {MOST_MEMBERS:,}"
-    elif unpacked > MOST_RATIO * path.stat().st_size:
-        why = f"claims to unpack to {unpacked:,} bytes, more than {MOST_RATIO} times its own"
+    most, ratio = limits.most("ARCHIVE_MEMBERS"), limits.most("ARCHIVE_RATIO")
+    if len(members) > most:
+        why = f"holds {len(members):,} files, more than {most:,}"
+    elif unpacked > ratio * path.stat().st_size:  # an archive that states more has members that overlap
+        why = f"claims to unpack to {unpacked:,} bytes, more than {ratio} times its own"
     elif stray is not None:
         why = f"names a file outside itself, {stray}"
     else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aftermap import plain
 from aftermap.calibration import Calibration, tempered
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.journal import sha256
@@ -169,8 +169,8 @@ class Card:
         if not path.is_file():
             raise InputRefusedError(f"{folder} holds no {FILE}", repair="give the folder of a model", code="no-model")
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            table = plain.read_toml(path)
+        except (OSError, ValueError) as error:
             raise _refuse(f"{path} is no TOML: {error}") from error
         card = _of(table, str(path))
         for name, expected in card.sha256.items():

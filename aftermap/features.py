@@ -16,7 +16,6 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import meridian, ogr, raster, vector
 from aftermap.errors import InputRefusedError
-from aftermap.ogr import pyogrio
 from aftermap.tiles import Window
 from aftermap.vector import Geometries
 
@@ -46,7 +45,7 @@ class Features:
     def near(self, window: Window) -> tuple[I64, Geometries]:
         """The feature (n,) of each part that comes near a window, and the parts (n,), each one point, line or polygon."""
         bounds = (window.col, window.row, window.stop_col, window.stop_row)
-        _, _, wkb, columns = pyogrio.raw.read(self.path, layer="parts", columns=["feature"], bbox=bounds)
+        _, _, wkb, columns = ogr.pyogrio.raw.read(self.path, layer="parts", columns=["feature"], bbox=bounds)
         return np.asarray(columns[0], np.int64), np.asarray(shapely.from_wkb(wkb), dtype=object)
 
 
@@ -110,7 +109,7 @@ def wholes(staged: Features, batch: int) -> Iterator[tuple[I64, Geometries]]:
     """Features as multipolygons (n,) of their polygons, in pixels, with their numbers in rising order, some at a time."""
     for first in range(0, staged.count, batch):
         where = f"feature >= {first} AND feature < {first + batch}"
-        _, _, wkb, columns = pyogrio.raw.read(staged.path, layer="parts", columns=["feature"], where=where)
+        _, _, wkb, columns = ogr.pyogrio.raw.read(staged.path, layer="parts", columns=["feature"], where=where)
         order = np.argsort(columns[0], kind="stable")
         number, of = np.unique(np.asarray(columns[0], np.int64)[order], return_inverse=True)
         if len(number):
@@ -125,12 +124,12 @@ def area_beyond(shapes: Geometries, shape: tuple[int, int]) -> F64:
 
 def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries, str | None]]:
     """Geometries (n,) of the features about the grid, in the order of the file, and their CRS."""
-    info, skip = pyogrio.read_info(path, layer=layer, force_total_bounds=meridian.turn(grid) is not None), 0
+    info, skip = ogr.pyogrio.read_info(path, layer=layer, force_total_bounds=meridian.turn(grid) is not None), 0
     crs = info["crs"]
     bounds = None if _turns(grid, info["total_bounds"]) else _bounds(grid, crs)
     while True:
         try:
-            _, _, wkb, _ = pyogrio.raw.read(
+            _, _, wkb, _ = ogr.pyogrio.raw.read(
                 path, layer=layer, columns=[], force_2d=True, bbox=bounds, skip_features=skip, max_features=_BATCH
             )
         except ogr.BROKEN as error:
@@ -259,12 +258,14 @@ def geojson(
 
     `moved` lays those of a file without CRS on the web's projection.
     """
-    own = pyogrio.read_info(path, layer=layer)["crs"] if moved is None else "EPSG:3857"
+    own = ogr.pyogrio.read_info(path, layer=layer)["crs"] if moved is None else "EPSG:3857"
     box = shapely.box(*bbox)
     there = _moved(np.array([shapely.segmentize(box, max(bbox[2] - bbox[0], 1e-9) / 8)]), DEGREES, own)
     if moved is not None:
         there = vector.place(there, ~moved)
-    meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, bbox=tuple(shapely.total_bounds(there)), max_features=most + 1)
+    meta, _, wkb, columns = ogr.pyogrio.raw.read(
+        path, layer=layer, bbox=tuple(shapely.total_bounds(there)), max_features=most + 1
+    )
     shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
     shapes = vector.place(shapes, moved) if moved is not None else shapes
     names = [str(name) for name in meta["fields"]]

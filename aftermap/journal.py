@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
+from aftermap import places, plain
 from aftermap.errors import InputRefusedError, UsageError
 
 WORK = ".work"
@@ -153,7 +154,7 @@ class Journal:
 
     def _held_of(self, name: str) -> set[str | None]:
         """What unfinished and delivered jobs in OUT say of themselves."""
-        told = [json.loads(path.read_text()) for path in (self.work / "job.json", self.out / "run.json") if path.exists()]
+        told = [read_facts(path) for path in (self.work / "job.json", self.out / "run.json") if path.exists()]
         return {one.get(name) for one in told}
 
     def part(self, name: str) -> Path:
@@ -243,10 +244,28 @@ def verify(out: Path) -> list[str]:
 def _assets(out: Path) -> dict[str, dict[str, Any]]:
     """The sealed files of a delivered folder."""
     try:
-        assets = json.loads((out / SEAL).read_text())["assets"]
-        return {str(name): {"href": str(a["href"]), "file:checksum": a["file:checksum"]} for name, a in assets.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputRefusedError(f"{out / SEAL} is damaged", repair="map again into another folder", code="damaged") from error
+        assets = read_facts(out / SEAL)["assets"]
+        found = {str(name): {"href": str(a["href"]), "file:checksum": a["file:checksum"]} for name, a in assets.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(out / SEAL) from error
+    for asset in found.values():
+        places.refuse_outside(out / asset["href"], out, SEAL)
+    return found
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a file of a delivered folder says. Raises InputRefusedError ("damaged")."""
+    try:
+        found = plain.read_json(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(found, dict):
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> InputRefusedError:
+    return InputRefusedError(f"{path} is damaged", repair="map again into another folder", code="damaged")
 
 
 def multihash(path: Path) -> str:

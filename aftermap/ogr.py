@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyogrio
+import pyogrio as pyogrio
 import pyogrio.errors
 import pyogrio.raw
 from pyogrio._ogr import _register_drivers
@@ -26,7 +26,7 @@ BROKEN = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio
 _HEAD = 4096
 _FOREIGN = (b"<OGRVRTDataSource", b"<OGRWFSDataSource", b"<OGRGMLASDataSource", b"<WFS_Capabilities", b"<VRTDataset", b"<GDAL_WMS",
             b"gdal_streamed_alg")  # fmt: skip
-"""How files begin that hold no features but say where some are: where another library loaded GDAL first, it knows all drivers."""
+"""How files begin that hold no features but say where some are."""
 
 
 def refuse_unsafe(path: Path) -> None:

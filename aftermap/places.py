@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 
 from aftermap.errors import InputRefusedError
 
+STORES = ("s3", "gs", "az", "abfs")
+"""Schemes of stores that are asked at their own address, whatever bucket is named."""
 FOLDERS, HOSTS = "AFTERMAP_FOLDERS", "AFTERMAP_PRIVATE_HOSTS"
 
 
 def refuse_outside(path: Path, home: Path, said_by: str) -> Path:
-    """The path without links. Raises InputRefusedError ("points-elsewhere") where it is not in `home` or a folder of AFTERMAP_FOLDERS,
-    links followed."""
+    """The path without links. Raises InputRefusedError ("points-elsewhere") where it is not in `home` or a folder of
+    AFTERMAP_FOLDERS, links followed."""
     found = path.resolve()
     roots = [home, *(Path(one) for one in os.environ.get(FOLDERS, "").split(os.pathsep) if one)]
     if not any(found.is_relative_to(root.resolve()) for root in roots):
@@ -31,8 +33,8 @@ def refuse_outside(path: Path, home: Path, said_by: str) -> Path:
 
 
 def refuse_private(url: str, said_by: str) -> None:
-    """Raises InputRefusedError ("private-address") for an address that is not http(s), or of a host of this machine or network that
-    AFTERMAP_PRIVATE_HOSTS does not name. A host whose name nobody knows is left to whoever asks it."""
+    """Raises InputRefusedError ("private-address") for an address that is not http(s), or of a host of this machine or network
+    that AFTERMAP_PRIVATE_HOSTS does not name. A host whose name nobody knows is left to whoever asks it."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port or 443

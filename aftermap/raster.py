@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 import rasterio
 import rasterio.errors
 import rasterio.features

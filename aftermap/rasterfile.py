@@ -1,5 +1,5 @@
-"""A raster opened: by a driver of drivers.py, no larger than limits.py allows, naming no file that it should not. Beside raster.py
-at the door to rasterio."""
+"""A raster opened: by a driver of drivers.py, no larger than limits.py allows, naming no file that it should not. Beside
+raster.py at the door to rasterio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from aftermap import archive, drivers, limits, vrtfile
 from aftermap.errors import InputRefusedError, RasterError
 
 
-
 def _register() -> None:
     """The drivers of drivers.py, where nobody has registered others before."""
     logger = logging.getLogger("rasterio._env")
@@ -37,7 +36,7 @@ BROKEN = (rasterio.errors.RasterioError, OSError)
 
 
 def open_raster(path: Path) -> Any:
-    """An open rasterio dataset; RasterError names the file and the reason, InputRefusedError ("too-large") what it has too much of."""
+    """An open rasterio dataset; RasterError names the file and the reason, InputRefusedError ("too-large") what is too much."""
     if not archive.home(path).exists():
         raise RasterError(f"there is no file {path}", repair="check the path", code="missing-file")
     if path.is_dir():
@@ -61,7 +60,7 @@ def open_raster(path: Path) -> Any:
     return src
 
 
-@ensure_env
+@ensure_env  # type: ignore[untyped-decorator]
 def _opened(name: str, of: list[str]) -> Any:
     """rasterio.open takes one driver, or tries all."""
     return DatasetReader(name, driver=of)

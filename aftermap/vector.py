@@ -21,7 +21,6 @@ from shapely import affinity
 
 from aftermap import meridian, ogr, raster
 from aftermap.errors import InputRefusedError
-from aftermap.ogr import pyogrio
 from aftermap.tiles import Window
 
 Geometries = npt.NDArray[np.object_]
@@ -113,7 +112,7 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     """
     layer = polygon_layer(path)
     try:
-        meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
+        meta, _, wkb, _ = ogr.pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
     except ogr.BROKEN as error:
         raise unreadable(path, error) from error
     found = _polygonal(shapely.from_wkb(wkb))
@@ -281,7 +280,7 @@ class GeoPackageWriter:
     def __init__(self, path: Path, grid: GeoBox, layers: Sequence[Layer], styles: Sequence[Style] = ()):
         path.unlink(missing_ok=True)
         # Waiting for the disk at every batch costs seconds; a file that a power cut spoils is never renamed into place.
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_TIME, "OGR_SQLITE_SYNCHRONOUS": "OFF"})
+        ogr.pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_TIME, "OGR_SQLITE_SYNCHRONOUS": "OFF"})
         self._path, self._styles = path, styles
         self._crs = None if grid.crs is None else grid.crs.to_wkt()
         self._layers = {layer.name: layer for layer in layers}
@@ -310,7 +309,7 @@ class GeoPackageWriter:
     def _append(self, layer: Layer, shapes: Geometries, columns: Mapping[str, npt.NDArray[Any]], *, exists: bool) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")  # the doctor says it in words
-            pyogrio.raw.write(
+            ogr.pyogrio.raw.write(
                 self._path,
                 geometry=None if layer.geometry_type is None else shapely.to_wkb(shapes),
                 field_data=list(columns.values()), fields=list(columns), layer=layer.name, driver="GPKG",

@@ -18,7 +18,17 @@ FOREIGN = ("GEOLOCATION", "OVERVIEWS")
 """Domains of metadata, also of other formats, by which a file names others that GDAL would open."""
 _HEAD = 4096
 """GDAL takes any file for one that holds the mark so near its start, whatever it is called."""
-_IMAGES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\xff\xd8\xff", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"EHFA_HE")
+_IMAGES = (
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"\0\0\0\x0cjP  ",
+    b"\xff\x4f\xff\x51",
+    b"EHFA_HE",
+)
 """How TIFF, PNG, JPEG, JPEG 2000 and Erdas files begin: formats that name no others."""
 _NAMES = ("sourcefilename", "sourcedataset")
 _REFUSED = ("pixelfunctioncode", "dempath", "geoloctransformer", "cutlinedatasource", "geolocarray")

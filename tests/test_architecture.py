@@ -18,11 +18,13 @@ from aftermap.cli import main
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     (
-        "errors", "limits", "drivers", "places", "plain", "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
+        "errors", "limits", "drivers", "places", "plain",
+        "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
         "probe", "probed", "clusters", "likeness",
     ),
     (
-        "scorer", "median", "palette", "archive", "safe", "meridian", "vrtfile", "rasterfile", "raster", "area", "ogr", "vector", "reference", "features",
+        "scorer", "median", "palette", "archive", "safe", "meridian", "vrtfile", "rasterfile", "raster",
+        "area", "ogr", "vector", "reference", "features",
         "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage", "terrain", "sight",
         "relief", "simulate", "tally", "outline", "indices", "journal", "hazardmap", "exclude", "products", "calibration",
         "card", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since",
@@ -70,8 +72,8 @@ DOORS = {
     "duckdb": {"tables"}, "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {
-    "h5py": {"landslide4sense", "sen12landslides", "m3leo_parts"},
-    "zarr": {"sar_landslides"},
+    "h5py": {"hdf5"},
+    "zarr": {"zarrs"},
     "pyarrow": {"bigearthnet", "unpack", "tables"},
 }
 """Data sets keep their own format to their own file."""

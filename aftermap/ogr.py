@@ -24,8 +24,7 @@ BROKEN = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio
           pyogrio.errors.GeometryError, pyogrio.errors.CRSError, RuntimeError, ValueError)  # fmt: skip
 """What reading a damaged file raises."""
 _HEAD = 4096
-_FOREIGN = (b"<OGRVRTDataSource", b"<OGRWFSDataSource", b"<OGRGMLASDataSource", b"<WFS_Capabilities", b"<VRTDataset", b"<GDAL_WMS",
-            b"gdal_streamed_alg")  # fmt: skip
+_FOREIGN = (b"<OGRVRTDataSource", b"<OGRWFSDataSource", b"<OGRGMLASDataSource", b"<WFS_Capabilities", b"gdal_streamed_alg")
 """How files begin that hold no features but say where some are."""
 
 

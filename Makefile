@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests run side by side: threads of one would only wait for the others.
 test test-full: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: demo docs models test test-full test-foundation lint clean
+.PHONY: demo docs fuzz models release-files test test-full test-foundation lint clean
 
 demo: $(VENV)/base
 	$(BIN)/aftermap demo -o aftermap-demo
@@ -17,6 +17,16 @@ test: $(VENV)/dev lint
 
 test-full: $(VENV)/dev lint test-foundation
 	$(BIN)/python -m pytest -n auto
+
+# CPU minutes for each reader; atheris (libFuzzer) is on Linux alone, and without it a slower guide takes its place.
+MINUTES = 10
+fuzz: $(VENV)/dev
+	-$(BIN)/pip install --quiet atheris
+	$(BIN)/python -m benchmarks.fuzz --minutes $(MINUTES)
+
+# build/release: what a release is made of and from, with hashes (benchmarks/release.py).
+release-files: $(VENV)/dev
+	$(BIN)/python -m benchmarks.release build/release
 
 # TerraTorch and TorchGeo bring 1.5 GB and versions of their own: an environment of their own.
 FOUNDATION = build/foundation

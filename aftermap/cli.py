@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,13 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except AftermapError as error:
             _fail(error, as_json=ctx.meta["aftermap.json"])
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get("AFTERMAP_TRACEBACK"):
+                raise
+            what, repair = f"a fault of ours: {type(error).__name__}: {error}", "report it, with AFTERMAP_TRACEBACK=1 set"
+            _fail(AftermapError(what, repair=repair), as_json=ctx.meta["aftermap.json"])
         except KeyboardInterrupt:
             _fail(JobInterruptedError("interrupted"), as_json=ctx.meta["aftermap.json"])
 

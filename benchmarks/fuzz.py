@@ -3,8 +3,8 @@
     python -m benchmarks.fuzz --minutes 10            # CPU minutes for each reader; writes results/fuzz.md
     python -m benchmarks.fuzz tiff vrt --minutes 2    # some of them
 
-Guided by coverage of our own code: by atheris (libFuzzer) where it is installed, else by the lines that a trace sees. What goes wrong
-is kept in build/fuzz, one file for each place in the code; it becomes a test that builds the bytes (tests/test_hostile.py).
+Guided by coverage of our own code: by atheris (libFuzzer) where it is installed, else by the lines that a trace sees. What goes
+wrong is kept in build/fuzz, one file for each place in the code; it becomes a test that builds the bytes (tests/test_hostile.py).
 """
 
 from __future__ import annotations
@@ -224,9 +224,10 @@ def main() -> None:
     kept = [json.loads(path.read_text()) for n in READERS if (path := KEPT / n / "row.json").exists()]
     how = "atheris" if _has_atheris() else "a trace of lines"
     PAGE.write_text(
-        f"# Fuzzed readers\n\n`make fuzz`, or `python -m benchmarks.fuzz READER... --minutes N`; {date.today()}, guided by {how}.\n"
-        f"A fault is anything but one of our own errors, an execution of more than {HANG_S} s, or a process that dies or takes more\n"
-        f"than {MOST_MB:,} MB. Codes: [Codes](../../docs/codes.md).\n\n{table(kept)}\n"
+        "# Fuzzed readers\n\n"
+        f"`make fuzz`, or `python -m benchmarks.fuzz READER... --minutes N`; {date.today()}, guided by {how}.\n"
+        f"A fault is anything but one of our own errors, an execution of more than {HANG_S} s, or a process that dies\n"
+        f"or takes more than {MOST_MB:,} MB.\n\n{table(kept)}\n"
     )
     sys.exit(any(k.startswith("fault") for row in rows for k in row["counts"]))
 

@@ -26,6 +26,7 @@ from aftermap import archive, meridian
 from aftermap.errors import RasterError
 from aftermap.rasterfile import BROKEN as BROKEN
 from aftermap.rasterfile import open_raster as open_raster
+from aftermap.rasterfile import unreadable
 from aftermap.tiles import Window
 
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # the doctor says it in words
@@ -61,6 +62,13 @@ def facts(path: Path, *, alpha_is_band: bool = False) -> Facts:
 
     `alpha_is_band` takes alpha bands for measurements: writers mark a fourth band as alpha that is infrared in truth.
     """
+    try:
+        return _facts(path, alpha_is_band=alpha_is_band)
+    except (ValueError, RuntimeError) as error:
+        raise unreadable(path, error) from error
+
+
+def _facts(path: Path, *, alpha_is_band: bool) -> Facts:
     with _overhearing() as said, open_raster(path) as src:
         _refuse_truncated(src, path, said)
         if src.dtypes[0].startswith("complex"):

@@ -48,16 +48,21 @@ def open_raster(path: Path) -> Any:
         if virtual:
             vrtfile.refuse_unsafe(path)
         src = _opened(archive.gdal_name(path), ["VRT"] if virtual else list(drivers.raster()))
-    except BROKEN as error:
-        raise RasterError(
-            f"{path.name} cannot be read as an image: {error}", repair="fetch or export it again", code="unreadable"
-        ) from error
+    except (*BROKEN, ValueError) as error:
+        raise unreadable(path, error) from error
     try:
         _refuse_claims(src, path)
-    except InputRefusedError:
+    except (InputRefusedError, ValueError) as error:
         src.close()
-        raise
+        if isinstance(error, InputRefusedError):
+            raise
+        raise unreadable(path, error) from error
     return src
+
+
+def unreadable(path: Path, error: Exception) -> RasterError:
+    """The error for a file that is no image, or states what cannot be read: names that are no text, a CRS that is none."""
+    return RasterError(f"{path.name} cannot be read as an image: {error}", repair="fetch or export it again", code="unreadable")
 
 
 @ensure_env  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""Every hostile file of tests/hostile_files.py given to the command line in a process of its own: exit code, what it said, time, memory.
+"""Every hostile file of tests/hostile_files.py given to the command line in a process of its own: exit code, words, time, memory.
 
 python -m benchmarks.hostile      # writes results/hostile.md; a listener counts who asks for what the files name
 """
@@ -28,7 +28,7 @@ def tried(name: str, port: int) -> dict[str, Any]:
     """One file: what the command made of it."""
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         args = [sys.executable, "-m", "aftermap", *CASES[name].make(Path(folder), port)]
-        before, began = {p for p in Path(folder).rglob("*")}, time.monotonic()
+        before, began = set(Path(folder).rglob("*")), time.monotonic()
         env = {k: v for k, v in os.environ.items() if k != places.HOSTS}
         with tempfile.TemporaryFile() as told:
             process = subprocess.Popen(args, stdout=told, stderr=told, env=env)
@@ -63,11 +63,12 @@ def main() -> None:
     exits = Counter(row["exit"] for row in rows)
     lines = [
         "# Hostile files", "",
-        f"`python -m benchmarks.hostile`, {date.today()}: {len(rows)} files of tests/hostile_files.py through the command line.", "",
-        "| tried | exit code 3 | exit code 0 | other exit codes | tracebacks | hangs | over 1,000 MB | inputs lost | addresses asked |",
+        f"`python -m benchmarks.hostile`, {date.today()}: {len(rows)} files of tests/hostile_files.py given to the verbs.", "",
+        "| tried | exit 3 | exit 0 | other exits | tracebacks | hangs | over 1,000 MB | inputs lost | addresses asked |",
         "|---|---|---|---|---|---|---|---|---|",
         f"| {len(rows)} | {exits[3]} | {exits[0]} | {len(rows) - exits[3] - exits[0]} | {sum(r['traceback'] for r in rows)} "
-        f"| {sum(r['hang'] for r in rows)} | {sum(r['mb'] > MOST_MB for r in rows)} | {sum(r['lost'] for r in rows)} | {asked} |", "",
+        f"| {sum(r['hang'] for r in rows)} | {sum(r['mb'] > MOST_MB for r in rows)} "
+        f"| {sum(r['lost'] for r in rows)} | {asked} |", "",
         "| file | exit | refused as | seconds | most memory, MB |", "|---|---|---|---|---|",
         *(f"| {r['name']} | {r['exit']} | `{r['code']}` | {r['seconds']:.1f} | {r['mb']} |" for r in rows),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Files that mean harm are refused by name, soon, in words, and nobody is asked; limits can be changed, and what they say is documented."""
+"""Files that mean harm are refused by name, soon, in words, and nobody is asked; limits can be changed."""
 
 from __future__ import annotations
 

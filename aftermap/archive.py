@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,10 @@ from pathlib import Path, PurePosixPath
 from aftermap import limits
 from aftermap.errors import RasterError
 
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, IndexError,
+    OverflowError,
+)  # fmt: skip
 """What reading a member of a damaged or locked zip raises; a locked one gives RuntimeError."""
 _READ_BYTES = 1 << 20
 
@@ -61,7 +65,7 @@ def files(path: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(path) as held:
             members = [m for m in held.infolist() if not m.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+    except DAMAGED as error:  # IndexError of a member without a name
         raise _damaged(path, str(error)) from error
     _refuse_unsafe(path, members)
     return sorted(path / m.filename for m in members)
@@ -70,14 +74,13 @@ def files(path: Path) -> list[Path]:
 def check(paths: Sequence[Path]) -> None:
     """Reads the members among the paths once: bytes that differ from their checksum show nowhere else. Raises RasterError."""
     for holder in homes(p for p in paths if home(p) != p):
-        with zipfile.ZipFile(holder) as held:
-            for path in (p for p in paths if home(p) == holder):
-                try:
-                    with held.open(_inner(path, holder)) as member:
-                        while member.read(_READ_BYTES):
-                            pass
-                except DAMAGED as error:
-                    raise _damaged(holder, f"{path.name}: {error}") from error
+        for path in (p for p in paths if home(p) == holder):
+            try:
+                with zipfile.ZipFile(holder) as held, held.open(_inner(path, holder)) as member:
+                    while member.read(_READ_BYTES):
+                        pass
+            except (*DAMAGED, KeyError) as error:
+                raise _damaged(holder, f"{path.name}: {error}") from error
 
 
 def _inner(path: Path, holder: Path) -> str:

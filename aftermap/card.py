@@ -6,6 +6,7 @@ this card. Weights never travel without it, and a file that differs from its che
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aftermap.scene import Scene
 
 FILE, WEIGHTS, KNOWN = "model.toml", "model.safetensors", "known.npz"
+SEALED = "# sha256 of all above: "
 GIVES = ("map", "class", "classes", "number", "embedding")
 NORMALISED = ("all", "scene", "per_domain")
 BUNDLED = Path(__file__).parent / "models"
@@ -194,9 +196,14 @@ class Card:
             facts["calibration"] = {k: v for k, v in facts["calibration"].items() if v not in (None, ())}
         path = folder / FILE
         partial = path.with_name(f"{FILE}.partial")
-        partial.write_text(_toml(facts), encoding="utf-8")
+        partial.write_text(sealed(_toml(facts)), encoding="utf-8")
         os.replace(partial, path)
         return path
+
+
+def sealed(text: str) -> str:
+    """A card's text, and in a last line its hash: `aftermap verify` compares it; reading does not, for cards are edited too."""
+    return f"{text}{SEALED}{hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {

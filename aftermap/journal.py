@@ -25,6 +25,8 @@ from aftermap.errors import InputRefusedError, UsageError
 WORK = ".work"
 SEAL = "item.json"
 """The product that is delivered last; it holds the checksums of the others."""
+OWN_SEAL = "aftermap:sha256"
+"""Property of item.json: a hash of all else in it."""
 UNSEALED = ("log.json",)
 """Timings and host: outside every checksum."""
 NOTE = ".note.json"
@@ -51,7 +53,11 @@ def digest(facts: Any) -> str:
 
 def write_json(path: Path, facts: Any) -> None:
     """Writes JSON that appears whole or not at all."""
-    write_text(path, json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _text(facts))
+
+
+def _text(facts: Any) -> str:
+    return json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -204,7 +210,7 @@ def _lock(stream: IO[str]) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _parsed(line: str) -> Made | None:
+def _parsed(line: str | bytes) -> Made | None:
     """A journal line; None for one cut off by a kill, whose window is then made again."""
     try:
         entry = json.loads(line)
@@ -238,7 +244,32 @@ def verify(out: Path) -> list[str]:
             wrong.append(f"{name} is missing")
         elif asset["file:checksum"] != multihash(path):
             wrong.append(f"{name} has changed since it was delivered")
-    return wrong
+    text = (out / SEAL).read_text(encoding="utf-8")
+    item = read_facts(out / SEAL)
+    if text != _text(item) or text != _text(sealed(item)):
+        wrong.append(f"{SEAL} has changed since it was delivered")
+    return wrong + torn(out)
+
+
+def sealed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item with a hash of itself among its properties."""
+    bare = {k: v for k, v in item.get("properties", {}).items() if k != OWN_SEAL}
+    return {**item, "properties": {**bare, OWN_SEAL: digest({**item, "properties": bare})}}
+
+
+def torn(out: Path) -> list[str]:
+    """What is wrong with the journal of a folder, in words: lines that say nothing, or windows that are not as they were."""
+    lines = out / WORK / "windows.jsonl"
+    said = lines.read_bytes().splitlines() if lines.exists() else []
+    return [words for n, line in enumerate(said, 1) if (words := _torn(out / WORK, line, n))]
+
+
+def _torn(work: Path, line: bytes, number: int) -> str:
+    made = _parsed(line)
+    if made is None or line.decode() != json.dumps(made._asdict()):
+        return f"line {number} of the journal is damaged"
+    stray = [name for name in made.files if not name.startswith(f"{made.window}.")]
+    return f"window {made.window} of line {number} of the journal has changed" if stray or not _holds(work, made) else ""
 
 
 def _assets(out: Path) -> dict[str, dict[str, Any]]:

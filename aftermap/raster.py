@@ -92,6 +92,9 @@ def _facts(path: Path, *, alpha_is_band: bool) -> Facts:
 
 
 def _grid(src: Any) -> GeoBox:
+    """Raises ValueError where pixels have no place or no area."""
+    if not np.isfinite(src.transform[:6]).all() or src.transform.determinant == 0:
+        raise ValueError(f"its pixels lie nowhere: {tuple(src.transform[:6])}")
     placed = src.crs is not None or not src.transform.is_identity
     return GeoBox((src.height, src.width), src.transform if placed else PIXEL_SPACE, src.crs)
 
@@ -154,7 +157,10 @@ class Reader:
         classes: bool = False, resampling: str = "",
     ):  # fmt: skip
         src = open_raster(path)
-        own = _grid(src)
+        try:
+            own = _grid(src)
+        except ValueError as error:
+            raise unreadable(path, error) from error
         self._path, self._bands = path, list(bands)
         declared = nodata if nodata is not None else [src.nodatavals[b - 1] for b in bands]
         self._nodata = [None if v is None or np.isnan(v) else float(v) for v in declared]

@@ -85,7 +85,7 @@ def child(name: str, seconds: int, seed: int, out: Path) -> None:
     for limit, most in ((resource.RLIMIT_AS, 6000), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (most << 20, most << 20))
     try:
-        import atheris
+        import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
         atheris = None
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -172,8 +172,8 @@ def fuzz(name: str, minutes: float, seed: int = 0) -> dict[str, Any]:
             process = subprocess.Popen([*command, "--seed", str(seed + rounds)], stdout=log, stderr=log, cwd=ROOT)
             _, status, spent = os.wait4(process.pid, 0)
         used, rounds, before = used + spent.ru_utime + spent.ru_stime, rounds + 1, used
-        said = json.loads((out / "counts.json").read_text()) if (out / "counts.json").exists() else {"counts": {}, "peak_mb": 0}
-        total.update(said["counts"])
+        if (out / "counts.json").exists():
+            total.update(json.loads((out / "counts.json").read_text())["counts"])
         peak = max(peak, spent.ru_maxrss // 1024)
         edges = max([edges, *(int(n) for n in re.findall(r"cov: (\d+)", (out / "log").read_text(errors="replace")))])
         code = os.waitstatus_to_exitcode(status)

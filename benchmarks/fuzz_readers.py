@@ -20,6 +20,7 @@ from aftermap.check import examine_files
 from aftermap.datasets import landslide4sense, sar_landslides
 from aftermap.datasets.dataset import Published
 from aftermap.errors import AftermapError
+from aftermap.scorer import LayerBands
 from aftermap.tiles import Window
 
 Act = Callable[[Path], object]
@@ -143,7 +144,7 @@ def _cube(path: Path) -> None:
 
 def _model(folder: Path) -> list[bytes]:
     made = card.Card(
-        "a", "flood", ("flood",), (card.LayerBands("after", ("VV", "VH"), "dB"),), (-10.0, -17.0), (3.0, 3.0), 16, 32, "none",
+        "a", "flood", ("flood",), (LayerBands("after", ("VV", "VH"), "dB"),), (-10.0, -17.0), (3.0, 3.0), 16, 32, "none",
         "CC0", "by hand", {"graph.xml": "0" * 64}, calibration=card.Fit(0.01, "nothing", temperature=1.5), scores=({"iou": 0.5},),
     )  # fmt: skip
     return [made.write(folder).read_bytes()]

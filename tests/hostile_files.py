@@ -100,11 +100,11 @@ def _zip(*members: tuple[str, bytes], claim: int = 0) -> Make:
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
         for name, data in members:
             out.writestr(name, data)
-    data = bytearray(made.getvalue())
+    whole = bytearray(made.getvalue())
     if claim:  # the size when unpacked, as the directory at the end states it
-        at = data.rindex(b"PK\x01\x02")
-        data[at + 24 : at + 28] = struct.pack("<I", claim)
-    return _check("a.zip", bytes(data))
+        at = whole.rindex(b"PK\x01\x02")
+        whole[at + 24 : at + 28] = struct.pack("<I", claim)
+    return _check("a.zip", bytes(whole))
 
 
 def _vrt_in_zip(folder: Path, port: int) -> list[str]:
@@ -234,7 +234,11 @@ def cube(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     return write_one
 
 
-_RING = '{"type":"Polygon","coordinates":[[[15,48],[15.1,48],[15.1,48.1],[15,48]]]}'
+def _deep_items(folder: Path, _: int) -> list[str]:
+    (folder / "i.json").write_text("[" * 5000 + "]" * 5000)
+    return ["map", "--items", str(folder / "i.json"), "-o", str(folder / "out")]
+
+
 CASES: dict[str, Case] = {
     "VRT of a web address": Case(_vrt("/vsicurl/" + ADDRESS.replace("{port}", "PORT"), attributes=""), ("vrt-unsafe",)),
     "VRT of an address without /vsicurl": Case(_vrt(ADDRESS.replace("{port}", "PORT"), attributes=""), ("vrt-unsafe",)),
@@ -317,8 +321,7 @@ CASES: dict[str, Case] = {
     "item of a file address": Case(items("file:///etc/passwd"), ("private-address",)),
     "item through /vsicurl": Case(items("/vsicurl/http://127.0.0.1:PORT/a.tif"), ("private-address",)),
     "items, 5,000 levels deep": Case(
-        lambda folder, _: [(folder / "i.json").write_text("[" * 5000 + "]" * 5000), ["map", "--items", str(folder / "i.json"),
-                           "-o", str(folder / "out")]][1],  # type: ignore[return-value, list-item]
+        _deep_items,
         ("items-invalid",),
     ),
     "model.toml, 5,000 levels deep": Case(_model("a = " + "[" * 5000 + "]" * 5000), ("card-invalid",)),

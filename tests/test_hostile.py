@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,53 @@ def test_an_npz_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> Non
         out.writestr("train.npy", made.getvalue())
     with pytest.raises(ValueError, match="states"):
         arrays.read(tmp_path / "a.npz", "train")
+
+
+def _directory(name: bytes, *, version: int = 20, flags: int = 0) -> bytes:
+    """A zip of one empty member, as its directory states it."""
+    import io
+    import zipfile
+
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as out:
+        out.writestr("x" * len(name), b"")
+    data = bytearray(made.getvalue().replace(b"x" * len(name), name))
+    at = data.index(b"PK\x01\x02")
+    data[at + 6 : at + 10] = version.to_bytes(2, "little") + flags.to_bytes(2, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data", [_directory(b"\xfc.tif", flags=0x800), _directory(b"a.tif", version=236), _directory(b"\0a.tif")]
+)
+def test_zips_that_the_fuzzer_broke_are_refused(data: bytes, tmp_path: Path) -> None:
+    """A name that is no text, a version that nobody knows, a member without a name."""
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(InputRefusedError) as refused:
+        archive.files(tmp_path / "a.zip")
+    assert refused.value.code == "archive-damaged"
+
+
+@pytest.mark.parametrize("scale", [(float("nan"), 10.0), (0.0, 10.0), (float("inf"), 1.0)])
+def test_pixels_that_lie_nowhere_are_refused(scale: tuple[float, float], tmp_path: Path) -> None:
+    """Found by the fuzzer: pixels of no size, or at no place."""
+    path = image(tmp_path / "a.tif")
+    data = path.read_bytes()
+    sized = struct.pack("<ddd", 10.0, 10.0, 0.0)
+    assert data.count(sized) == 1
+    path.write_bytes(data.replace(sized, struct.pack("<ddd", *scale, 0.0)))
+    result = run(["check", str(path)])
+    assert result.exit_code == 3, result.output
+    assert "[unreadable]" in result.output
+
+
+def test_names_of_a_crs_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Found by the fuzzer: rasterio decodes them as it opens the file."""
+    path = image(tmp_path / "a.tif")
+    data = path.read_bytes()
+    assert b"WGS 84 / UTM" in data
+    path.write_bytes(data.replace(b"WGS 84 / UTM", b"WGS\x83\xfc4 / UTM"))
+    assert run(["check", str(path)]).exit_code in (0, 3)
 
 
 def test_a_device_is_not_unpacked(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
     pip install --require-hashes -r lock.txt && pip install --no-deps aftermap
 
 Hashes are of the wheels for the platform and Python that this runs on, which the lock's head names. A library that comes here as
-a build of another maker (a local version: torch 2.13.0+cpu) is named by its plain version without a hash, in lock-train.txt alone:
-install it first, from where you trust it.
+a build of another maker (a local version: torch 2.13.0+cpu) is named by its plain version without a hash: install it first, from
+where you trust it.
 """
 
 from __future__ import annotations

@@ -246,6 +246,16 @@ def test_names_of_a_crs_that_are_no_text_are_refused(tmp_path: Path) -> None:
     assert run(["check", str(path)]).exit_code in (0, 3)
 
 
+@pytest.mark.parametrize("text", [b"{", b"\xff", b"[]", b"{}", b'{"zarr_format": 2, "shape": "x"}'])
+def test_damaged_facts_of_a_datacube_are_refused(text: bytes, tmp_path: Path) -> None:
+    """Found by the fuzzer: facts of arrays are read when a data set is opened, before any chip."""
+    hostile_files.cube(lambda said: None)(tmp_path / "data")
+    (tmp_path / "data" / "hokkaido.zarr" / "vv" / ".zarray").write_bytes(text)
+    result = run(["data", "check", str(tmp_path / "data"), "--kind", "sar-landslides"])
+    assert result.exit_code == 3, result.output
+    assert "fault of ours" not in result.output
+
+
 def test_a_device_is_not_unpacked(tmp_path: Path) -> None:
     with pytest.raises(InputRefusedError) as refused:
         unpack.unpack(hostile_files.tar_bomb(tmp_path / "a.tar"), tmp_path / "to")

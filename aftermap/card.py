@@ -86,6 +86,8 @@ class Card:
     """The recipe or command."""
     sha256: Mapping[str, str]
     """File name -> SHA-256: graph, weights and what it knows (known.py)."""
+    training_sha256: str = ""
+    """Of pixels, truth and split of every sample of its training data (samples.py); empty where nobody hashed them."""
     normalise: str = "all"
     """Of NORMALISED. scene, per_domain: pixels are first brought from the own mean and std of the scene, or of all images of its
     sensor and place, to those of the card; their level does not matter. A map is of one scene."""

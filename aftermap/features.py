@@ -124,7 +124,11 @@ def area_beyond(shapes: Geometries, shape: tuple[int, int]) -> F64:
 
 def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries, str | None]]:
     """Geometries (n,) of the features about the grid, in the order of the file, and their CRS."""
-    info, skip = ogr.pyogrio.read_info(path, layer=layer, force_total_bounds=meridian.turn(grid) is not None), 0
+    skip = 0
+    try:
+        info = ogr.pyogrio.read_info(path, layer=layer, force_total_bounds=meridian.turn(grid) is not None)
+    except ogr.BROKEN as error:
+        raise vector.unreadable(path, error) from error
     crs = info["crs"]
     bounds = None if _turns(grid, info["total_bounds"]) else _bounds(grid, crs)
     while True:
@@ -132,9 +136,9 @@ def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries,
             _, _, wkb, _ = ogr.pyogrio.raw.read(
                 path, layer=layer, columns=[], force_2d=True, bbox=bounds, skip_features=skip, max_features=_BATCH
             )
-        except ogr.BROKEN as error:
+            shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
+        except vector.BROKEN as error:
             raise vector.unreadable(path, error) from error
-        shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
         if len(shapes):
             yield shapes[~shapely.is_missing(shapes)], crs
         if len(shapes) < _BATCH:

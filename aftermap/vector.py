@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyproj
+import pyproj.exceptions
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -28,6 +29,8 @@ Geometries = npt.NDArray[np.object_]
 Bool = npt.NDArray[np.bool_]
 Values = Sequence[Any] | npt.NDArray[Any]
 
+BROKEN = (*ogr.BROKEN, shapely.errors.ShapelyError)
+"""What reading a damaged file, or geometries that are none, raises."""
 _BURN_PX = 2048
 """Side of the fixed squares that polygons are burnt in."""
 _EDGE_PARTS = 128
@@ -113,9 +116,9 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     layer = polygon_layer(path)
     try:
         meta, _, wkb, _ = ogr.pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
-    except ogr.BROKEN as error:
+        found = _polygonal(shapely.from_wkb(wkb))
+    except BROKEN as error:
         raise unreadable(path, error) from error
-    found = _polygonal(shapely.from_wkb(wkb))
     if len(found) == 0:
         raise InputRefusedError(f"{path.name} holds no polygon", repair="give a file of polygons", code="no-polygons")
     return list(shapely.get_parts(reproject(found, meta["crs"], grid, path.name)))
@@ -188,9 +191,14 @@ def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> G
         raise InputRefusedError(
             f"{lacking} has no CRS and {holder} has one", repair=f"georeference {lacking} first", code="vector-without-crs"
         )
-    if pyproj.CRS(crs) == grid.crs.proj:
+    try:
+        same = pyproj.CRS(crs) == grid.crs.proj
+        move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        what = f"{name} cannot be brought to {grid.crs}: {error}"
+        raise InputRefusedError(what, repair="give it in another CRS", code="outside-crs") from error
+    if same:
         return _turned(shapes, grid)
-    move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
     west, south, east, north = shapely.total_bounds(shapes)
     extent = max(east - west, north - south)  # 0 of a single point, which has no edge
     fine = shapely.segmentize(shapes, extent / _EDGE_PARTS) if extent else shapes

@@ -293,3 +293,17 @@ def test_every_code_of_hostile_files_is_met_here() -> None:
     page = (DOCS / "codes.md").read_text(encoding="utf-8").partition("## Hostile files")[2].partition("\n## ")[0]
     told = set(re.findall(r"^\| `([a-z-]+)`", page, re.MULTILINE))
     assert told - {code for case in CASES.values() for code in case.codes} <= {"crs-impossible"}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # GDAL tells of the ring too
+@pytest.mark.parametrize(
+    "shape", ['{"type":"Polygon","coordinates":[[[1,1],[2,2]]]}', '{"type":"Polygon","coordinates":[[[1,1],[2,2],[3,3],[4,9]]]}',
+              '{"type":"Polygon","coordinates":[[[1e400,1],[2,2],[3,3],[1e400,1]]]}'],
+)  # fmt: skip
+def test_rings_that_are_none_are_refused(shape: str, tmp_path: Path) -> None:
+    """Found by the fuzzer: two corners, an open ring, infinity."""
+    (tmp_path / "a.geojson").write_text(shape)
+    where = ["--after", str(image(tmp_path / "a.tif")), "--aoi", str(tmp_path / "a.geojson")]
+    result = run(["map", *where, "--hazard", "flood", "-o", str(tmp_path / "out"), "--quiet"])
+    assert result.exit_code == 3, result.output
+    assert "fault of ours" not in result.output

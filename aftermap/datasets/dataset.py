@@ -15,7 +15,7 @@ from aftermap.errors import AftermapError, InputRefusedError, UnknownNameError, 
 
 Corrupt = Literal["stop", "skip"]
 _BROKEN = (OSError, ValueError, KeyError, IndexError, EOFError, RuntimeError, TypeError, AttributeError, AssertionError,
-           StopIteration, ArithmeticError, MemoryError, InputRefusedError)  # fmt: skip
+           StopIteration, ArithmeticError, MemoryError, SystemError, InputRefusedError)  # fmt: skip
 """What a damaged file makes the libraries raise: h5py OSError and RuntimeError, zarr and pyarrow ValueError and KeyError; and
 what values of a kind that it never met make the rest of a reader raise."""
 

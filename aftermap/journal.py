@@ -172,8 +172,11 @@ class Journal:
         for path in sorted(self.work.glob(f"*{NOTE}")):
             if made := _parsed(path.read_text()):
                 self.note(made)
-        lines = self._lines.read_text().splitlines() if self._lines.exists() else []
-        return {made.window for line in lines if (made := _parsed(line)) and _holds(self.work, made)}
+        lines = self._lines.read_bytes().splitlines() if self._lines.exists() else []
+        whole = [made for line in lines if (made := _parsed(line)) and _holds(self.work, made)]
+        if len(whole) < len(lines):  # what a kill cut off would else be told of for ever (torn)
+            write_text(self._lines, "".join(f"{json.dumps(made._asdict())}\n" for made in whole))
+        return {made.window for made in whole}
 
     def note(self, made: Made) -> None:
         """Writes down a window that is finished. Raises UsageError ("not-shared") where its files are not here."""

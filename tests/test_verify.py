@@ -136,6 +136,18 @@ def test_a_flipped_bit_in_the_journal_of_an_unfinished_run_is_caught(delivered: 
     assert run("verify", tmp_path / "out").exit_code == 1
 
 
+def test_a_line_that_a_kill_cut_off_is_forgotten_by_the_next_run(tmp_path: Path) -> None:
+    with journal.Journal(tmp_path, "key") as log:
+        log.open(overwrite=False)
+        log.part("a.tif").write_text("pixels")
+        log.note(journal.Made("a", {"a.tif": journal.sha256(log.part("a.tif"))}))
+        lines = log.work / "windows.jsonl"
+        lines.write_text(lines.read_text() + '{"window": "b", "fil')
+        assert journal.torn(tmp_path) == ["line 2 of the journal is damaged"]
+        assert log.done() == {"a"}
+        assert journal.torn(tmp_path) == []
+
+
 def test_a_map_is_the_same_when_made_again_from_its_run(delivered: Path, tmp_path: Path) -> None:
     result = run("verify", delivered / "out", "--sample", 2, "--repeat", "-o", tmp_path / "again", "--json")
     assert result.exit_code == 0, result.output

@@ -180,7 +180,7 @@ def item(path: Path, name: str, when: str, href: str) -> Path:
 
 
 def test_assets_of_items_that_lie_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(places.FOLDERS, str(tmp_path))
+    monkeypatch.setenv(places.FOLDERS, str(tmp_path.parent))
     old = item(tmp_path / "items/a/a.json", "a", "2020-01-01T00:00:00Z", "../../a.tif")
     new = item(tmp_path / "items/b/b.json", "b", "2021-01-01T00:00:00Z", (tmp_path / "b.tif").as_uri())
     found = stacfiles.rasters(tmp_path / "items", "data")

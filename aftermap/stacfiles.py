@@ -41,7 +41,7 @@ def _items(path: Path) -> list[tuple[Any, Path]]:
                 found.append((pystac.Item.from_dict(said), file.parent))
             elif kind == "FeatureCollection":
                 found += [(item, file.parent) for item in pystac.ItemCollection.from_dict(said)]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as error:
             raise InputRefusedError(f"{file} is no STAC item: {error}", repair="correct or remove it", code="no-items") from error
     return found
 

@@ -17,7 +17,7 @@ import pytest
 import rasterio
 from click.testing import CliRunner, Result
 
-from aftermap import archive, arrays, catalog, drivers, journal, limits, ogr, places, plain, raster, stacfiles, unpack
+from aftermap import aoi, archive, arrays, catalog, drivers, journal, limits, ogr, places, plain, raster, stacfiles, unpack
 from aftermap.cli import main
 from aftermap.errors import InputRefusedError, UsageError
 from tests import hostile_files
@@ -254,6 +254,24 @@ def test_damaged_facts_of_a_datacube_are_refused(text: bytes, tmp_path: Path) ->
     result = run(["data", "check", str(tmp_path / "data"), "--kind", "sar-landslides"])
     assert result.exit_code == 3, result.output
     assert "fault of ours" not in result.output
+
+
+@pytest.mark.parametrize(
+    "text", ['{"type": "FeatureCollection"}', '{"type": "FeatureCollection", "features": 1}', '{"type": "Feature"}']
+)
+def test_collections_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "i.json").write_text(text)
+    with pytest.raises(InputRefusedError) as refused:
+        stacfiles.rasters(tmp_path / "i.json", "vv")
+    assert refused.value.code == "no-items"
+
+
+@pytest.mark.parametrize("ring", [[[0, 240], [1, 242], [1, 244], [0, 240]], [[0, 1], [1, 2]], [[0, "a"]], 7])
+def test_areas_that_are_none_are_refused(ring: Any) -> None:
+    """Found by the fuzzer: a latitude of 242 degrees."""
+    with pytest.raises(InputRefusedError) as refused:
+        aoi.Aoi.of_geojson({"type": "Polygon", "coordinates": [ring]})
+    assert refused.value.code == "aoi-invalid"
 
 
 def test_a_device_is_not_unpacked(tmp_path: Path) -> None:

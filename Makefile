@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests run side by side: threads of one would only wait for the others.
 test test-full soak: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: bench bench-quick demo docs models soak test test-full test-foundation lint clean
+.PHONY: bench bench-quick demo docs fuzz models release-files soak test test-full test-foundation lint clean
 
 demo: $(VENV)/base
 	$(BIN)/aftermap demo -o aftermap-demo
@@ -19,9 +19,17 @@ test-full: $(VENV)/dev lint test-foundation
 	$(BIN)/python -m pytest -n auto
 
 # An hour of mapping to which things happen: docs/faults.md. MINUTES=5 for less.
-MINUTES ?= 60
 soak: $(VENV)/dev
-	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60)
+
+# CPU minutes for each reader; atheris (libFuzzer) is on Linux alone, and without it a slower guide takes its place.
+fuzz: $(VENV)/dev
+	-$(BIN)/pip install --quiet atheris
+	$(BIN)/python -m benchmarks.fuzz --minutes $(or $(MINUTES),10)
+
+# build/release: what a release is made of and from, with hashes (benchmarks/release.py).
+release-files: $(VENV)/dev
+	$(BIN)/python -m benchmarks.release build/release
 
 # TerraTorch and TorchGeo bring 1.5 GB and versions of their own: an environment of their own.
 FOUNDATION = build/foundation

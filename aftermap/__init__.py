@@ -11,6 +11,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from aftermap import drivers
+
 if TYPE_CHECKING:
     from aftermap.chips import Chip as Chip
     from aftermap.datasets.dataset import open_dataset as open_dataset
@@ -36,6 +38,9 @@ _PUBLIC = {
 """Public name -> module; each is imported on first use, so that `import aftermap` costs nothing."""
 
 __all__ = sorted(_PUBLIC)
+
+
+drivers.settle()  # before any module loads GDAL
 
 
 class _Package(ModuleType):

@@ -58,7 +58,7 @@ class Aoi:
             found = cls.of_rings(rings)
             if said["type"] not in ("Polygon", "MultiPolygon") or not found.area_km2 > 0:
                 raise ValueError(said["type"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, *vector.BROKEN) as error:
             raise InputRefusedError(
                 f"no polygons in degrees: {error}", repair="give GeoJSON polygons", code="aoi-invalid"
             ) from error

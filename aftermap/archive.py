@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from aftermap import limits
 from aftermap.errors import RasterError
 
-MOST_MEMBERS = 10_000
-"""A Sentinel-2 product holds some hundred files, a delivery of pictures some thousand."""
-MOST_RATIO = 1032
-"""Deflate packs no denser (zlib's technical notes): an archive that states more has members that overlap."""
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, IndexError,
+    OverflowError,
+)  # fmt: skip
 """What reading a member of a damaged or locked zip raises; a locked one gives RuntimeError."""
 _READ_BYTES = 1 << 20
 
@@ -64,7 +65,7 @@ def files(path: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(path) as held:
             members = [m for m in held.infolist() if not m.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+    except DAMAGED as error:  # IndexError of a member without a name
         raise _damaged(path, str(error)) from error
     _refuse_unsafe(path, members)
     return sorted(path / m.filename for m in members)
@@ -73,14 +74,13 @@ def files(path: Path) -> list[Path]:
 def check(paths: Sequence[Path]) -> None:
     """Reads the members among the paths once: bytes that differ from their checksum show nowhere else. Raises RasterError."""
     for holder in homes(p for p in paths if home(p) != p):
-        with zipfile.ZipFile(holder) as held:
-            for path in (p for p in paths if home(p) == holder):
-                try:
-                    with held.open(_inner(path, holder)) as member:
-                        while member.read(_READ_BYTES):
-                            pass
-                except DAMAGED as error:
-                    raise _damaged(holder, f"{path.name}: {error}") from error
+        for path in (p for p in paths if home(p) == holder):
+            try:
+                with zipfile.ZipFile(holder) as held, held.open(_inner(path, holder)) as member:
+                    while member.read(_READ_BYTES):
+                        pass
+            except (*DAMAGED, KeyError) as error:
+                raise _damaged(holder, f"{path.name}: {error}") from error
 
 
 def _inner(path: Path, holder: Path) -> str:
@@ -96,10 +96,11 @@ def _damaged(path: Path, why: str) -> RasterError:
 def _refuse_unsafe(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     stray = next((m.filename for m in members if m.filename.startswith("/") or ".." in PurePosixPath(m.filename).parts), None)
     unpacked = sum(m.file_size for m in members)
-    if len(members) > MOST_MEMBERS:
-        why = f"holds {len(members):,} files, more than {MOST_MEMBERS:,}"
-    elif unpacked > MOST_RATIO * path.stat().st_size:
-        why = f"claims to unpack to {unpacked:,} bytes, more than {MOST_RATIO} times its own"
+    most, ratio = limits.most("ARCHIVE_MEMBERS"), limits.most("ARCHIVE_RATIO")
+    if len(members) > most:
+        why = f"holds {len(members):,} files, more than {most:,}"
+    elif unpacked > ratio * path.stat().st_size:  # an archive that states more has members that overlap
+        why = f"claims to unpack to {unpacked:,} bytes, more than {ratio} times its own"
     elif stray is not None:
         why = f"names a file outside itself, {stray}"
     else:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyproj
+import pyproj.exceptions
 from odc.geo.geobox import GeoBox
 from pyproj.crs import ProjectedCRS
 from pyproj.crs.coordinate_operation import LambertAzimuthalEqualAreaConversion
 
+from aftermap.errors import InputRefusedError
 from aftermap.tiles import Window
 
 F64 = npt.NDArray[np.float64]
@@ -111,11 +113,15 @@ def _sides_at(grid: GeoBox, rows: I64, cols: I64) -> tuple[F64, F64]:
 
 @lru_cache(maxsize=16)
 def _geographic(grid: GeoBox) -> pyproj.Transformer:
-    """From the grid's CRS to longitude and latitude of its own datum."""
+    """From the grid's CRS to longitude and latitude of its own datum. Raises InputRefusedError ("crs-impossible")."""
     assert grid.crs is not None
     crs = grid.crs.proj
     assert crs.geodetic_crs is not None
-    return pyproj.Transformer.from_crs(crs, crs.geodetic_crs.to_2d(), always_xy=True)
+    try:
+        return pyproj.Transformer.from_crs(crs, crs.geodetic_crs.to_2d(), always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        what = f"nothing can be placed in the CRS {crs.name}: {error}"
+        raise InputRefusedError(what, repair="correct it (gdal_edit -a_srs)", code="crs-impossible") from error
 
 
 def _plane_area(grid: GeoBox, gsd_m: float | None) -> float | None:

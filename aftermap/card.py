@@ -6,10 +6,10 @@ this card. Weights never travel without it, and a file that differs from its che
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aftermap import plain
 from aftermap.calibration import Calibration, tempered
 from aftermap.errors import InputRefusedError, UnknownNameError
 from aftermap.journal import sha256
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aftermap.scene import Scene
 
 FILE, WEIGHTS, KNOWN = "model.toml", "model.safetensors", "known.npz"
+SEALED = "# sha256 of all above: "
 GIVES = ("map", "class", "classes", "number", "embedding")
 NORMALISED = ("all", "scene", "per_domain")
 BUNDLED = Path(__file__).parent / "models"
@@ -84,6 +86,8 @@ class Card:
     """The recipe or command."""
     sha256: Mapping[str, str]
     """File name -> SHA-256: graph, weights and what it knows (known.py)."""
+    training_sha256: str = ""
+    """Of pixels, truth and split of every sample of its training data (samples.py); empty where nobody hashed them."""
     normalise: str = "all"
     """Of NORMALISED. scene, per_domain: pixels are first brought from the own mean and std of the scene, or of all images of its
     sensor and place, to those of the card; their level does not matter. A map is of one scene."""
@@ -169,8 +173,8 @@ class Card:
         if not path.is_file():
             raise InputRefusedError(f"{folder} holds no {FILE}", repair="give the folder of a model", code="no-model")
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            table = plain.read_toml(path)
+        except (OSError, ValueError) as error:
             raise _refuse(f"{path} is no TOML: {error}") from error
         card = _of(table, str(path))
         for name, expected in card.sha256.items():
@@ -194,9 +198,14 @@ class Card:
             facts["calibration"] = {k: v for k, v in facts["calibration"].items() if v not in (None, ())}
         path = folder / FILE
         partial = path.with_name(f"{FILE}.partial")
-        partial.write_text(_toml(facts), encoding="utf-8")
+        partial.write_text(sealed(_toml(facts)), encoding="utf-8")
         os.replace(partial, path)
         return path
+
+
+def sealed(text: str) -> str:
+    """A card's text, and in a last line its hash: `aftermap verify` compares it; reading does not, for cards are edited too."""
+    return f"{text}{SEALED}{hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {

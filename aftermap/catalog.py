@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from aftermap import places
 from aftermap.aoi import Aoi
 from aftermap.errors import InputRefusedError, JobInterruptedError, UnknownNameError, UsageError
 from aftermap.stacfacts import Item
@@ -21,6 +22,7 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _PAGE = 100
 _MOST = 10_000
 """Items of one search; more are of another question."""
+_TOKEN_BYTES = 1_000_000
 _EARLY = timedelta(minutes=5)
 """Before a token expires it is renewed."""
 
@@ -143,10 +145,11 @@ class Signer:
         return f"{href}?{token}"
 
     def _token(self, collection: str) -> tuple[str, datetime]:
-        url = self.token_url.format(collection=collection)
+        url = self.token_url.replace("{collection}", quote(collection, safe=""))
+        places.refuse_private(url, "the item file")
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-                said = json.loads(answer.read())
+                said = json.loads(answer.read(_TOKEN_BYTES))
             return str(said["token"]), datetime.fromisoformat(str(said["msft:expiry"]).replace("Z", "+00:00"))
         except (urllib.error.URLError, ValueError, KeyError, TypeError) as error:
             raise OSError(f"{url} gives no token: {error}") from error

@@ -15,7 +15,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from aftermap import raster
+from aftermap import plain, raster
 from aftermap.chips import UNKNOWN, Chip, counts
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.journal import write_json
@@ -69,7 +69,7 @@ def check_split(folder: Path, sides: Mapping[str, str]) -> None:
     """Raises InputRefusedError ("split-altered") where chips are on other sides than split.json says, or that was altered."""
     if not (folder / SPLIT).is_file():
         return
-    said = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
+    said = plain.read_json(folder / SPLIT)
     if said["sides"] != sides or said["sha256"] != digest(sides):
         raise InputRefusedError(
             f"{folder / SPLIT} and {INDEX} do not say the same sides, or the hash is not theirs",

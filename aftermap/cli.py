@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe, cli_view
+from aftermap import cli_cloud, cli_data, cli_explain, cli_learn, cli_probe, cli_verify, cli_view
 from aftermap.cli_words import declared, names, with_workers
 from aftermap.errors import AftermapError, JobInterruptedError, UsageError
 from aftermap.manyfiles import ManyFiles
@@ -355,20 +355,6 @@ def check(files: Sequence[Path], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("out", type=_FILES)
-def verify(out: Path) -> None:
-    """Check every product of a delivered map against its checksum."""
-    from aftermap.journal import verify as wrong_in
-
-    wrong = wrong_in(out)
-    for what in wrong:
-        click.echo(f"aftermap: {what}", err=True)
-    if wrong:
-        sys.exit(1)
-    click.echo("every product is whole")
-
-
-@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
 def models(as_json: bool) -> None:
     """The trained models that are here: bundled ones, and your own in $AFTERMAP_MODELS or the data folder."""
@@ -389,6 +375,7 @@ def models(as_json: bool) -> None:
 
 
 for _command in (
+    cli_verify.verify,
     cli_explain.explain, cli_cloud.find, cli_cloud.watch, cli_view.view, cli_probe.probe, cli_data.data, cli_data.chips,
     cli_learn.train, cli_learn.run, cli_learn.report, cli_learn.export, cli_learn.adapt, cli_learn.drift,
 ):  # fmt: skip

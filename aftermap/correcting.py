@@ -90,7 +90,7 @@ def _shape(one: Shown, given: Mapping[str, Any]) -> Any:
     found = features.polygon_at(path, MARKED, place, one.grid, one.map.grid) if MARKED in one.vectors else None
     if found is None:
         raise refused(f"the map has no polygon there to mark as {NOT_HAZARD}", "click into one, or draw")
-    if len(vector.vertices(found)) > MOST_MARKED:
+    if features.corners(found) > MOST_MARKED:
         raise refused(f"that polygon has more than {MOST_MARKED} corners", "draw over the part that is wrong")
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aftermap import check, coregister, exclude, journal, mishaps, pieces, report, sight
+from aftermap.asking import NOTHING, Asked, asked
 from aftermap.calibration import UNCALIBRATED
 from aftermap.card import KNOWN
 from aftermap.chipdensity import DensityModel, apart
 from aftermap.choice import Chosen, Made, choose, make
+from aftermap.choosing import LEAST_MEMORY_MB, adapting, too_large
 from aftermap.errors import UnknownNameError, UsageError
 from aftermap.facts import known
 from aftermap.finish import finish
@@ -33,8 +35,7 @@ from aftermap.products.stac import write_item
 from aftermap.products.summary import Summary, write_summary
 from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
-from aftermap.scorer import Heavy, Scorer, Several
-from aftermap.seamless import CORE_PX
+from aftermap.scorer import Scorer, Several
 from aftermap.witness import Witness
 from aftermap.workers import Workers, here, workers
 
@@ -49,7 +50,6 @@ Progress = Callable[[str, int, int], None]
 PROFILES = ("unosat",)
 FAVOURED = {"balanced": 0.5, "precision": 0.8, "recall": 0.2}
 """Operating point -> threshold on the score: 0.5 is the methods' own, the others by benchmarks/favour.py."""
-LEAST_MEMORY_MB = 420
 ONLY = ("likelihood", "extent", "exclusion", "agreement", "spread", "familiarity")
 """Rasters that can be asked for alone."""
 UNFAMILIAR = "look at familiarity.tif and at the other methods, or train or adapt a model on images like these"
@@ -195,14 +195,16 @@ def map(
     witness = Witness.of([*chain(*files.values()), *beside])
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
     if options is not None and options.coregister:
-        scene = _coregistered(scene)
+        scene = coregistered(scene)
     scene = with_relief(scene, gsd_m=options.gsd_m if options else None)
-    job = _Job(scene, method, options or Options(), Path(out), told, witness, beside[0], beside[1], origin)
+    said = asked({**files, "aoi": _paths(aoi or ()), "assets": _paths(assets or ()), "footprints": _paths(footprints or ())},
+                 declared or {}, name, options or Options())  # fmt: skip
+    job = Job(scene, method, options or Options(), Path(out), told, beside[0], beside[1], origin, said, witness)
     with mishaps.told(Path(out)):
         return job.run(started)
 
 
-def _coregistered(scene: Scene) -> Scene:
+def coregistered(scene: Scene) -> Scene:
     """The scene with before laid on after, which needs a pair with a CRS."""
     if "before" not in scene.layers or scene.grid.crs is None:
         raise UsageError("--coregister needs an image before and a CRS", repair="leave it out, or give what is missing")
@@ -214,7 +216,7 @@ def _paths(files: Files) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One mapping: what determines it, and the steps."""
 
     scene: Scene
@@ -222,52 +224,47 @@ class _Job:
     options: Options
     out: Path
     progress: Progress
-    witness: Witness
     assets: Path | None = None
     footprints: Path | None = None
     origin: Origin | None = None
+    asked: Asked = NOTHING
+    witness: Witness = field(default_factory=Witness)
 
     def run(self, started: float) -> HazardMap:
         """Maps, or resumes, or finds it already delivered."""
+        chosen, density, facts = self.settled()
+        with journal.Journal(self.out, journal.digest(facts)) as log, self.witness.judging():
+            if not log.open(overwrite=self.options.overwrite, lineage=facts.get("lineage", "")):
+                with workers(self.options.workers, self.options.cluster) as crew:
+                    self._make(log, chosen, facts, started, density, crew)
+        return HazardMap(self.out)
+
+    def settled(self) -> tuple[Chosen, DensityModel | None, dict[str, Any]]:
+        """What runs, and all that determines it."""
         options = self.options
         how = {"precision": options.precision, "engine": options.engine}
         cut = (options.cut, options.band_map) if options.cut else None
         density, models = apart(self.scene, options.model, how)
         chosen = choose(self.scene, self.method, model=models, baseline=options.baseline, how=how, cut=cut, flips=options.flips)
-        if not models and (large := _too_large(chosen, options.memory_mb)):
+        if not models and (large := too_large(chosen, options.memory_mb)):
             chosen = choose(self.scene, self.method, baseline=options.baseline, bundled=False)
             chosen = replace(chosen, skipped=chosen.skipped | large)
         if options.adapt:
-            chosen = _adapting(chosen, options)
+            chosen = adapting(chosen, options)
         if "familiarity" in options.only and not knowing(chosen.models):
             raise UsageError("--only familiarity is of a model that knows its training", repair="give a --model with known.npz")
         self.witness.take(chosen.methods.values())
         beside = {"assets": self.assets, "footprints": self.footprints}
         facts = known(self.scene, self.method, options, chosen, look=self._look, witness=self.witness, density=density, **beside)
-        facts = self.origin.recorded(facts) if self.origin else facts
-        with journal.Journal(self.out, journal.digest(facts)) as log, self.witness.judging():
-            if not log.open(overwrite=options.overwrite, lineage=facts.get("lineage", "")):
-                with workers(options.workers, options.cluster) as crew:
-                    self._make(log, chosen, facts, started, density, crew)
-        return HazardMap(self.out)
+        return chosen, density, self.origin.recorded(facts) if self.origin else facts
 
     def _make(
         self, log: journal.Journal, chosen: Chosen, facts: dict[str, Any], started: float, density: DensityModel | None,
         crew: Workers,
     ) -> None:  # fmt: skip
-        self.progress("prepare", 0, len(chosen.methods))
-        scorers: dict[str, Scorer] = {}
-        for n, (key, method) in enumerate(chosen.methods.items()):
-            scorers[key] = method.prepare(self.scene)
-            self.progress("prepare", n + 1, len(chosen.methods))
-        made = make(self.scene, scorers, chosen)
-        grader = self._grader(scorers, chosen, made)
-        plan = Plan(
-            scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations,
-            told_apart=grader.name if grader else "", threads=THREADS if crew is here else 1,
-        )  # fmt: skip
+        plan, made, grader, exclusions = self.planned(chosen, THREADS if crew is here else 1)
+        scorers = plan.scorers
         familiar = familiarity(self.scene, scorers, chosen.models)
-        exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look)
         prepared, shared = time.time(), crew.count
         contents = self.origin.contents(facts) if self.origin else None
         told = partial(self.progress, "map")
@@ -279,8 +276,27 @@ class _Job:
             self.scene, parts, log, run, assets=self.assets, footprints=self.footprints, grader=grader, model=density,
             familiarity=familiar, progress=told,
         )  # fmt: skip
+        run |= {"asked": None if self.origin else dict(self.asked.facts)}
         self._write(log, {**run, "answer": summary.answer, "buildings": summary.graded}, summary)
-        journal.write_json(self.out / "log.json", measured(started, prepared, mapped, self.options, shared))
+        journal.write_json(self.out / "log.json", {
+            **measured(started, prepared, mapped, self.options, shared), "folders": list(self.asked.folders),
+        })  # fmt: skip
+
+    def planned(self, chosen: Chosen, threads: int) -> tuple[Plan, Made, Grader | None, exclude.Exclusions]:
+        """Every method after its look at the scene, and what is excluded: all that any window needs."""
+        self.progress("prepare", 0, len(chosen.methods))
+        scorers: dict[str, Scorer] = {}
+        for n, (key, method) in enumerate(chosen.methods.items()):
+            scorers[key] = method.prepare(self.scene)
+            self.progress("prepare", n + 1, len(chosen.methods))
+        made = make(self.scene, scorers, chosen)
+        grader = self._grader(scorers, chosen, made)
+        plan = Plan(
+            scorers, self.options.level, self.options.keep_scores, self.options.memory_mb, made.combined, made.calibrations,
+            told_apart=grader.name if grader else "", threads=threads,
+        )  # fmt: skip
+        exclusions = exclude.prepare(self.scene, made.needed, gsd_m=self.options.gsd_m, look=self._look)
+        return plan, made, grader, exclusions
 
     def _grader(self, scorers: Mapping[str, Scorer], chosen: Chosen, made: Made) -> Grader | None:
         """The network that makes the map, or the one that was asked for, where it tells grades of damage apart."""
@@ -357,30 +373,6 @@ def familiarity(scene: Scene, methods: Mapping[str, Any], models: Mapping[str, A
 def knowing(models: Mapping[Any, Mapping[str, Any]]) -> bool:
     """Whether any of the networks, or of the members of one, has a known.npz, by their facts."""
     return any(KNOWN in one.get("files", {}) or knowing(dict(enumerate(one.get("members", [])))) for one in models.values())
-
-
-def _too_large(chosen: Chosen, memory_mb: int) -> dict[str, str]:
-    """Networks that nobody asked for and that --memory has no room for beside the methods, and why not."""
-    needs = {n: m.memory_mb((CORE_PX, CORE_PX), THREADS) for n, m in chosen.methods.items() if isinstance(m, Heavy)}
-    return {n: f"it takes {mb:.0f} MB, and --memory leaves less" for n, mb in needs.items() if LEAST_MEMORY_MB + mb > memory_mb}
-
-
-def _adapting(chosen: Chosen, options: Options) -> Chosen:
-    """Its networks with the statistics of the scene at hand; what they were calibrated to be does not hold for these."""
-    if not chosen.models:
-        raise UsageError("--adapt is of networks, and none runs here", repair="give --model, or leave it out")
-    from aftermap.adapt.decide import SHOTS
-    from aftermap.adapt.norm import Adaptation, AtHand  # with openvino, which most maps do without
-
-    auto = options.adapt == "auto"
-    how = Adaptation(SHOTS if auto else int(options.adapt), options.adapt_mode)
-    from aftermap.ensemble import Ensemble
-
-    def adapting(method: Any) -> Any:
-        return method.each(adapting) if isinstance(method, Ensemble) else AtHand(method, how, auto)
-
-    networks = {n: adapting(m) for n, m in chosen.methods.items() if n in chosen.models}
-    return replace(chosen, methods=chosen.methods | networks, calibrations=dict.fromkeys(chosen.models))
 
 
 def _numbers(scorer: Scorer) -> dict[str, Any]:

@@ -5,12 +5,11 @@ Weights come from a local safetensors file or a hub, with their facts: source, l
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermap import borrowed, doubleconv, shallow, vit
+from aftermap import borrowed, doubleconv, plain, shallow, vit
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.foundation import FOUNDATIONS
 from aftermap.journal import sha256
@@ -70,10 +69,10 @@ def described(page: Path) -> Weights:
     Raises InputRefusedError ("weights-format", "weights-changed"), UsageError ("weights-format") for other or missing facts.
     """
     try:
-        told: dict[str, Any] = tomllib.loads(page.read_text(encoding="utf-8"))
+        told: dict[str, Any] = plain.read_toml(page)
         told["file"] = page.parent / told["file"]
         return Weights(**(told | {k: tuple(v) for k, v in told.items() if isinstance(v, list)}))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{page} does not describe weights: {error}", repair="give it file, sha256, source and licence", code="weights-format"
         ) from error

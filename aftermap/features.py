@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyogrio
-import pyogrio.errors
-import pyogrio.raw
 import pyproj
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from aftermap import meridian, raster, vector
+from aftermap import meridian, ogr, raster, vector
 from aftermap.errors import InputRefusedError
 from aftermap.tiles import Window
 from aftermap.vector import Geometries
@@ -48,7 +45,7 @@ class Features:
     def near(self, window: Window) -> tuple[I64, Geometries]:
         """The feature (n,) of each part that comes near a window, and the parts (n,), each one point, line or polygon."""
         bounds = (window.col, window.row, window.stop_col, window.stop_row)
-        _, _, wkb, columns = pyogrio.raw.read(self.path, layer="parts", columns=["feature"], bbox=bounds)
+        _, _, wkb, columns = ogr.pyogrio.raw.read(self.path, layer="parts", columns=["feature"], bbox=bounds)
         return np.asarray(columns[0], np.int64), np.asarray(shapely.from_wkb(wkb), dtype=object)
 
 
@@ -112,7 +109,7 @@ def wholes(staged: Features, batch: int) -> Iterator[tuple[I64, Geometries]]:
     """Features as multipolygons (n,) of their polygons, in pixels, with their numbers in rising order, some at a time."""
     for first in range(0, staged.count, batch):
         where = f"feature >= {first} AND feature < {first + batch}"
-        _, _, wkb, columns = pyogrio.raw.read(staged.path, layer="parts", columns=["feature"], where=where)
+        _, _, wkb, columns = ogr.pyogrio.raw.read(staged.path, layer="parts", columns=["feature"], where=where)
         order = np.argsort(columns[0], kind="stable")
         number, of = np.unique(np.asarray(columns[0], np.int64)[order], return_inverse=True)
         if len(number):
@@ -127,17 +124,21 @@ def area_beyond(shapes: Geometries, shape: tuple[int, int]) -> F64:
 
 def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries, str | None]]:
     """Geometries (n,) of the features about the grid, in the order of the file, and their CRS."""
-    info, skip = pyogrio.read_info(path, layer=layer, force_total_bounds=meridian.turn(grid) is not None), 0
+    skip = 0
+    try:
+        info = ogr.pyogrio.read_info(path, layer=layer, force_total_bounds=meridian.turn(grid) is not None)
+    except ogr.BROKEN as error:
+        raise vector.unreadable(path, error) from error
     crs = info["crs"]
     bounds = None if _turns(grid, info["total_bounds"]) else _bounds(grid, crs)
     while True:
         try:
-            _, _, wkb, _ = pyogrio.raw.read(
+            _, _, wkb, _ = ogr.pyogrio.raw.read(
                 path, layer=layer, columns=[], force_2d=True, bbox=bounds, skip_features=skip, max_features=_BATCH
             )
-        except pyogrio.errors.DataSourceError as error:
+            shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
+        except vector.BROKEN as error:
             raise vector.unreadable(path, error) from error
-        shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
         if len(shapes):
             yield shapes[~shapely.is_missing(shapes)], crs
         if len(shapes) < _BATCH:
@@ -251,7 +252,7 @@ def _burnt(polygon: Any, i: int, box: Window, window: Window) -> tuple[I64, At, 
 
 def layers(path: Path) -> tuple[str, ...]:
     """Names of the layers of a file."""
-    return tuple(str(name) for name, _ in pyogrio.list_layers(path))
+    return tuple(str(name) for name, _ in ogr.layers(path))
 
 
 def geojson(
@@ -261,12 +262,14 @@ def geojson(
 
     `moved` lays those of a file without CRS on the web's projection.
     """
-    own = pyogrio.read_info(path, layer=layer)["crs"] if moved is None else "EPSG:3857"
+    own = ogr.pyogrio.read_info(path, layer=layer)["crs"] if moved is None else "EPSG:3857"
     box = shapely.box(*bbox)
     there = _moved(np.array([shapely.segmentize(box, max(bbox[2] - bbox[0], 1e-9) / 8)]), DEGREES, own)
     if moved is not None:
         there = vector.place(there, ~moved)
-    meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, bbox=tuple(shapely.total_bounds(there)), max_features=most + 1)
+    meta, _, wkb, columns = ogr.pyogrio.raw.read(
+        path, layer=layer, bbox=tuple(shapely.total_bounds(there)), max_features=most + 1
+    )
     shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
     shapes = vector.place(shapes, moved) if moved is not None else shapes
     names = [str(name) for name in meta["fields"]]
@@ -291,8 +294,8 @@ def _moved(shapes: Geometries, own: str, to: str) -> Geometries:
 def table(path: Path, layer: str) -> tuple[Geometries, list[dict[str, Any]], str | None]:
     """Geometries (n,), attributes and CRS of a layer, in its order. Raises InputRefusedError ("unreadable-vector")."""
     try:
-        meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        meta, _, wkb, columns = ogr.pyogrio.raw.read(path, layer=layer, force_2d=True)
+    except (ogr.pyogrio.errors.DataSourceError, ogr.pyogrio.errors.DataLayerError) as error:
         raise vector.unreadable(path, error) from error
     names = [str(name) for name in meta["fields"]]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
@@ -318,10 +321,15 @@ def shown(shapes: Geometries, page: GeoBox, grid: GeoBox) -> list[dict[str, Any]
     return [shape.__geo_interface__ for shape in _moved(there, str(page.crs), DEGREES)]
 
 
+def corners(shape: Any) -> int:
+    """How many a shape has, each ring's first twice."""
+    return int(shapely.count_coordinates(shape))
+
+
 def polygon_at(path: Path, layer: str, place: tuple[float, float], page: GeoBox, grid: GeoBox) -> Any | None:
     """The polygon of a layer of our own, on `grid`, that holds a place in degrees of the page; None where none does."""
     there = vector.reproject(np.array([shapely.Point(place)]), DEGREES, page, "the place")[0]
     x, y = (there.x, there.y) if page == grid else (grid.affine @ ~page.affine) @ (there.x, there.y)
-    _, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], bbox=(x, y, x, y))
+    _, _, wkb, _ = ogr.pyogrio.raw.read(path, layer=layer, columns=[], bbox=(x, y, x, y))
     found = [shape for shape in shapely.from_wkb(wkb) if shapely.contains_xy(shape, x, y)]
     return found[0] if found else None

@@ -22,7 +22,7 @@ from aftermap import meridian, raster, stacfacts
 from aftermap.aoi import Aoi
 from aftermap.catalog import Signer
 from aftermap.errors import InputRefusedError
-from aftermap.itemfile import EventFile, Part, Place, ids
+from aftermap.itemfile import EventFile, Part, Place, ids, refuse_elsewhere
 from aftermap.journal import digest, partial, sha256, write_text
 from aftermap.remote import Remote
 from aftermap.stacfacts import Item, Kind
@@ -170,7 +170,7 @@ def gather(
     `spread` gives workers, and is asked for them only where something is to be read.
     Cells are read one after the other, or by workers at once: not in threads, for one that waits in GDAL for what another fetches
     may hold the interpreter that the other wants to tell of an error, and neither goes on (seen with rasterio 1.4 and GDAL 3.10).
-    Raises InputRefusedError ("offline") where something that is not kept must not be asked for.
+    Raises InputRefusedError ("offline") where something that is not kept must not be asked for, and as `refuse_elsewhere`.
     """
     every = wanted(part)
     plans = {one.key: one.cells(part.sheet.area) for one in every}
@@ -184,6 +184,7 @@ def gather(
         raise InputRefusedError(what, repair="run once without --offline", code="offline")
     progress("fetch", 0, len(todo))
     if todo:
+        refuse_elsewhere(event)
         with spread() as crew:
             failed += _read(todo, stores, Remote(Signer(event.token_url)), crew, progress)
     files: dict[str, list[Path]] = {}

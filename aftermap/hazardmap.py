@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from aftermap import raster
+from aftermap import journal, raster
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.tiles import Window
 
@@ -39,8 +38,7 @@ class HazardMap:
     @cached_property
     def made_by(self) -> Mapping[str, Any]:
         """All that determined the result: inputs with hashes, methods with their numbers, parameters, warnings (run.json)."""
-        facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        return facts
+        return journal.read_facts(self.folder / "run.json")
 
     @cached_property
     def summary(self) -> list[dict[str, str]]:

@@ -5,13 +5,12 @@ Written by `aftermap find`, read by `aftermap map --items`. Addresses are unsign
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermap import stacfacts
+from aftermap import places, plain, stacfacts
 from aftermap.aoi import Aoi
 from aftermap.errors import InputRefusedError
 from aftermap.journal import write_json
@@ -47,6 +46,8 @@ class EventFile:
     token_url: str
     """Where addresses are signed; empty for nowhere."""
     parts: tuple[Part, ...]
+    home: Path | None = None
+    """The folder of its file, where it was read from one: addresses may be of files there."""
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
@@ -73,12 +74,12 @@ class EventFile:
         if not path.is_file():
             raise InputRefusedError(f"there is no file {path}", repair="write it with `aftermap find`", code="missing-file")
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+            told = plain.read_json(path)
             said, features = told[KEY], told["features"]
             items = {(str(i.get("collection")), str(i["id"])): _placed(i, path.parent) for i in features}
             parts = tuple(_part(one, items) for one in said["sheets"])
             hazard, when, api, token_url = (str(said[k]) for k in ("hazard", "event", "catalog", "token_url"))
-            found = cls(hazard, when, api, token_url, parts)
+            found = cls(hazard, when, api, token_url, parts, home=path.parent)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{path} does not say what its items are for: {error!r}"
             raise InputRefusedError(what, repair="write it with `aftermap find`", code="items-invalid") from error
@@ -105,7 +106,29 @@ def _placed(item: Item, home: Path) -> Item:
 
 
 def _absolute(href: str, home: Path) -> str:
-    return href if "://" in href or href.startswith("/vsi") or Path(href).is_absolute() else str((home / href).resolve())
+    return href if "://" in href or Path(href).is_absolute() else str((home / href).resolve())
+
+
+def refuse_elsewhere(event: EventFile) -> None:
+    """Raises InputRefusedError ("private-address", "points-elsewhere") where what is read of an item is neither on the public
+    network nor beside or below the file of items."""
+    known: set[str] = set()
+    for item in (i for part in event.parts for items in part.layers.values() for i in items):
+        for href in (str(item["assets"][name]["href"]) for name in stacfacts.assets(item).values()):
+            scheme, found, rest = href.partition("://")
+            host = f"{scheme}://{rest.partition('/')[0]}"
+            if not found:
+                _refuse_file(Path(href), event, str(item["id"]))
+            elif host not in known and scheme not in places.STORES:
+                places.refuse_private(href, f"item {item['id']}")
+            known.add(host)
+
+
+def _refuse_file(path: Path, event: EventFile, item: str) -> None:
+    if event.home is None:
+        what = f"item {item} of {event.catalog} names {path}, a file of this machine"
+        raise InputRefusedError(what, repair="do not trust that catalog", code="points-elsewhere")
+    places.refuse_outside(path, event.home, f"item {item}")
 
 
 def ids(items: Sequence[Item]) -> list[str]:

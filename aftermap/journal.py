@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
+from aftermap import places, plain
 from aftermap.errors import InputRefusedError, UsageError
 
 WORK = ".work"
 SEAL = "item.json"
 """The product that is delivered last; it holds the checksums of the others."""
+OWN_SEAL = "aftermap:sha256"
+"""Property of item.json: a hash of all else in it."""
 UNSEALED = ("log.json",)
 """Timings and host: outside every checksum."""
 NOTE = ".note.json"
@@ -53,7 +56,11 @@ def digest(facts: Any) -> str:
 
 def write_json(path: Path, facts: Any) -> None:
     """Writes JSON that appears whole or not at all."""
-    write_text(path, json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _text(facts))
+
+
+def _text(facts: Any) -> str:
+    return json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -159,7 +166,7 @@ class Journal:
 
     def _held_of(self, name: str) -> set[str | None]:
         """What unfinished and delivered jobs in OUT say of themselves."""
-        told = [json.loads(path.read_text()) for path in (self.work / "job.json", self.out / "run.json") if path.exists()]
+        told = [read_facts(path) for path in (self.work / "job.json", self.out / "run.json") if path.exists()]
         return {one.get(name) for one in told}
 
     def part(self, name: str) -> Path:
@@ -171,8 +178,11 @@ class Journal:
         for path in sorted(self.work.glob(f"*{NOTE}")):
             if made := _parsed(path.read_text()):
                 self.note(made)
-        lines = self._lines.read_text().splitlines() if self._lines.exists() else []
-        return {made.window for line in lines if (made := _parsed(line)) and _holds(self.work, made)}
+        lines = self._lines.read_bytes().splitlines() if self._lines.exists() else []
+        whole = [made for line in lines if (made := _parsed(line)) and _holds(self.work, made)]
+        if len(whole) < len(lines):  # what a kill cut off would else be told of for ever (torn)
+            write_text(self._lines, "".join(f"{json.dumps(made._asdict())}\n" for made in whole))
+        return {made.window for made in whole}
 
     def note(self, made: Made) -> None:
         """Writes down a window that is finished. Raises UsageError ("not-shared") where its files are not here."""
@@ -244,7 +254,7 @@ def held(path: Path, seconds: float) -> Iterator[None]:
         yield
 
 
-def _parsed(line: str) -> Made | None:
+def _parsed(line: str | bytes) -> Made | None:
     """A journal line; None for one cut off by a kill, whose window is then made again."""
     try:
         entry = json.loads(line)
@@ -272,22 +282,65 @@ def verify(out: Path) -> list[str]:
     if not (out / SEAL).exists():
         raise InputRefusedError(f"{out} holds no finished map", repair="give the folder that aftermap map wrote", code="no-map")
     wrong = []
-    for name, asset in sorted(sealed(out).items()):
+    for name, asset in sorted(assets(out).items()):
         path = out / asset["href"]
         if not path.exists():
             wrong.append(f"{name} is missing")
         elif asset["file:checksum"] != multihash(path):
             wrong.append(f"{name} has changed since it was delivered")
-    return wrong
+    text = (out / SEAL).read_text(encoding="utf-8")
+    item = read_facts(out / SEAL)
+    if text != _text(item) or text != _text(sealed(item)):
+        wrong.append(f"{SEAL} has changed since it was delivered")
+    return wrong + torn(out)
 
 
-def sealed(out: Path) -> dict[str, dict[str, Any]]:
+def sealed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item with a hash of itself among its properties."""
+    bare = {k: v for k, v in item.get("properties", {}).items() if k != OWN_SEAL}
+    return {**item, "properties": {**bare, OWN_SEAL: digest({**item, "properties": bare})}}
+
+
+def torn(out: Path) -> list[str]:
+    """What is wrong with the journal of a folder, in words: lines that say nothing, or windows that are not as they were."""
+    lines = out / WORK / "windows.jsonl"
+    said = lines.read_bytes().splitlines() if lines.exists() else []
+    return [words for n, line in enumerate(said, 1) if (words := _torn(out / WORK, line, n))]
+
+
+def _torn(work: Path, line: bytes, number: int) -> str:
+    made = _parsed(line)
+    if made is None or line.decode() != json.dumps(made._asdict()):
+        return f"line {number} of the journal is damaged"
+    stray = [name for name in made.files if not name.startswith(f"{made.window}.")]
+    return f"window {made.window} of line {number} of the journal has changed" if stray or not _holds(work, made) else ""
+
+
+def assets(out: Path) -> dict[str, dict[str, Any]]:
     """The sealed files of a delivered folder by name. Raises InputRefusedError ("damaged")."""
     try:
-        assets = json.loads((out / SEAL).read_text())["assets"]
-        return {str(name): {"href": str(a["href"]), "file:checksum": a["file:checksum"]} for name, a in assets.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputRefusedError(f"{out / SEAL} is damaged", repair="map again into another folder", code="damaged") from error
+        assets = read_facts(out / SEAL)["assets"]
+        found = {str(name): {"href": str(a["href"]), "file:checksum": a["file:checksum"]} for name, a in assets.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(out / SEAL) from error
+    for asset in found.values():
+        places.refuse_outside(out / asset["href"], out, SEAL)
+    return found
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a file of a delivered folder says. Raises InputRefusedError ("damaged")."""
+    try:
+        found = plain.read_json(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(found, dict):
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> InputRefusedError:
+    return InputRefusedError(f"{path} is damaged", repair="map again into another folder", code="damaged")
 
 
 def multihash(path: Path) -> str:
@@ -299,7 +352,7 @@ def remove_products(out: Path, *, parts: bool = True) -> None:
     """Removes a run's own files from OUT: what its seal lists, the seal, the log and, with its `parts`, the work folder; nothing
     else."""
     if (out / SEAL).exists():
-        for asset in sealed(out).values():
+        for asset in assets(out).values():
             (out / asset["href"]).unlink(missing_ok=True)
     for name in (SEAL, "run.json", *UNSEALED):
         (out / name).unlink(missing_ok=True)

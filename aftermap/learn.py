@@ -164,7 +164,7 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
         gives=gives, chip_px=samples.size if samples.of_chips else 0,
         inputs=samples.inputs, mean=samples.reference.mean, std=samples.reference.std,
         normalise=_as_mapped(recipe.normalise), halo_px=HALO_PX, multiple_of=32,
-        training_data=data, licence=licence, made_by=made_by,
+        training_data=data, training_sha256=samples.sha256, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip
 

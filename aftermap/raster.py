@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-# GDAL's block cache takes 5 % of the machine's memory by default; 64 MB reads as fast and keeps mapping bounded.
-os.environ.setdefault("GDAL_CACHEMAX", "64")
-
 import rasterio
 import rasterio.errors
 import rasterio.features
@@ -28,6 +23,9 @@ from rasterio.vrt import WarpedVRT
 
 from aftermap import archive, meridian
 from aftermap.errors import RasterError
+from aftermap.rasterfile import BROKEN as BROKEN
+from aftermap.rasterfile import open_raster as open_raster
+from aftermap.rasterfile import unreadable
 from aftermap.readback import FAILED, mark, native, refuse_unlike
 from aftermap.tiles import Window
 
@@ -38,8 +36,6 @@ BLOCK_PX = 512
 """Side of the internal blocks of every raster written."""
 PIXEL_SPACE = Affine(1, 0, 0, 0, -1, 0)
 """Transform of a scene without georeference: x = column, y = -row, so that polygons lie on the pixels in any viewer."""
-BROKEN = (rasterio.errors.RasterioError, OSError)
-"""What reading a damaged or distant file raises."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,13 @@ def facts(path: Path, *, alpha_is_band: bool = False) -> Facts:
 
     `alpha_is_band` takes alpha bands for measurements: writers mark a fourth band as alpha that is infrared in truth.
     """
+    try:
+        return _facts(path, alpha_is_band=alpha_is_band)
+    except (ValueError, RuntimeError) as error:
+        raise unreadable(path, error) from error
+
+
+def _facts(path: Path, *, alpha_is_band: bool) -> Facts:
     with _overhearing() as said, open_raster(path) as src:
         _refuse_truncated(src, path, said)
         if src.dtypes[0].startswith("complex"):
@@ -88,23 +91,10 @@ def facts(path: Path, *, alpha_is_band: bool = False) -> Facts:
         )
 
 
-def open_raster(path: Path) -> Any:
-    """An open rasterio dataset; RasterError names the file and the reason."""
-    if not archive.home(path).exists():
-        raise RasterError(f"there is no file {path}", repair="check the path", code="missing-file")
-    if path.is_dir():
-        raise RasterError(
-            f"{path} is a folder", repair="give the image files in it, bands stacked or one per file", code="folder"
-        )
-    try:
-        return rasterio.open(archive.gdal_name(path))
-    except rasterio.errors.RasterioError as error:
-        raise RasterError(
-            f"{path.name} cannot be read as an image: {error}", repair="fetch or export it again", code="unreadable"
-        ) from error
-
-
 def _grid(src: Any) -> GeoBox:
+    """Raises ValueError where pixels have no place or no area."""
+    if not np.isfinite(src.transform[:6]).all() or src.transform.determinant == 0:
+        raise ValueError(f"its pixels lie nowhere: {tuple(src.transform[:6])}")
     placed = src.crs is not None or not src.transform.is_identity
     return GeoBox((src.height, src.width), src.transform if placed else PIXEL_SPACE, src.crs)
 
@@ -167,7 +157,10 @@ class Reader:
         classes: bool = False, resampling: str = "",
     ):  # fmt: skip
         src = open_raster(path)
-        own = _grid(src)
+        try:
+            own = _grid(src)
+        except ValueError as error:
+            raise unreadable(path, error) from error
         self._path, self._bands = path, list(bands)
         declared = nodata if nodata is not None else [src.nodatavals[b - 1] for b in bands]
         self._nodata = [None if v is None or np.isnan(v) else float(v) for v in declared]
@@ -343,13 +336,13 @@ def _block_px(shape: Sequence[int]) -> int:
 
 def read_window(path: Path, window: Window, bands: Sequence[int] = (1,)) -> npt.NDArray[Any]:
     """Pixels (band, y, x) as stored, no nodata handling: for our own products."""
-    with rasterio.open(path) as src:
+    with rasterio.open(path, driver="GTiff") as src:
         return read_open(src, window, bands)
 
 
 def thumbnail(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
     """Band 1 (y, x) of one of our own products by nearest neighbour, from its overviews."""
-    with rasterio.open(path) as src:
+    with open_raster(path) as src:
         return np.asarray(src.read(1, out_shape=shape, resampling=Resampling.nearest))
 
 

@@ -5,12 +5,12 @@ The comments at the head say `Run:`, `Expect:` (what was measured, or that nothi
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from aftermap import plain
 from aftermap.foundation import AS_TRAINED, FOUNDATIONS
 from aftermap.journal import digest
 from aftermap.normalise import BY
@@ -191,8 +191,8 @@ def table(recipe: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         among("recipe", str(recipe), sorted(listed()))
         path = listed()[str(recipe)]
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        said = plain.read_toml(path)
+    except (OSError, ValueError) as error:
         raise refuse(f"{path} cannot be read as TOML: {error}") from error
     for one in overrides:
         override(said, one)

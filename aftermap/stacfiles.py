@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from aftermap import places, plain
 from aftermap.errors import InputRefusedError, UnknownNameError
 
 
 def rasters(path: Path, asset: str) -> tuple[Path, ...]:
     """Files of one asset, the newest item first.
 
-    Raises InputRefusedError ("no-items", "stac-remote") and UnknownNameError for an asset that an item lacks.
+    Raises InputRefusedError ("no-items", "stac-remote", "points-elsewhere") and UnknownNameError for an asset that an item lacks.
     """
     found = []
     for item, home in _items(path):
         if asset not in item.assets:
             raise UnknownNameError("asset", asset, item.assets)
         when = item.datetime or item.common_metadata.start_datetime
-        found.append((when.isoformat() if when else "", _local(item.assets[asset].href, home)))
+        file = places.refuse_outside(_local(item.assets[asset].href, home), path if path.is_dir() else home, f"item {item.id}")
+        found.append((when.isoformat() if when else "", file))
     if not found:
         raise InputRefusedError(f"{path} holds no STAC item", repair="give a folder of items or a collection", code="no-items")
     return tuple(file for _, file in sorted(found, key=lambda one: (one[0], str(one[1])), reverse=True))
@@ -34,13 +35,13 @@ def _items(path: Path) -> list[tuple[Any, Path]]:
     found = []
     for file in files:
         try:
-            said = json.loads(file.read_text(encoding="utf-8"))
+            said = plain.read_json(file)
             kind = said.get("type") if isinstance(said, dict) else None
             if kind == "Feature":
                 found.append((pystac.Item.from_dict(said), file.parent))
             elif kind == "FeatureCollection":
                 found += [(item, file.parent) for item in pystac.ItemCollection.from_dict(said)]
-        except (OSError, ValueError, KeyError, pystac.STACError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as error:
             raise InputRefusedError(f"{file} is no STAC item: {error}", repair="correct or remove it", code="no-items") from error
     return found
 

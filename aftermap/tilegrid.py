@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from aftermap import raster, vector
+from aftermap import plain, raster, vector
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.journal import write_json, write_text
 from aftermap.splits import by_stripe
@@ -144,7 +143,7 @@ def read(folder: Path) -> list[Tile]:
     if not paths:
         raise _strange(folder, "has no polygons of tiles (.geojson) in it or beside it")
     try:
-        features = json.loads(paths[0].read_text(encoding="utf-8"))["features"]
+        features = plain.read_json(paths[0])["features"]
         return [_tile(feature) for feature in features]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise _strange(paths[0], f"holds no polygons of tiles in degrees: {error}") from error

@@ -151,6 +151,7 @@ def _saved(folder: Path, model: Model, layer: str, recipe: Recipe, samples: Samp
         name=f"{recipe.name}-{layer}" if layer else recipe.name, hazard=recipe.hazard, classes=("embedding",),
         inputs=tuple(one for one in samples.inputs if one.layer in seen),
         mean=own.mean, std=own.std, halo_px=0, multiple_of=model.spec.multiple_of,
+        training_sha256=samples.sha256,
         training_data=f"{samples.dataset.name} ({facts.title}), {count} samples of {samples.size} px, without labels; "
         f"events: {events_named(samples.events['train'])}",
         licence=f"of the training data: {facts.licence}", made_by=made_by, sha256={}, gives="embedding", chip_px=samples.size,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from aftermap.archive import DAMAGED, MOST_RATIO
+from aftermap import limits
+from aftermap.archive import DAMAGED
 from aftermap.datasets.dataset import extra_missing
 from aftermap.errors import InputRefusedError, JobInterruptedError, RasterError
 
@@ -108,8 +109,9 @@ def _place(stage: Path, name: str, path: Path) -> Path:
 
 
 def _refuse_large(path: Path, unpacked: int, stage: Path, *, needed: int | None = None) -> None:
-    if unpacked > MOST_RATIO * path.stat().st_size:
-        raise _unsafe(path, f"claims to unpack to {unpacked:,} bytes, more than {MOST_RATIO} times its own")
+    ratio = limits.most("ARCHIVE_RATIO")
+    if unpacked > ratio * path.stat().st_size:
+        raise _unsafe(path, f"claims to unpack to {unpacked:,} bytes, more than {ratio} times its own")
     free = shutil.disk_usage(stage).free
     if (unpacked if needed is None else needed) > free:
         raise JobInterruptedError(

@@ -20,7 +20,7 @@ from aftermap.hazardmap import HazardMap
 from aftermap.job import DECLARED, Job, JobRefusedError, bad_request
 from aftermap.jobrun import Runner
 from aftermap.jobs import Coming
-from aftermap.journal import SEAL, UNSEALED, sealed
+from aftermap.journal import SEAL, UNSEALED, assets
 from aftermap.pieces import HAZARDS
 from aftermap.shown import Shown
 from aftermap.tiffhead import refuse_start
@@ -203,7 +203,7 @@ class _Acts:
         if job.state != "done":
             return {}
         try:
-            paths = {name: out / name for name in (*sorted(sealed(out)), SEAL, *UNSEALED)}
+            paths = {name: out / name for name in (*sorted(assets(out)), SEAL, *UNSEALED)}
         except (InputRefusedError, OSError):
             return {}
         return {name: (path, path.stat().st_size) for name, path in paths.items() if path.is_file()}

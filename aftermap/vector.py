@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyogrio
-import pyogrio.errors
-import pyogrio.raw
 import pyproj
+import pyproj.exceptions
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely import affinity
 
-from aftermap import meridian, raster
+from aftermap import meridian, ogr, raster
 from aftermap.errors import InputRefusedError
 from aftermap.tiles import Window
 
@@ -31,6 +29,8 @@ Geometries = npt.NDArray[np.object_]
 Bool = npt.NDArray[np.bool_]
 Values = Sequence[Any] | npt.NDArray[Any]
 
+BROKEN = (*ogr.BROKEN, shapely.errors.ShapelyError)
+"""What reading a damaged file, or geometries that are none, raises."""
 _BURN_PX = 2048
 """Side of the fixed squares that polygons are burnt in."""
 _EDGE_PARTS = 128
@@ -86,11 +86,6 @@ def rectangle(grid: GeoBox) -> Any:
     return place(np.array([shapely.box(0, 0, width, height)]), grid.affine)[0]
 
 
-def vertices(shape: Any) -> npt.NDArray[np.float64]:
-    """All corners (n, 2) of a shape."""
-    return np.asarray(shapely.get_coordinates(shape))
-
-
 def boxes(first: npt.NDArray[Any], last: npt.NDArray[Any], affine: Affine) -> Geometries:
     """Rectangles (n,) in world coordinates between pixel corners (n, 2) of (column, row)."""
     return place(np.asarray(shapely.box(*first.T, *last.T), dtype=object), affine)
@@ -120,10 +115,10 @@ def read_polygons(path: Path, grid: GeoBox) -> list[Any]:
     """
     layer = polygon_layer(path)
     try:
-        meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
-    except pyogrio.errors.DataSourceError as error:
+        meta, _, wkb, _ = ogr.pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
+        found = _polygonal(shapely.from_wkb(wkb))
+    except BROKEN as error:
         raise unreadable(path, error) from error
-    found = _polygonal(shapely.from_wkb(wkb))
     if len(found) == 0:
         raise InputRefusedError(f"{path.name} holds no polygon", repair="give a file of polygons", code="no-polygons")
     return list(shapely.get_parts(reproject(found, meta["crs"], grid, path.name)))
@@ -142,14 +137,14 @@ def holds(shapes: Sequence[Any], xy: npt.NDArray[np.float64]) -> Bool:
 
 def polygon_layers(path: Path) -> tuple[str, ...]:
     """Names of the layers of polygons in one of our own packages."""
-    return tuple(str(name) for name, kind in pyogrio.list_layers(path) if kind is not None and "Polygon" in kind)
+    return tuple(str(name) for name, kind in ogr.layers(path) if kind is not None and "Polygon" in kind)
 
 
 def is_vector(path: Path) -> bool:
     """True for a file that holds layers of vector data."""
     try:
-        return path.is_file() and len(pyogrio.list_layers(path)) > 0
-    except pyogrio.errors.DataSourceError:
+        return path.is_file() and len(ogr.layers(path)) > 0
+    except ogr.BROKEN:
         return False
 
 
@@ -163,8 +158,8 @@ def only_layer(path: Path, kinds: Sequence[str], word: str) -> str:
     if not path.exists():
         raise InputRefusedError(f"there is no file {path}", repair="check the path", code="missing-file")
     try:
-        layers = pyogrio.list_layers(path)
-    except pyogrio.errors.DataSourceError as error:
+        layers = ogr.layers(path)
+    except ogr.BROKEN as error:
         raise unreadable(path, error) from error
     fitting = [name for name, kind in layers if kind is not None and any(k in kind for k in kinds)]
     if not fitting:
@@ -196,9 +191,14 @@ def reproject(shapes: Geometries, crs: str | None, grid: GeoBox, name: str) -> G
         raise InputRefusedError(
             f"{lacking} has no CRS and {holder} has one", repair=f"georeference {lacking} first", code="vector-without-crs"
         )
-    if pyproj.CRS(crs) == grid.crs.proj:
+    try:
+        same = pyproj.CRS(crs) == grid.crs.proj
+        move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        what = f"{name} cannot be brought to {grid.crs}: {error}"
+        raise InputRefusedError(what, repair="give it in another CRS", code="outside-crs") from error
+    if same:
         return _turned(shapes, grid)
-    move = pyproj.Transformer.from_crs(crs, grid.crs.proj, always_xy=True)
     west, south, east, north = shapely.total_bounds(shapes)
     extent = max(east - west, north - south)  # 0 of a single point, which has no edge
     fine = shapely.segmentize(shapes, extent / _EDGE_PARTS) if extent else shapes
@@ -288,7 +288,7 @@ class GeoPackageWriter:
     def __init__(self, path: Path, grid: GeoBox, layers: Sequence[Layer], styles: Sequence[Style] = ()):
         path.unlink(missing_ok=True)
         # Waiting for the disk at every batch costs seconds; a file that a power cut spoils is never renamed into place.
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_TIME, "OGR_SQLITE_SYNCHRONOUS": "OFF"})
+        ogr.pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_TIME, "OGR_SQLITE_SYNCHRONOUS": "OFF"})
         self._path, self._styles = path, styles
         self._crs = None if grid.crs is None else grid.crs.to_wkt()
         self._layers = {layer.name: layer for layer in layers}
@@ -319,7 +319,7 @@ class GeoPackageWriter:
         self._rows[layer.name] += len(shapes) if layer.geometry_type else len(next(iter(columns.values())))
         with warnings.catch_warnings(), _disk(self._path):
             warnings.filterwarnings("ignore", message="'crs' was not provided")  # the doctor says it in words
-            pyogrio.raw.write(
+            ogr.pyogrio.raw.write(
                 self._path,
                 geometry=None if layer.geometry_type is None else shapely.to_wkb(shapes),
                 field_data=list(columns.values()), fields=list(columns), layer=layer.name, driver="GPKG",
@@ -350,7 +350,7 @@ class GeoPackageWriter:
 def _disk(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, sqlite3.Error) as error:
+    except (ogr.pyogrio.errors.DataSourceError, ogr.pyogrio.errors.FeatureError, sqlite3.Error) as error:
         raise OSError(f"{path.name} could not be written: {error}") from error
 
 

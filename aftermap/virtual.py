@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
+from aftermap.rasterfile import open_raster
 from aftermap.tiles import Window
 
 _TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
@@ -75,7 +76,7 @@ def write_warped(path: Path, grid: GeoBox, out: Path) -> None:
 
 def placed(path: Path, grid: GeoBox) -> Any:
     """One of our own products as an open dataset on a grid of its own shape, which may be another place than the file states."""
-    src = rasterio.open(path)
+    src = open_raster(path)
     if src.crs is not None:
         return src
     where = {"crs": grid.crs, "transform": grid.affine, "height": grid.shape[0], "width": grid.shape[1]}

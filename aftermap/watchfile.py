@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
+from aftermap import plain
 from aftermap.acquisitions import Acquisition
 from aftermap.errors import InputRefusedError
 from aftermap.journal import write_json
@@ -78,7 +78,7 @@ class State:
         if not path.exists():
             return cls(path, asked)
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            said = plain.read_json(path)
             passes = {one["folder"]: Pass(**one) for one in said["passes"]}
             skipped = {one["folder"]: (str(one["acquired"]), str(one["why"])) for one in said["skipped"]}
             return cls(path, dict(said["asked"]), said["grid"], passes, skipped)

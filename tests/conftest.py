@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from aftermap import card, raster
 from aftermap.tiles import Window
 
+os.environ.setdefault("AFTERMAP_PRIVATE_HOSTS", "127.0.0.1,localhost")  # where catalogs of tests listen
 settings.register_profile("untimed", deadline=None)  # machines are shared: time proves nothing here
 settings.load_profile("untimed")
 SHARED = Path(__file__).parents[2] / "shared" / "data"

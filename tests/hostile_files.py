@@ -1,157 +1,356 @@
-"""Files that mislead: TIFFs written number by number, and what only calls itself one."""
+"""Files that mean harm, made by code: each by name with what it is given to and the code that refuses it."""
 
 from __future__ import annotations
 
 import io
-import sqlite3
+import json
 import struct
+import tarfile
 import zipfile
-import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-SHORT, LONG, LONG8, ASCII, DOUBLE = 3, 4, 16, 2, 12
-_FORMS = {SHORT: "H", LONG: "I", LONG8: "Q", ASCII: "B", DOUBLE: "d"}
-Tags = dict[int, tuple[int, Any]]
+import numpy as np
 
+from aftermap import raster
+from aftermap.tiles import Window
+from tests.conftest import flood_pair, grid, write
 
-def tiff(tags: Tags | None = None, *, side: int = 64, data: bytes | None = None, next_at: int = 0, order: str = "<") -> bytes:
-    """A small grey TIFF of 8-bit pixels, with other tags than it should have. A value is a number, a list, or text."""
-    data = bytes(range(64)) * (side * side // 64) if data is None else data
-    held: Tags = {256: (LONG, side), 257: (LONG, side), 258: (SHORT, 8), 259: (SHORT, 1), 262: (SHORT, 1), 273: (LONG, 8),
-                  277: (SHORT, 1), 278: (LONG, side), 279: (LONG, len(data))}  # fmt: skip
-    held |= tags or {}
-    start = 8 + len(data)
-    more, entries, place = b"", b"", start + 2 + 12 * len(held) + 4
-    for tag, (kind, value) in sorted(held.items()):
-        values = [*value.encode(), 0] if isinstance(value, str) else value if isinstance(value, list) else [value]
-        packed = struct.pack(f"{order}{len(values)}{_FORMS[kind]}", *values)
-        word = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(f"{order}I", place + len(more))
-        more += packed if len(packed) > 4 else b""
-        entries += struct.pack(f"{order}HHI", tag, kind, len(values)) + word
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
-    return head + data + struct.pack(f"{order}H", len(held)) + entries + struct.pack(f"{order}I", next_at) + more
+SHAPE = (48, 64)
+ADDRESS = "http://127.0.0.1:{port}/a.tif"
+"""Where the tests listen, so that a question that is asked is heard."""
+Make = Callable[[Path, int], list[str]]
 
 
-def _big(first: int, size: int = 8) -> bytes:
-    return b"II+\0" + struct.pack("<HHQ", size, 0, first)
+class Case(NamedTuple):
+    """Makes the file, and gives the arguments of the command that is to refuse it; `codes` may do so."""
+
+    make: Make
+    codes: tuple[str, ...]
 
 
-def _circle() -> bytes:
-    plain = tiff()
-    return tiff(next_at=struct.unpack("<I", plain[4:8])[0])
+def image(path: Path) -> Path:
+    return write(path, flood_pair(SHAPE)[1], grid(SHAPE), ("VV", "VH"), unit="dB", nodata=float("nan"))
 
 
-def _many() -> bytes:
-    """A hundred directories of one tag."""
-    each = [struct.pack("<HHHI", 1, 256, LONG, 1) + struct.pack("<II", 8, 8 + 18 * (k + 1)) for k in range(100)]
-    return b"II*\0" + struct.pack("<I", 8) + b"".join(each)
+def _check(name: str, data: bytes | str, beside: bool = False) -> Make:
+    def make(folder: Path, port: int) -> list[str]:
+        if beside:
+            image(folder / "kept.tif")
+        said = data if isinstance(data, bytes) else data.replace("PORT", str(port)).replace("FOLDER", str(folder)).encode()
+        (folder / name).write_bytes(said)
+        return ["check", str(folder / name)]
+
+    return make
 
 
-def _zip(name: str) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as pack:
-        pack.writestr(name, "x")
-    return out.getvalue()
+def _vrt(source: str, *, head: str = "", size: int = 64, attributes: str = 'relativeToVRT="1"', name: str = "a.vrt") -> Make:
+    text = (
+        f'<VRTDataset rasterXSize="{size}" rasterYSize="{size}">{head}<VRTRasterBand dataType="Float32" band="1"><SimpleSource>'
+        f"<SourceFilename {attributes}>{source}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        "</VRTDataset>"
+    )
+    return _check(name, text, beside=True)
 
 
-def _geopackage(folder: Path) -> bytes:
-    path = folder / "x.gpkg"
-    path.unlink(missing_ok=True)
-    with sqlite3.connect(path) as base:
-        base.execute("PRAGMA application_id = 1196444487")
-        base.execute('CREATE TABLE "../../x; DROP TABLE y" (a)')
-    base.close()
-    return path.read_bytes()
+def tiff(tags: Mapping[int, tuple[int, int, int]]) -> bytes:
+    """A little TIFF of one directory: tag -> type, count, value."""
+    entries = b"".join(struct.pack("<HHII", tag, *said) for tag, said in sorted(tags.items()))
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0) + b"\0" * 64
 
 
-def _metadata(words: str) -> Tags:
-    return {42112: (ASCII, f"<GDALMetadata>{words}</GDALMetadata>")}
+def _claims(width: int, height: int, rows: int) -> bytes:
+    return tiff({
+        256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 273: (4, 1, 122), 277: (3, 1, 1),
+        278: (4, 1, rows), 279: (4, 1, 64),
+    })  # fmt: skip
 
 
-def _packed(kind: int, data: bytes, side: int, bits: int = 8) -> bytes:
-    return tiff({258: (SHORT, bits), 259: (SHORT, kind)}, side=side, data=data)
+def _nested(depth: int) -> Make:
+    def make(folder: Path, _: int) -> list[str]:
+        image(folder / "0.tif")
+        text = '<VRTDataset rasterXSize="64" rasterYSize="48"><VRTRasterBand dataType="Float32" band="1"><SimpleSource>' \
+               '<SourceFilename relativeToVRT="1">{}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>'  # fmt: skip
+        (folder / "1.vrt").write_text(text.format("0.tif"))
+        for level in range(2, depth + 1):
+            (folder / f"{level}.vrt").write_text(text.format(f"{level - 1}.vrt"))
+        return ["check", str(folder / f"{depth}.vrt")]
+
+    return make
 
 
-def refused_by_header(folder: Path) -> dict[str, tuple[bytes, str]]:
-    """name -> bytes and the code of the refusal."""
-    whole = tiff()
-    at = struct.unpack("<I", whole[4:8])[0]
-    bomb = zlib.compress(bytes(7000 * 7000), 6)
-    vrt = b'<VRTDataset rasterXSize="1" rasterYSize="1"><VRTRasterBand><SimpleSource><SourceFilename>/etc/passwd</SourceFilename>'
-    item = '<Item name="OVERVIEW_FILE" domain="OVERVIEWS">/vsicurl/http://127.0.0.1:1/x.tif</Item>'
-    escaped = item.replace("OVERVIEW_FILE", "OVERVIEW&#95;FI&#x4c;E")
-    return {
-        "nothing": (b"", "truncated"), "one-byte": (b"I", "truncated"), "magic-alone": (b"II*\0", "truncated"),
-        "cut-in-head": (whole[:7], "truncated"), "cut-before-directory": (whole[:at], "truncated"),
-        "cut-in-count": (whole[: at + 1], "truncated"), "cut-in-entries": (whole[: at + 40], "truncated"),
-        "cut-before-next": (whole[:-3], "truncated"),
-        "vrt": (vrt, "not-geotiff"), "vrt-behind-magic": (b"II*\0" + vrt, "truncated"),
-        "geopackage": (_geopackage(folder), "not-geotiff"), "zip": (_zip("../../evil.tif"), "not-geotiff"),
-        "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "not-geotiff"), "envi": (b"ENVI\nsamples = 1\n", "not-geotiff"),
-        "png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "not-geotiff"), "html": (b"<script>alert(1)</script>", "not-geotiff"),
-        "wms": (b"<GDAL_WMS><Service><ServerUrl>http://127.0.0.1:1</ServerUrl></Service></GDAL_WMS>", "not-geotiff"),
-        "pickle": (b"\x80\x04cos\nsystem\n", "not-geotiff"), "elf": (b"\x7fELF" + bytes(60), "not-geotiff"),
-        "circle": (_circle(), "truncated"), "hundred-directories": (_many(), "truncated"),
-        "next-beyond": (tiff(next_at=0xFFFFFFF0), "truncated"), "first-beyond": (b"II*\0\xff\xff\xff\xff" + bytes(50),
-        "truncated"),
-        "no-directory": (b"II*\0\0\0\0\0" + bytes(50), "truncated"), "no-entries": (b"II*\0\x08\0\0\0" + bytes(50), "truncated"),
-        "entries-65535": (b"II*\0\x08\0\0\0\xff\xff" + bytes(5000), "truncated"),
-        "no-pixels": (tiff({256: (LONG, 0), 257: (LONG, 0)}), "truncated"), "no-bands": (tiff({277: (SHORT, 0)}), "truncated"),
-        "huge": (tiff({256: (LONG, 0xFFFFFFFF), 257: (LONG, 0xFFFFFFFF)}), "too-many-pixels"),
-        "wide": (tiff({256: (LONG, 2_000_000), 257: (LONG, 2000)}), "too-many-pixels"),
-        "bands-10000": (tiff({277: (SHORT, 10_000)}), "too-many-bands"), "bits-999": (tiff({258: (SHORT, 999)}), "truncated"),
-        "bits-0": (tiff({258: (SHORT, 0)}), "truncated"), "width-text": (tiff({256: (ASCII, "sixty")}), "truncated"),
-        "deflate-bomb": (_packed(8, bomb, 7000, 64), "inflates"), "lzw-bomb": (_packed(5, bytes(999), 6900, 64), "inflates"),
-        "zstd-bomb": (_packed(50000, bytes(999), 6800, 64), "inflates"),
-        "sparse-bomb": (tiff({258: (SHORT, 64)}, side=7000, data=b"x"), "inflates"),
-        "tile-of-a-gigabyte": (tiff({322: (LONG, 40_000), 323: (LONG, 40_000)}), "inflates"),
-        "tile-of-nothing": (tiff({322: (LONG, 0), 323: (LONG, 0)}), "truncated"),
-        "overview-elsewhere": (tiff(_metadata(item)), "names-files"), "overview-escaped": (tiff(_metadata(escaped)),
-        "names-files"),
-        "places-elsewhere": (tiff(_metadata('<Item name="X_DATASET" domain="GEOLOCATION">/etc/x.tif</Item>')), "names-files"),
-        "big-lies": (_big(0xFFFFFFFFFFFFFFF0), "truncated"), "big-negative": (_big(1 << 63), "truncated"),
-        "big-odd": (_big(16, size=4) + bytes(50), "truncated"), "big-count": (_big(16) + b"\xff" * 60, "truncated"),
-        "motorola-lies": (b"MM\0*\x7f\xff\xff\xff" + bytes(20), "truncated"),
-    }  # fmt: skip
+def _itself(folder: Path, _: int) -> list[str]:
+    return _vrt("a.vrt")(folder, 0)
 
 
-def refused_by_doctor() -> dict[str, bytes]:
-    """What a header does not show: GDAL meets these, in a process of their own."""
-    return {
-        "strip-beyond": tiff({273: (LONG, 4_000_000)}),
-        "complex": tiff({258: (SHORT, 64), 339: (SHORT, 6), 279: (LONG, 4096)}, side=16, data=bytes(4096)),
-        "deflate-rubbish": _packed(8, b"\x78\x9c" + bytes(range(200)), 64), "lzw-rubbish": _packed(5, b"\xff" * 300, 64),
-        "unknown-packing": _packed(31337, bytes(500), 64), "jpeg-rubbish": _packed(7, b"\xff\xd8\xff" + bytes(300), 64),
-        "predictor-99": tiff({259: (SHORT, 8), 317: (SHORT, 99)}, data=zlib.compress(bytes(4096))),
-    }  # fmt: skip
+def _linked(folder: Path, _: int) -> list[str]:
+    """A link beside a virtual raster, to a place elsewhere."""
+    (folder / "in").mkdir()
+    image(folder / "secret.tif")
+    (folder / "in" / "kept.tif").symlink_to(folder / "secret.tif")
+    text = '<VRTDataset rasterXSize="64" rasterYSize="48"><VRTRasterBand dataType="Float32" band="1"><SimpleSource>' \
+           '<SourceFilename relativeToVRT="1">kept.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>'  # fmt: skip
+    (folder / "in" / "a.vrt").write_text(text)
+    return ["check", str(folder / "in" / "a.vrt")]
 
 
-def odd() -> dict[str, bytes]:
-    """Strange, and no harm: the doctor may say what it likes of them."""
-    nan, inf = float("nan"), float("inf")
-    wkt = "PROJCS[" * 500
-    named = '<Item name="DESCRIPTION" sample="0" role="description">&lt;img src=x onerror=alert(1)&gt;</Item>'
-    return {
-        "strip-length": tiff({279: (LONG, 0xFFFFFF00)}),
-        "script": tiff({270: (ASCII, "<script>alert(1)</script>"), 305: (ASCII, "../../etc/passwd"), 315: (ASCII, "\x1b[2J")}),
-        "nan-place": tiff({33550: (DOUBLE, [nan, nan, nan]), 33922: (DOUBLE, [0.0, 0.0, 0.0, nan, nan, nan])}),
-        "inf-place": tiff({33550: (DOUBLE, [inf, inf, 0.0]), 33922: (DOUBLE, [0.0] * 6)}),
-        "crs": tiff({34735: (SHORT, [1, 1, 0, 2, 1024, 0, 1, 1, 3072, 34737, len(wkt), 0]), 34737: (ASCII, wkt)}),
-        "palette": tiff({262: (SHORT, 3), 320: (SHORT, [0] * 768)}),
-        "band-names": tiff(_metadata(named)),
-    }  # fmt: skip
+def _zip(*members: tuple[str, bytes], claim: int = 0) -> Make:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in members:
+            out.writestr(name, data)
+    whole = bytearray(made.getvalue())
+    if claim:  # the size when unpacked, as the directory at the end states it
+        at = whole.rindex(b"PK\x01\x02")
+        whole[at + 24 : at + 28] = struct.pack("<I", claim)
+    return _check("a.zip", bytes(whole))
 
 
-NAMES = {
-    "../../../etc/passwd": "passwd.tif", "..\\..\\secret.tif": "secret.tif", "/etc/cron.d/x.tif": "x.tif",
-    "C:\\boot.ini": "boot.ini.tif",
-    "CON": "image_CON.tif", "nul.tif": "image_nul.tif", "COM1.tiff": "image_COM1.tif", ".htaccess": "htaccess.tif",
-    "..": "image.tif",
-    "": "image.tif", "a\x00b.tif": "a_b.tif", "a\r\nSet-Cookie: x.tif": "a_Set-Cookie_x.tif", "\u202egnp.exe.tif": "gnp.exe.tif",
-    "x" * 5000 + ".tif": "x" * 80 + ".tif", "<img src=x onerror=alert(1)>.tif": "img_src_x_onerror_alert_1.tif",
-    "$(reboot).tif": "reboot.tif", "after.tif.aux.xml": "after.tif.aux.xml.tif", "x.zip": "x_zip.tif", "S1.SAFE": "S1_SAFE.tif",
-    "/vsicurl/http:/evil/x.tif": "x.tif", "-rf.tif": "rf.tif", "Überflutung März.tif": "Uberflutung_Marz.tif",
-    "\u6d2a\u6c34.tif": "image.tif",
+def _vrt_in_zip(folder: Path, port: int) -> list[str]:
+    text = '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename>' \
+           f"/vsicurl/{ADDRESS.format(port=port)}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"  # fmt: skip
+    return _zip(("x.tif", text.encode()))(folder, port)
+
+
+def _metadata(domain: str, key: str) -> Make:
+    def make(folder: Path, port: int) -> list[str]:
+        import rasterio
+
+        with rasterio.open(image(folder / "a.tif"), "r+") as out:
+            out.update_tags(ns=domain, **{key: f"/vsicurl/{ADDRESS.format(port=port)}"})
+        return ["check", str(folder / "a.tif")]
+
+    return make
+
+
+def _area(name: str, text: str) -> Make:
+    def make(folder: Path, port: int) -> list[str]:
+        (folder / name).write_text(text.replace("PORT", str(port)))
+        where = ["--after", str(image(folder / "a.tif")), "--aoi", str(folder / name)]
+        return ["map", *where, "--hazard", "flood", "-o", str(folder / "out"), "--quiet"]
+
+    return make
+
+
+def _model(text: str | Callable[[str], str]) -> Make:
+    def make(folder: Path, _: int) -> list[str]:
+        (folder / "m").mkdir()
+        said = text if isinstance(text, str) else text(str(folder))
+        (folder / "m" / "model.toml").write_text(said)
+        where = ["--after", str(image(folder / "a.tif")), "--model", str(folder / "m")]
+        return ["map", *where, "--hazard", "flood", "-o", str(folder / "out"), "--quiet"]
+
+    return make
+
+
+def items(href: str, *, token_url: str = "", catalog: str = "https://catalog.example") -> Make:
+    """An event as `aftermap find` writes it, whose images lie there."""
+
+    def make(folder: Path, port: int) -> list[str]:
+        ring = [[[15.0, 48.0], [15.02, 48.0], [15.02, 48.02], [15.0, 48.02], [15.0, 48.0]]]
+        shape = {"type": "Polygon", "coordinates": ring}
+        where = href.replace("PORT", str(port))
+        item = {
+            "type": "Feature", "stac_version": "1.0.0", "id": "a", "collection": "sentinel-1-rtc", "geometry": shape, "links": [],
+            "bbox": [15.0, 48.0, 15.02, 48.02], "properties": {"datetime": "2024-05-13T05:00:00Z"},
+            "assets": {"vv": {"href": where}},
+        }  # fmt: skip
+        sheet = {"name": "a", "crs": "EPSG:32633", "area": shape, "why": [], "passed_over": [],
+                 "layers": [{"layer": "after", "kind": "radar", "items": [["sentinel-1-rtc", "a"]]}]}  # fmt: skip
+        said = {"hazard": "flood", "event": "2024-05-12", "catalog": catalog, "token_url": token_url.replace("PORT", str(port)),
+                "sheets": [sheet]}  # fmt: skip
+        (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item], "aftermap": said}))
+        return ["map", "--items", str(folder / "items.json"), "-o", str(folder / "out"), "--quiet"]
+
+    return make
+
+
+def _dataset(kind: str, fill: Callable[[Path], None]) -> Make:
+    def make(folder: Path, _: int) -> list[str]:
+        fill(folder / "data")
+        return ["data", "check", str(folder / "data"), "--kind", kind]
+
+    return make
+
+
+def hdf5(fill: Callable[[Any], None]) -> Callable[[Path], None]:
+    """Landslide4Sense of one chip, its image filled by whoever means harm."""
+
+    def write_one(folder: Path) -> None:
+        import h5py
+
+        for part, key in (("img", "img"), ("mask", "mask")):
+            (folder / "TrainData" / part).mkdir(parents=True)
+            name = folder / "TrainData" / part / f"{'image' if part == 'img' else 'mask'}_1.h5"
+            with h5py.File(name, "w") as file:
+                if key == "img":
+                    fill(file)
+                else:
+                    file[key] = np.zeros((128, 128), np.uint8)
+
+    return write_one
+
+
+def _external(file: Any) -> None:
+    file.create_dataset("img", (128, 128, 14), "u1", external=[("/etc/passwd", 0, 128 * 128 * 14)])
+
+
+def _other_file(file: Any) -> None:
+    import h5py
+
+    file["img"] = h5py.ExternalLink("/etc/hostname.h5", "/img")
+
+
+def _virtual(file: Any) -> None:
+    import h5py
+
+    layout = h5py.VirtualLayout((128, 128, 14), "f8")
+    layout[:] = h5py.VirtualSource("/tmp/other.h5", "img", (128, 128, 14))
+    file.create_virtual_dataset("img", layout)
+
+
+def cube(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """A datacube of a quake whose facts of "vv" are changed."""
+
+    def write_one(folder: Path) -> None:
+        import zarr
+
+        group = zarr.open_group(folder / "hokkaido.zarr", mode="w", zarr_format=2)
+        for band in ("vv", "vh"):
+            made = group.create_array(band, shape=(4, 128, 128), chunks=(1, 128, 128), dtype="f4")
+            made[:], made.attrs["_ARRAY_DIMENSIONS"] = 0.1, ["timestep", "y", "x"]
+        labels = group.create_array("landslides", shape=(128, 128), chunks=(128, 128), dtype="f4")
+        labels[:], labels.attrs["_ARRAY_DIMENSIONS"] = 0, ["y", "x"]
+        when = group.create_array("timestep", shape=(4,), chunks=(4,), dtype="i8")
+        when[:], when.attrs["units"] = [0, 288, 576, 864], "hours since 2018-08-25"
+        states = group.create_array("sat:orbit_state", shape=(4,), chunks=(4,), dtype="S10")
+        states[:] = np.array([b"descending"] * 4)
+        path = folder / "hokkaido.zarr" / "vv" / ".zarray"
+        said = json.loads(path.read_text())
+        change(said)
+        path.write_text(json.dumps(said))
+
+    return write_one
+
+
+def _deep_items(folder: Path, _: int) -> list[str]:
+    (folder / "i.json").write_text("[" * 5000 + "]" * 5000)
+    return ["map", "--items", str(folder / "i.json"), "-o", str(folder / "out")]
+
+
+CASES: dict[str, Case] = {
+    "VRT of a web address": Case(_vrt("/vsicurl/" + ADDRESS.replace("{port}", "PORT"), attributes=""), ("vrt-unsafe",)),
+    "VRT of an address without /vsicurl": Case(_vrt(ADDRESS.replace("{port}", "PORT"), attributes=""), ("vrt-unsafe",)),
+    "VRT in small letters": Case(
+        _check("a.vrt", '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+               "<sourcefilename>/vsicurl/http://127.0.0.1:PORT/a.tif</sourcefilename></SimpleSource></VRTRasterBand></VRTDataset>"),
+        ("vrt-unsafe",),
+    ),
+    "VRT with its source as an attribute": Case(
+        _check("a.vrt", '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"><SimpleSource '
+               'SourceFilename="/vsicurl/http://127.0.0.1:PORT/a.tif"/></VRTRasterBand></VRTDataset>'),
+        ("vrt-unsafe",),
+    ),
+    "VRT called .tif": Case(_vrt("/etc/passwd", attributes="", name="a.tif"), ("points-elsewhere",)),
+    "VRT of a file above": Case(_vrt("../../../../../../etc/passwd"), ("points-elsewhere",)),
+    "VRT of a system file": Case(_vrt("/etc/passwd", attributes=""), ("points-elsewhere",)),
+    "VRT of a link to elsewhere": Case(_linked, ("points-elsewhere",)),
+    "VRT of no image": Case(_vrt("a.vrt.txt"), ("unreadable",)),
+    "VRT of itself": Case(_itself, ("too-large",)),
+    "VRTs of one another, 9 deep": Case(_nested(9), ("too-large",)),
+    "VRT with Python": Case(
+        _vrt("kept.tif", head="<PixelFunctionLanguage>Python</PixelFunctionLanguage>"), ("vrt-unsafe",)
+    ),
+    "VRT with code": Case(
+        _vrt("kept.tif", head="<PixelFunctionCode>import os</PixelFunctionCode>"), ("vrt-unsafe",)
+    ),
+    "VRT of raw bytes": Case(
+        _check("a.vrt", '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1" '
+               'subClass="VRTRawRasterBand"><SourceFilename>/etc/passwd</SourceFilename></VRTRasterBand></VRTDataset>'),
+        ("vrt-unsafe",),
+    ),
+    "VRT of a billion laughs": Case(
+        _check("a.vrt", '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;">]>'
+               "<VRTDataset>&c;</VRTDataset>"),
+        ("vrt-unsafe", "unreadable"),
+    ),
+    "VRT with an external entity": Case(
+        _check("a.vrt", '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><VRTDataset>&b;</VRTDataset>'),
+        ("vrt-unsafe", "unreadable"),
+    ),
+    "VRT of 2 billion pixels a side": Case(_vrt("kept.tif", size=2_000_000_000), ("too-large",)),
+    "VRT in a zip": Case(_vrt_in_zip, ("unreadable",)),
+    "WMS service file": Case(
+        _check("a.xml", '<GDAL_WMS><Service name="WMS"><ServerUrl>http://127.0.0.1:PORT/</ServerUrl></Service></GDAL_WMS>'),
+        ("unreadable",),
+    ),
+    "STACTA file": Case(
+        _check("a.json", '{"stac_extensions":["tiled-assets"],"asset_templates":{"a":{"href":"http://127.0.0.1:PORT/"}}}'),
+        ("unreadable",),
+    ),
+    "TIFF with overviews elsewhere": Case(_metadata("OVERVIEWS", "OVERVIEW_FILE"), ("points-elsewhere",)),
+    "TIFF with places elsewhere": Case(_metadata("GEOLOCATION", "X_DATASET"), ("points-elsewhere",)),
+    "TIFF of 2 billion pixels a side": Case(_check("a.tif", _claims(2 * 10**9, 2 * 10**9, 1)), ("too-large", "unreadable")),
+    "TIFF of one strip of 4 GB": Case(_check("a.tif", _claims(65_000, 65_000, 65_000)), ("too-large", "truncated")),
+    "TIFF of 400 million rows": Case(_check("a.tif", _claims(100, 400_000_000, 1)), ("too-large", "truncated")),
+    "zip with members above it": Case(_zip(("../../a.tif", b"x")), ("archive-unsafe",)),
+    "zip that claims 4 GB": Case(_zip(("a.tif", b"x"), claim=4_000_000_000), ("archive-unsafe",)),
+    "zip of 11,000 files": Case(_zip(*((f"{n}.tif", b"") for n in range(11_000))), ("archive-unsafe",)),
+    "GeoJSON, 5,000 deep": Case(
+        _area("a.geojson", '{"type":"GeometryCollection","geometries":[' * 5000), ("unreadable-vector", "no-polygons")
+    ),
+    "OGR VRT of a web address": Case(
+        _area("a.geojson", '<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>/vsicurl/http://127.0.0.1:PORT/a.geojson'
+              "</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"),
+        ("points-elsewhere",),
+    ),
+    "WFS service file": Case(
+        _area("a.xml", "<OGRWFSDataSource><URL>http://127.0.0.1:PORT/wfs</URL></OGRWFSDataSource>"), ("points-elsewhere",)
+    ),
+    "GML with a schema on the web": Case(
+        _area("a.gml", '<a:F xmlns:a="http://a" xmlns:gml="http://www.opengis.net/gml" xmlns:xsi='
+              '"http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="http://a http://127.0.0.1:PORT/a.xsd"/>'),
+        ("unreadable-vector", "no-polygons"),
+    ),
+    "item of a private address": Case(items("http://10.1.2.3/a.tif"), ("private-address",)),
+    "item of the metadata service": Case(items("http://169.254.169.254/latest/meta-data/"), ("private-address",)),
+    "item of a loopback address in disguise": Case(items("http://[::ffff:127.0.0.1]:PORT/a.tif"), ("private-address",)),
+    "item of a system file": Case(items("/etc/passwd"), ("points-elsewhere",)),
+    "item of a file above": Case(items("../../../../etc/passwd"), ("points-elsewhere",)),
+    "item of a file address": Case(items("file:///etc/passwd"), ("private-address",)),
+    "item through /vsicurl": Case(items("/vsicurl/http://127.0.0.1:PORT/a.tif"), ("private-address",)),
+    "items, 5,000 levels deep": Case(
+        _deep_items,
+        ("items-invalid",),
+    ),
+    "model.toml, 5,000 levels deep": Case(_model("a = " + "[" * 5000 + "]" * 5000), ("card-invalid",)),
+    "model.toml of 3 MB": Case(_model("a = 1 # " + "x" * 3_000_000), ("too-large",)),
+    "model.toml that is binary": Case(_model("\0\1\2"), ("card-invalid",)),
+    "HDF5 with bytes of a system file": Case(_dataset("landslide4sense", hdf5(_external)), ("",)),
+    "HDF5 with a link to another file": Case(_dataset("landslide4sense", hdf5(_other_file)), ("",)),
+    "HDF5 of parts of other files": Case(_dataset("landslide4sense", hdf5(_virtual)), ("",)),
+    "HDF5 of 8 TB in 4 KB": Case(
+        _dataset("landslide4sense", hdf5(lambda f: f.create_dataset("img", (10**6, 10**6), "f8", chunks=(64, 64)))), ("",)
+    ),
+    "zarr that unpickles": Case(
+        _dataset("sar-landslides", cube(lambda said: said.update(filters=[{"id": "pickle", "protocol": 4}], dtype="|O"))),
+        ("codec-refused",),
+    ),
+    "zarr of chunks of 4 TB": Case(
+        _dataset("sar-landslides", cube(lambda said: said.update(chunks=[1, 10**6, 10**6], shape=[4, 10**6, 10**6]))), ("",)
+    ),
 }  # fmt: skip
-"""What a file is called, and what it is kept as."""
+"""An empty code: the chip is named as corrupt, with exit code 3."""
+
+
+def tar_bomb(path: Path) -> Path:
+    """A tar of a device, which no archive of images holds."""
+    with tarfile.open(path, "w") as out:
+        member = tarfile.TarInfo("a.tif")
+        member.type = tarfile.CHRTYPE
+        out.addfile(member)
+    return path
+
+
+__all__ = ["CASES", "SHAPE", "Case", "Window", "cube", "hdf5", "image", "items", "raster", "tar_bomb", "tiff"]

@@ -18,18 +18,19 @@ from aftermap.cli import main
 PACKAGE = Path(aftermap.__file__).parent
 FLOORS = (
     (
-        "errors", "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
+        "errors", "limits", "drivers", "places", "plain",
+        "workers", "ahead", "tiles", "sensors", "pieces", "metrics", "confusion", "stats", "distances", "closedform",
         "probe", "probed", "clusters", "likeness",
     ),
     (
-        "scorer", "median", "palette", "archive", "tiffhead", "safe", "meridian", "readback", "raster", "area", "vector",
-        "reference", "features", "naming", "mosaic", "layer", "beside", "clouds", "scene", "coregister", "check", "drainage",
-        "terrain", "sight", "relief", "simulate", "tally", "outline", "indices", "journal", "witness", "hazardmap", "exclude",
-        "products", "calibration", "card", "corrections", "normalise", "batchnorm", "running", "bandmaps", "cuts", "liveness",
-        "arrays", "engine", "known", "since", "transfer", "ensemble", "chipdensity", "choice", "splits", "chips", "passes",
-        "published", "dealing", "chipfolder", "cutting", "manyscenes", "datasets", "tables", "recutting", "fetch", "listing",
-        "unpack", "acquire", "bandstats", "augment", "enlarging", "samples", "foundation", "stacfiles", "tilegrid",
-        "component",
+        "scorer", "median", "palette", "archive", "tiffhead", "safe", "meridian", "readback", "vrtfile", "rasterfile",
+        "raster", "area", "ogr", "vector", "reference", "features", "naming", "mosaic", "layer", "beside", "clouds", "scene",
+        "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate", "tally", "outline", "indices", "journal",
+        "witness", "hazardmap", "exclude", "products", "calibration", "card", "corrections", "normalise", "batchnorm",
+        "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since", "transfer", "ensemble",
+        "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "manyscenes",
+        "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging",
+        "samples", "foundation", "stacfiles", "tilegrid", "component",
         "aoi", "stacfacts", "acquisitions", "sheets", "itemfile", "watchfile", "virtual",
     ),
     (
@@ -43,26 +44,26 @@ FLOORS = (
     ),
     (
         "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "measured", "origin",
-        "mishaps", "deliver", "collection", "eventmap", "series", "watch", "demo",
+        "choosing", "asking", "mishaps", "deliver", "sealed", "repeated", "collection", "eventmap", "series", "watch", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "corrected", "results", "unseen_table",
         "shown", "printmap", "cli_words", "job", "jobs", "jobwork", "jobrun", "uploads", "patience", "correcting", "view",
         "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud",
-        "cli_view", "cli", "__main__",
+        "cli_view", "cli_verify", "cli", "__main__",
     ),
 )  # fmt: skip
 """Import order, lowest first: a module may import what stands before it."""
 ORDER = {name: place for place, name in enumerate(m for floor in FLOORS for m in floor)}
 DOORS = {
-    "rasterio": {"raster", "readback", "virtual"},
-    "pyogrio": {"vector", "features"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
+    "rasterio": {"readback", "rasterfile", "raster", "virtual"},
+    "pyogrio": {"ogr"}, "shapely": {"vector", "features"}, "sqlite3": {"vector"},
     "pystac": {"products", "stacfiles", "remote", "collection"}, "pystac_client": {"catalog"},
     "matplotlib": {"figures", "printmap"}, "PIL": {"markup", "shown", "printmap"},
     "rio_tiler": {"shown", "view"}, "fastapi": {"view", "correcting"}, "starlette": {"view", "uploads"},
     "uvicorn": {"view", "patience"},
     "rich": {"progress"},
     "click": {"progress", "manyfiles", "cli_words", "cli_data", "cli_learn", "cli_explain", "cli_probe", "cli_cloud", "cli_view",
-              "cli"},
+              "cli_verify", "cli"},
     "pyproj": {"area", "vector", "features"},
     "torch": {"torchdoor"}, "torchvision": set(), "timm": {"torchdoor"},
     "terratorch": {"borrowed"}, "torchgeo": {"borrowed"}, "segmentation_models_pytorch": {"torchdoor"},
@@ -73,8 +74,8 @@ DOORS = {
     "duckdb": {"tables"}, "sklearn": set(),
 }  # fmt: skip
 FILE_DOORS = {
-    "h5py": {"landslide4sense", "sen12landslides", "m3leo_parts"},
-    "zarr": {"sar_landslides"},
+    "h5py": {"hdf5"},
+    "zarr": {"zarrs"},
     "pyarrow": {"bigearthnet", "unpack", "tables"},
 }
 """Data sets keep their own format to their own file."""

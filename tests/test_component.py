@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from aftermap import component, raster, stacfiles, tilegrid
+from aftermap import component, places, raster, stacfiles, tilegrid
 from aftermap.cli import main
 from aftermap.component import Component, Made
 from aftermap.datasets.dataset import open_dataset
@@ -179,7 +179,8 @@ def item(path: Path, name: str, when: str, href: str) -> Path:
     return path
 
 
-def test_assets_of_items_that_lie_here(tmp_path: Path) -> None:
+def test_assets_of_items_that_lie_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(places.FOLDERS, str(tmp_path.parent))
     old = item(tmp_path / "items/a/a.json", "a", "2020-01-01T00:00:00Z", "../../a.tif")
     new = item(tmp_path / "items/b/b.json", "b", "2021-01-01T00:00:00Z", (tmp_path / "b.tif").as_uri())
     found = stacfiles.rasters(tmp_path / "items", "data")
@@ -199,9 +200,10 @@ def test_assets_of_items_that_lie_here(tmp_path: Path) -> None:
     assert none.value.code == "no-items"
 
 
-def test_the_command_makes_a_data_set_of_real_rasters(tmp_path: Path) -> None:
+def test_the_command_makes_a_data_set_of_real_rasters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An elevation model through a STAC item on tiles of its own extent; a Sentinel-1 scene of elsewhere sees none of them."""
     dem = shared("dem") / "rome_30m_dem.tif"
+    monkeypatch.setenv(places.FOLDERS, str(dem.parent))
     ran("data", "tiles", "rome", "--like", dem, "-o", tmp_path, "--angle", 30)
     (folder,) = (p for p in tmp_path.iterdir() if p.is_dir())
     item(tmp_path / "items/one.json", "one", "2020-01-01T00:00:00Z", str(dem))

@@ -19,7 +19,7 @@ from aftermap.jobrun import WORK, Runner
 from aftermap.jobs import Jobs
 from aftermap.tiffhead import Most, claims
 from tests.conftest import flood_pair, grid, write
-from tests.hostile_files import NAMES, tiff
+from tests.hostile_uploads import NAMES, tiff
 
 BARE = "from pathlib import Path; from aftermap import card, jobwork; card.BUNDLED = Path('none'); "
 """As in every test, the methods without training alone."""

@@ -20,7 +20,7 @@ from aftermap.jobrun import Runner
 from aftermap.jobs import Jobs
 from aftermap.view import application, shown
 from tests.conftest import flood_pair, grid, write
-from tests.hostile_files import NAMES, odd, refused_by_doctor, refused_by_header, tiff
+from tests.hostile_uploads import NAMES, odd, refused_by_doctor, refused_by_header, tiff
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("rio_tiler", reason="rio-tiler is not installed")

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import csv
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from aftermap import chipfolder
+from aftermap import chipfolder, plain
 from aftermap.chips import F32, UNKNOWN, Chip
 from aftermap.datasets import pixels
 from aftermap.datasets.dataset import Dataset, Facts, Member
@@ -91,7 +90,7 @@ class _Reading:
 
 def open_written(folder: Path, usual: Facts, use: Use) -> Dataset:
     """The chips of such a folder. Raises InputRefusedError ("too-few-passes", "split-altered"), UsageError."""
-    said = tomllib.loads((folder / chipfolder.FACTS).read_text(encoding="utf-8"))
+    said = plain.read_toml(folder / chipfolder.FACTS)
     held, unit, own = tuple(said["bands"]), said["unit"], tuple(said["classes"])
     units = (unit,) * len(held) if isinstance(unit, str) else tuple(unit)
     rows = _rows(folder)

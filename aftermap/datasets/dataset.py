@@ -14,8 +14,10 @@ from aftermap.chips import Chip
 from aftermap.errors import AftermapError, InputRefusedError, UnknownNameError, UsageError
 
 Corrupt = Literal["stop", "skip"]
-_BROKEN = (OSError, ValueError, KeyError, IndexError, EOFError, RuntimeError, InputRefusedError)
-"""What a damaged file makes the libraries raise: h5py OSError and RuntimeError, zarr and pyarrow ValueError and KeyError."""
+_BROKEN = (OSError, ValueError, KeyError, IndexError, EOFError, RuntimeError, TypeError, AttributeError, AssertionError,
+           StopIteration, ArithmeticError, MemoryError, SystemError, InputRefusedError)  # fmt: skip
+"""What a damaged file makes the libraries raise: h5py OSError and RuntimeError, zarr and pyarrow ValueError and KeyError; and
+what values of a kind that it never met make the rest of a reader raise."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,18 @@ class Published:
         return tuple(n for n, p in signature(self.open).parameters.items() if p.kind == p.KEYWORD_ONLY)
 
     def __call__(self, folder: Path, **settings: Any) -> Dataset:
-        """The data set in that folder. Raises InputRefusedError ("dataset-layout") where it is another's, UnknownNameError."""
+        """The data set in that folder. Raises InputRefusedError ("dataset-layout") where it is another's, ("corrupt-member")
+        where its list of what it holds cannot be read; UnknownNameError."""
         for name in settings:
             if name not in self.settings:
                 raise UnknownNameError("setting", name, self.settings)
-        return self.open(Path(folder), **settings)
+        try:
+            return self.open(Path(folder), **settings)
+        except AftermapError:
+            raise
+        except _BROKEN as error:
+            what = f"what {folder} holds of {self.name} cannot be read: {error or type(error).__name__}"
+            raise InputRefusedError(what, repair="fetch it again", code="corrupt-member") from error
 
 
 def open_dataset(folder: Path, kind: str = "", **settings: Any) -> Dataset:

@@ -67,9 +67,10 @@ def _rows(path: Path) -> int:
     try:
         with path.open("rb") as stream:
             read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-            return int(read[np.lib.format.read_magic(stream)[0]](stream)[0][0])
-    except (ValueError, KeyError, IndexError):
+            rows = int(read[np.lib.format.read_magic(stream)[0]](stream)[0][0])
+    except (ValueError, KeyError, IndexError, TypeError):
         return 1
+    return max(1, min(rows, path.stat().st_size))  # a row has a byte at least
 
 
 HR_GLDD = Published("hr-gldd", FACTS, _open)

@@ -1,6 +1,6 @@
 """Landslide4Sense, 14 bands in HDF5 (methods.md 14.4), laid out as published (TrainData/img) or as its mirror (images/train).
 
-The door to h5py for this data set. Files are paired by their number: two sorted listings would pair image_10 with mask_2.
+Files are paired by their number: two sorted listings would pair image_10 with mask_2.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aftermap.chips import U8, UNKNOWN, Chip, recode
-from aftermap.datasets import pixels
-from aftermap.datasets.dataset import Dataset, Facts, Member, Published, extra_missing, not_laid_out
+from aftermap.datasets import hdf5, pixels
+from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
 
 FACTS = Facts(
     title="Landslide4Sense",
@@ -79,12 +79,8 @@ def _truth(member: Member) -> U8 | None:
 
 
 def _array(path: Path, key: str) -> npt.NDArray[Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise extra_missing("h5py") from error
-    with h5py.File(path, "r") as held:
-        return np.asarray(held[key])
+    with hdf5.opened(path) as file:
+        return np.asarray(hdf5.held(file, key))
 
 
 LANDSLIDE4SENSE = Published("landslide4sense", FACTS, _open)

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import raster
+from aftermap import limits, raster
 from aftermap.chips import F32
-from aftermap.datasets import pixels
-from aftermap.datasets.dataset import extra_missing
+from aftermap.datasets import hdf5, pixels
 from aftermap.errors import BandError, UnknownNameError
 from aftermap.sensors import UNITS
 from aftermap.tiles import Window
@@ -107,6 +106,7 @@ def _colour(months: str) -> Part:
 def observed(path: Path) -> F32:
     """Every band (band, y, x) of a GeoTIFF, NaN where it declares no data."""
     facts = raster.facts(path)
+    limits.refuse_above("ARRAY_BYTES", 4 * len(facts.indexes) * int(np.prod(facts.grid.shape)), path.name)
     return raster.Reader(path, facts.grid, facts.indexes).read(Window(0, 0, *facts.grid.shape))
 
 
@@ -117,9 +117,9 @@ def unwrap(stored: npt.NDArray[Any], name: str) -> F32:
     return values.astype(np.float32)
 
 
-def _refuse_beyond(values: npt.NDArray[Any], limits: tuple[float, float], name: str, unit: str) -> None:
+def _refuse_beyond(values: npt.NDArray[Any], span: tuple[float, float], name: str, unit: str) -> None:
     seen = values[np.isfinite(values)]
-    if seen.size and not limits[0] <= float(seen.min()) <= float(seen.max()) <= limits[1]:
+    if seen.size and not span[0] <= float(seen.min()) <= float(seen.max()) <= span[1]:
         raise BandError(
             f"{name} holds {float(seen.min()):g} to {float(seen.max()):g}, which are no {unit}",
             repair="fetch it again",
@@ -129,8 +129,9 @@ def _refuse_beyond(values: npt.NDArray[Any], limits: tuple[float, float], name: 
 
 def coherence(path: Path) -> F32:
     """Coherence (season, y, x) in [0, 1] over DELTA_DAYS; stored are percent."""
-    with _opened(path) as file:
-        own, seasons, days = file["coherence"], _words(file["season"]), np.asarray(file["deltadays"]).tolist()
+    with hdf5.opened(path) as file:
+        own, seasons, days = (hdf5.held(file, name) for name in ("coherence", "season", "deltadays"))
+        seasons, days = _words(seasons), np.asarray(days).tolist()
         at = {season: {"season": seasons.index(season), "deltadays": days.index(DELTA_DAYS)} for season in SEASONS}
         found = np.stack([_plane(own, at[season]) for season in SEASONS])
     _refuse_beyond(found, (0, 100), path.name, "percent of coherence")
@@ -139,21 +140,13 @@ def coherence(path: Path) -> F32:
 
 def phase(path: Path) -> F32:
     """Unwrapped phase (span, y, x) in radians, NaN all over where the file has no pair of a span."""
-    with _opened(path) as file:
-        group = file[_GUNW]
-        own, pairs = group["unwrappedPhase"], [_days(pair) for pair in _words(group["datepair"])]
+    with hdf5.opened(path) as file:
+        own = hdf5.held(file, f"{_GUNW}/unwrappedPhase")
+        pairs = [_days(pair) for pair in _words(hdf5.held(file, f"{_GUNW}/datepair"))]
         firsts = [next((k for k, days in enumerate(pairs) if low <= days <= high), None) for low, high in SPANS]
         planes = [None if k is None else _plane(own, {"datepair": k}) for k in firsts]
         empty = np.full_like(_plane(own, {"datepair": 0}), np.nan)
     return np.stack([empty if plane is None else plane for plane in planes])
-
-
-def _opened(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise extra_missing("h5py") from error
-    return h5py.File(path, "r")
 
 
 def _words(array: Any) -> list[str]:
@@ -169,6 +162,8 @@ def _days(pair: str) -> int:
 def _plane(array: Any, at: Mapping[str, int]) -> F32:
     """Values (y, x), north and west first, at places of the other dimensions; scaled and masked as its attributes say."""
     scales = [next(iter(dim.values())) for dim in array.dims]
+    for scale in scales:
+        hdf5.refuse_claims(scale)
     names = [scale.name.rpartition("/")[2] for scale in scales]
     stored = np.asarray(array[tuple(at.get(name, slice(None)) for name in names)])
     found, said = stored.astype(np.float32), array.attrs

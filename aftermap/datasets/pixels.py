@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import raster
+from aftermap import limits, raster
 from aftermap.chips import F32, U8, Bool, Chip, Codes, recode
 from aftermap.datasets.dataset import Member
 from aftermap.errors import InputRefusedError, RasterError
@@ -27,6 +27,8 @@ def stored(path: Path, bands: Sequence[int] = (), window: Window | None = None) 
     _refuse_cut(path)
     with raster.open_raster(path) as src:
         every = window or Window(0, 0, src.height, src.width)
+        size = every.height * every.width * len(bands or src.indexes) * np.dtype(src.dtypes[0]).itemsize
+        limits.refuse_above("ARRAY_BYTES", size, path.name)
         return raster.read_open(src, every, bands or src.indexes, name=path.name)
 
 

@@ -1,4 +1,4 @@
-"""SAR landslide datacubes (methods.md 14.5, B): Sentinel-1 passes before and after earthquakes, as zarr. The door to zarr.
+"""SAR landslide datacubes (methods.md 14.5, B): Sentinel-1 passes before and after earthquakes, as zarr.
 
 The published loader takes `range(-1 - T, -1)` of the passes before and so skips the last one (trap 25); here the last pass
 before the event, by its time, is the first to be used. It also takes logarithms before NaN is handled, statistics over the
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aftermap import limits
 from aftermap.chips import F32, U8, UNKNOWN, Chip
-from aftermap.datasets import pixels
-from aftermap.datasets.dataset import Dataset, Facts, Member, Published, extra_missing, not_laid_out
+from aftermap.datasets import pixels, zarrs
+from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
 from aftermap.errors import InputRefusedError, UnknownNameError, UsageError
 from aftermap.tiles import Window, blocks
 
@@ -99,10 +100,10 @@ class _Use:
 
     def __call__(self, member: Member) -> Chip:
         window, before, after = member.place
-        cube = _cube(member.files["cube"])
-        found = [_mean(cube[v], steps, window) for _, steps in self.runs(before, after) for v in ("vv", "vh")]
+        cube = zarrs.opened(member.files["cube"])
+        found = [_mean(zarrs.held(cube, v), steps, window) for _, steps in self.runs(before, after) for v in ("vv", "vh")]
         found += [band for name in self.terrain for band in _GROUND[name](cube, window)]
-        truth = _truth(_read(cube["landslides"], window))
+        truth = _truth(_read(zarrs.held(cube, "landslides"), window))
         domain = f"sentinel-1/{self.orbit}"
         return pixels.chip(member, np.stack(found), truth, bands=self.bands, unit=self.unit, domain=domain, window=window)
 
@@ -110,12 +111,12 @@ class _Use:
         """The chips that count, each read once, and how many do not, in words."""
         kept, unseen, water, free = {}, 0, 0, 0
         for name, member in members.items():
-            cube, window = _cube(member.files["cube"]), member.place[0]
+            cube, window = zarrs.opened(member.files["cube"]), member.place[0]
             if self.complete and not self(member).valid.all():
                 unseen += 1
-            elif self.complete and "dem" in cube and (_read(cube["dem"], window) <= 0).mean() > MOST_WATER:
+            elif self.complete and "dem" in cube and (_read(zarrs.held(cube, "dem"), window) <= 0).mean() > MOST_WATER:
                 water += 1
-            elif self.present_only and not (_truth(_read(cube["landslides"], window)) == 1).any():
+            elif self.present_only and not (_truth(_read(zarrs.held(cube, "landslides"), window)) == 1).any():
                 free += 1
             else:
                 kept[name] = member
@@ -148,9 +149,11 @@ def _open(
 
 def _members(store: Path, use: _Use, size: int, event_time: str) -> Iterator[Member]:
     """The whole windows of a cube, with the steps to use."""
-    event, cube = store.stem, _cube(store)
+    event, cube = store.stem, zarrs.opened(store)
     chosen = _passes(cube, _when(event, event_time), use.passes, use.orbit, event)
-    shape = tuple(cube["landslides"].shape[_dims(cube["landslides"]).index(d)] for d in ("y", "x"))
+    labels = zarrs.held(cube, "landslides")
+    shape = tuple(labels.shape[_dims(labels).index(d)] for d in ("y", "x"))
+    limits.refuse_above("ARRAY_BYTES", shape[0] * shape[1] * labels.dtype.itemsize, f"landslides of {event}")
     for window in blocks((shape[0], shape[1]), size):
         if window.height == window.width == size:
             name = f"{event}_{window.row:05d}_{window.col:05d}"
@@ -159,14 +162,6 @@ def _members(store: Path, use: _Use, size: int, event_time: str) -> Iterator[Mem
 
 def _is_cube(store: Path) -> bool:
     return all((store / name).is_dir() for name in ("vv", "vh", "timestep", "landslides"))
-
-
-def _cube(store: Path) -> Any:
-    try:
-        import zarr
-    except ImportError as error:
-        raise extra_missing("zarr") from error
-    return zarr.open_group(store, mode="r")
 
 
 def _when(event: str, given: str) -> np.datetime64:
@@ -178,8 +173,11 @@ def _when(event: str, given: str) -> np.datetime64:
 
 def _passes(cube: Any, event: np.datetime64, count: int, orbit: str, name: str) -> tuple[list[int], list[int]]:
     """Steps of the last `count` passes before the event and the first after it."""
-    times = _times(cube["timestep"])
-    states = [s.decode() if isinstance(s, bytes) else str(s) for s in np.asarray(cube["sat:orbit_state"][:]).tolist()]
+    times = _times(zarrs.held(cube, "timestep"))
+    states = [
+        s.decode() if isinstance(s, bytes) else str(s)
+        for s in np.asarray(zarrs.whole(zarrs.held(cube, "sat:orbit_state"))).tolist()
+    ]
     own = [i for i in np.argsort(times, kind="stable").tolist() if states[i].startswith(orbit)]
     before, after = [i for i in own if times[i] < event], [i for i in own if times[i] >= event]
     if min(len(before), len(after)) < count:
@@ -194,7 +192,7 @@ def _passes(cube: Any, event: np.datetime64, count: int, orbit: str, name: str) 
 def _times(array: Any) -> npt.NDArray[np.datetime64]:
     """Times of a coordinate as xarray stores them: "hours since 2018-01-01"."""
     match = _SINCE.match(str(array.attrs.get("units", "")))
-    values = np.asarray(array[:])
+    values = np.asarray(zarrs.whole(array))
     if values.dtype.kind == "M":
         return values
     if match is None:
@@ -228,15 +226,18 @@ def _mean(array: Any, steps: Sequence[int], window: Window) -> F32:
 
 def _facing(cube: Any, window: Window) -> list[F32]:
     """Sine and cosine (y, x) of the aspect, both 0 where the slope is."""
-    slope, aspect = _read(cube["dem_slope_radians"], window), np.radians(_read(cube["dem_aspect"], window))
+    slope, aspect = (
+        _read(zarrs.held(cube, "dem_slope_radians"), window),
+        np.radians(_read(zarrs.held(cube, "dem_aspect"), window)),
+    )
     return [np.where(slope == 0, np.float32(0), of(aspect)).astype(np.float32) for of in (np.sin, np.cos)]
 
 
 _GROUND: dict[str, Callable[[Any, Window], list[F32]]] = {
-    "elevation": lambda cube, window: [_read(cube["dem"], window)],
-    "slope": lambda cube, window: [np.degrees(_read(cube["dem_slope_radians"], window))],
+    "elevation": lambda cube, window: [_read(zarrs.held(cube, "dem"), window)],
+    "slope": lambda cube, window: [np.degrees(_read(zarrs.held(cube, "dem_slope_radians"), window))],
     "aspect": _facing,
-    "curvature": lambda cube, window: [_read(cube["dem_curvature"], window)],
+    "curvature": lambda cube, window: [_read(zarrs.held(cube, "dem_curvature"), window)],
 }
 
 

@@ -6,7 +6,6 @@ The files store (time, x, y): pixels are turned to (y, x) by the names of their 
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aftermap import clouds
+from aftermap import clouds, plain
 from aftermap.chips import F32, Chip, recode
-from aftermap.datasets import pixels
-from aftermap.datasets.dataset import Dataset, Facts, Member, Published, extra_missing, not_laid_out
+from aftermap.datasets import hdf5, pixels
+from aftermap.datasets.dataset import Dataset, Facts, Member, Published, not_laid_out
 from aftermap.errors import BandError, UsageError
 
 FACTS = Facts(
@@ -77,27 +76,23 @@ def _member(path: Path, image: str, listed: Mapping[str, str]) -> Member:
 def _listed(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    lists = json.loads(path.read_text(encoding="utf-8"))
+    lists = plain.read_json(path)
     return {Path(name).stem: _SPLITS[split] for split, names in lists.items() if split in _SPLITS for name in names}
 
 
 def _read(path: Path, bands: tuple[str, ...], image: str) -> tuple[F32, npt.NDArray[Any]]:
     """Pixels (2 x band, y, x), before and after, and the mask (y, x) of the first date after."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise extra_missing("h5py") from error
-    with h5py.File(path, "r") as cube:
-        steps = _steps(cube.attrs, len(cube["time"]))
+    with hdf5.opened(path) as cube:
+        steps = _steps(cube.attrs, len(hdf5.held(cube, "time")))
         dates = []
         for step in steps:
-            found = np.stack([_slice(cube[b], step) for b in bands]).astype(np.float32)
+            found = np.stack([_slice(hdf5.held(cube, b), step) for b in bands]).astype(np.float32)
             if image == "s2":
-                codes = _slice(cube["SCL"], step).astype(np.float32)
+                codes = _slice(hdf5.held(cube, "SCL"), step).astype(np.float32)
                 found *= pixels.REFLECTANCE
                 found[:, clouds.hidden(codes, "SCL") | clouds.fill(codes, "SCL")] = np.nan
             dates.append(found)
-        return np.concatenate(dates), _slice(cube["MASK"], steps[1])
+        return np.concatenate(dates), _slice(hdf5.held(cube, "MASK"), steps[1])
 
 
 def _steps(attributes: Mapping[str, Any], count: int) -> tuple[int, int]:

@@ -6,14 +6,13 @@ no grade, so `truth="building"` (0, 1) takes them, and `truth="damage"` those af
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from affine import Affine
 
-from aftermap import raster, vector
+from aftermap import plain, raster, vector
 from aftermap.chips import U8, UNKNOWN, Chip
 from aftermap.datasets import pixels
 from aftermap.datasets.dataset import Dataset, Facts, Member, Published, Source, not_laid_out
@@ -79,7 +78,7 @@ def _open(folder: Path, *, truth: str = "damage", unclassified: str = "unknown",
 
 def _burn(path: Path, shape: Any, truth: str, unclassified: int) -> U8:
     """Class codes (y, x) of the polygons in pixel coordinates; the worse grade wins where two overlap."""
-    features = json.loads(path.read_text(encoding="utf-8"))["features"]["xy"]
+    features = plain.read_json(path)["features"]["xy"]
     graded: dict[int, list[Any]] = {}
     for feature in features:
         if feature["properties"].get("feature_type", "building") == "building":

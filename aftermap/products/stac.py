@@ -10,7 +10,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from aftermap import meridian
-from aftermap.journal import SEAL, multihash, write_json
+from aftermap.journal import SEAL, multihash, sealed, write_json
 
 _EXTENSIONS = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -56,7 +56,7 @@ def write_item(stage: Path, grid: GeoBox, run: Mapping[str, Any]) -> None:
         asset = pystac.Asset(href=href, media_type=MEDIA.get(path.suffix), roles=[_ROLES.get(path.suffix, "data")])
         asset.extra_fields = {"file:checksum": multihash(path), "file:size": path.stat().st_size}
         item.add_asset(href, asset)
-    write_json(stage / SEAL, item.to_dict(include_self_link=False, transform_hrefs=False))
+    write_json(stage / SEAL, sealed(item.to_dict(include_self_link=False, transform_hrefs=False)))
 
 
 def _footprint(grid: GeoBox) -> tuple[dict[str, Any] | None, list[float] | None]:

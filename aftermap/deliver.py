@@ -253,7 +253,7 @@ class Job:
             chosen = adapting(chosen, options)
         if "familiarity" in options.only and not knowing(chosen.models):
             raise UsageError("--only familiarity is of a model that knows its training", repair="give a --model with known.npz")
-        self.witness.take(chosen.methods.values())
+        self.witness.take((*chosen.methods.values(), density))
         beside = {"assets": self.assets, "footprints": self.footprints}
         facts = known(self.scene, self.method, options, chosen, look=self._look, witness=self.witness, density=density, **beside)
         return chosen, density, self.origin.recorded(facts) if self.origin else facts

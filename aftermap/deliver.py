@@ -241,7 +241,7 @@ class _Job:
             chosen = _adapting(chosen, options)
         if "familiarity" in options.only and not knowing(chosen.models):
             raise UsageError("--only familiarity is of a model that knows its training", repair="give a --model with known.npz")
-        self.witness.take(chosen.methods.values())
+        self.witness.take((*chosen.methods.values(), density))
         beside = {"assets": self.assets, "footprints": self.footprints}
         facts = known(self.scene, self.method, options, chosen, look=self._look, witness=self.witness, density=density, **beside)
         facts = self.origin.recorded(facts) if self.origin else facts

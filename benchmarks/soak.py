@@ -35,8 +35,10 @@ from benchmarks.soak_faults import KINDS, Happened
 from tests.faults import rig as rigs
 
 RESULTS = Path(__file__).parent / "results" / "soak.md"
-SETTLED = 0.2
-"""Share of the first rounds that is not fitted: libraries are loaded and caches filled."""
+SETTLED = 1 / 3
+"""Share of the first rounds that is not fitted: libraries are loaded, caches filled and the heap has found its shape."""
+OWN = 3
+"""Rounds of the process that lives on for each fault."""
 MOST_KB = 20.0
 """Kilobytes a map by which memory may grow at the most, by the upper end of the interval."""
 
@@ -113,8 +115,9 @@ def soak(folder: Path, minutes: float, seed: int) -> tuple[list[Happened], Held,
         click.echo(f"{number} {kind}: {happened.how}{f' BROKEN {happened.broken}' if happened.broken else ''}")
         if not happened.broken:
             shutil.rmtree(folder / f"{number}-{kind}", ignore_errors=True)
-        long_lived(rig, folder / "own", rng)
-        held.sample()
+        for _ in range(OWN):
+            long_lived(rig, folder / "own", rng)
+            held.sample()
     raise AssertionError
 
 
@@ -147,7 +150,7 @@ def page(told: Sequence[Happened], held: Held, minutes: float, command: str) -> 
         f"byte by byte, once repeated: **{sum('repeated' in one.broken for one in told)}**. Hangs: **{hung}**. Tracebacks shown:",
         f"**{shown}**. Exit code 0 after a failure: **{zero}**.", "",
         f"One process that was interrupted, resumed and found its map made in {len(held.files)} rounds, three maps asked for in",
-        f"each, held {last} in the end. After the first fifth of the rounds memory grew by {memory.words('KB')},",
+        f"each, held {last} in the end. After the first third of the rounds memory grew by {memory.words('KB')},",
         f"open files by {files.words('files')}; 95 % intervals of lines through means of ten parts.", "",
         "Limited is the address space, not the machine's memory: a process that the kernel kills for want of it is one that is",
         "killed. The verb `watch` itself, which asks a catalog, is not run here, nor is a network.",

@@ -101,7 +101,7 @@ def small_disk(rig: Rig, out: Path, rng: Rng) -> Happened:
 
 def no_memory(rig: Rig, out: Path, rng: Rng) -> Happened:
     """No more than a few MB of address space from some moment on. Libraries may end a process there on the spot."""
-    fault = {"at": int(rng.integers(1, 9)), "room": int(rng.integers(1, 40)) << 20}
+    fault = {"at": int(rng.integers(1, 9)), "room": int(rng.integers(1, 12)) << 20}
     allowed = {5: ("out-of-memory", "disk"), 3: ("unreadable-window",), -6: ("",), -11: ("",)}
     return _judged("no memory", rig, out, lambda: rig.disturbed(out, fault), allowed)
 

@@ -69,7 +69,7 @@ def test_an_engine_that_fails_on_one_tile(
 def without_memory(rig: Rig, out: Path, seed: int) -> bool:
     """Whether a process failed for want of memory. A library may end it on the spot, without a word; never with 0."""
     rng = np.random.default_rng(seed)
-    fault = {"at": int(rng.integers(1, 8)), "room": int(rng.integers(1, 30)) << 20}
+    fault = {"at": int(rng.integers(1, 8)), "room": int(rng.integers(1, 12)) << 20}
     result = rig.disturbed(out, fault)
     delivered = rig.refuse_wrong(out)
     assert (result.returncode == 0) == delivered or result.returncode < 0, result.stderr

@@ -266,20 +266,21 @@ def agreement_lines(rows: Kept, folder: Path, model: Path, side: int) -> list[st
 @click.command()
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where scenes, model and rows are kept.")
 @click.option("--quick", is_flag=True, help="4 Mpx, one run each, no growth.")
+@click.option("--side", "sides", type=int, multiple=True, help="Of the scenes, in pixels; by default 4000 and 10980.")
 @click.option("--repeats", default=3, show_default=True, help="Runs of each row; peers on the largest scene once.")
-def main(folder: Path | None, quick: bool, repeats: int) -> None:
+def main(folder: Path | None, quick: bool, sides: tuple[int, ...], repeats: int) -> None:
     """Measure, and write the page."""
+    sides = QUICK_SIZES if quick else sides or SIZES
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
-            measure(Path(temporary), quick=quick, repeats=repeats)
+            measure(Path(temporary), sides, quick=quick, repeats=repeats)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        measure(folder, quick=quick, repeats=repeats)
+        measure(folder, sides, quick=quick, repeats=repeats)
 
 
-def measure(folder: Path, *, quick: bool, repeats: int) -> None:
+def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int) -> None:
     """Every row, those that are there taken over."""
-    sizes = QUICK_SIZES if quick else SIZES
     name, rows = "bench-quick" if quick else "bench", Kept(folder / f"rows{'-quick' * quick}.json")
     model = prepare(folder, max(sizes))[1]
     limits: Row = {"kflop_per_px": rows("kflop_per_px", lambda: kflop_per_px(model))}
@@ -287,8 +288,9 @@ def measure(folder: Path, *, quick: bool, repeats: int) -> None:
     limits["raw"] = rows("raw", lambda: raw(scene(folder, sizes[-1]), folder / "raw"))
     found = compare(rows, folder, model, sizes, 1 if quick else repeats)
     near = agreement_lines(rows, folder, model, QUICK_SIZES[0] if quick else AGREE_PX)
+    command = " ".join(["python -m benchmarks.bench", *sys.argv[1:]])
     text = [*HEAD.format(
-        measured=measured(), command=f"make {name}", kflop=limits["kflop_per_px"], f32=limits["float32"]["wall"],
+        measured=measured(), command=command, kflop=limits["kflop_per_px"], f32=limits["float32"]["wall"],
         bf16=limits["bfloat16"]["wall"], mpx=limits["raw"]["mpx"] / limits["raw"]["wall_s"],
     ).splitlines(), *lines_of(found, limits), "", NEARNESS.format(near=NEAR, share=SHARE), "", *near]  # fmt: skip
     text += ["", "## Start-up", "", *startup_lines(rows("start-up", lambda: startup(folder)))]

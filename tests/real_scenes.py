@@ -51,7 +51,8 @@ class Real:
         folder, _, rest = self.path.partition("/")
         found = shared(folder) / rest
         window = Window(*self.corner, ROWS, COLS)
-        return raster.read_window(found, window, self.indexes), raster.facts(found).grid[window.slices]
+        with raster.open_raster(found) as src:
+            return raster.read_open(src, window, self.indexes), raster.facts(found).grid[window.slices]
 
     def known(self) -> Pixels:
         """The truth (y, x): 1 hazard, 0 none, 255 not known."""

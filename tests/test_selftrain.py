@@ -358,7 +358,7 @@ def test_adapt_self_train_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Network.open(tmp_path / "mine")
     assert "--balanced=0.5" in card.made_by
     for wrong, code in (
-        (["--mode", "ema"], "--mode is of --method bn, not self-train"),
+        (["--mode", "ema"], "--mode is of --method bn"),
         (["--with", "landslide-rgb"], "two models are called landslide-rgb"), (["--keep", "0.2"], "keep is 0.2"),
     ):  # fmt: skip
         result = CliRunner().invoke(main, [str(w) for w in (*words, *wrong, "-o", tmp_path / "no")])

@@ -25,7 +25,8 @@ from aftermap.palette import U8, Colour
 from aftermap.products.density import Cells
 from aftermap.tiles import Window
 
-TILE_PX, MOST_ZOOM = 256, 22
+TILE_PX, MOST_ZOOM = 512, 22
+"""Large tiles: a browser asks for six at a time."""
 _NOWHERE = 254
 """No code of ours: what a tile holds beyond the raster, where 255 is "not analysed"."""
 PHOTOS = ("before", "after")

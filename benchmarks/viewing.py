@@ -97,7 +97,7 @@ def alone(path: Path, tiles: Sequence[Tile]) -> float:
     for z, x, y in tiles:
         with Reader(str(path)) as reader:
             if reader.tile_exists(x, y, z):
-                reader.tile(x, y, z, tilesize=256, indexes=1).render(img_format="PNG")
+                reader.tile(x, y, z, tilesize=512, indexes=1).render(img_format="PNG")
     return time.perf_counter() - began
 
 

@@ -56,7 +56,7 @@ function style(date) {
   for (const name of ["exclusion", "familiarity", "spread", "agreement", "likelihood", "extent"]) {
     if (!current.layers.some((one) => one.name === name)) continue;
     const live = name === "extent" && state.threshold !== null;
-    sources[name] = { type: "raster", tiles: live ? tiles("likelihood", `?threshold=${state.threshold}`) : tiles(name), tileSize: 256, bounds: current.bounds, maxzoom: 22 };
+    sources[name] = { type: "raster", tiles: live ? tiles("likelihood", `?threshold=${state.threshold}`) : tiles(name), tileSize: 512, bounds: current.bounds, maxzoom: 22 };
     layers.push({ id: name, type: "raster", source: name, layout: { visibility: state.layers.includes(name) ? "visible" : "none" }, paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } });
   }
   for (const name of current.vectors) {

@@ -58,8 +58,8 @@ class Held:
 
 
 def sample() -> str:
-    """Resident kilobytes and open files of this process, now, once the C library has given back what is free: heaps of many threads
-    keep that for long, and no line through them ever comes to rest."""
+    """Resident kilobytes and open files of this process, now, once the C library has given back what is free: heaps of
+    many threads keep that for long, and no line through them ever comes to rest."""
     gc.collect()
     if sys.platform == "linux":
         with suppress(AttributeError):  # of glibc alone
@@ -180,8 +180,8 @@ def page(told: Sequence[Happened], held: Held, minutes: float, command: str) -> 
         f"byte by byte, once repeated: **{sum('repeated' in one.broken for one in told)}**. Hangs: **{hung}**. Tracebacks shown:",
         f"**{shown}**. Exit code 0 after a failure: **{zero}**.", "",
         f"One process that was interrupted, resumed and found its map made in {len(held.files)} rounds, three maps asked for in",
-        f"each, held {last} in the end. After the first third of the rounds memory, less what is free in heaps, grew by {memory.words('KB')},",
-        f"open files by {files.words('files')}; 95 % intervals of lines through means of ten parts.", "",
+        f"each, held {last} in the end. After the first third of the rounds memory, less what is free in heaps, grew by",
+        f"{memory.words('KB')}, open files by {files.words('files')}; 95 % intervals of lines through means of ten parts.", "",
         "Limited is the address space, not the machine's memory: a process that the kernel kills for want of it is one that is",
         "killed. The verb `watch` itself, which asks a catalog, is not run here, nor is a network.",
     ]  # fmt: skip

@@ -1,8 +1,4 @@
-"""What the viewer's page asks of corrections, and how it saves one: the only writing that a viewer does, beside the map it is of.
-
-A page elsewhere cannot make a browser write here: what writes brings a header that no other page may send, as JSON, from a page
-of the very address that it goes to.
-"""
+"""What the viewer's page asks of corrections, and how it saves one, beside the map. Who may write is view.py's to say."""
 
 from __future__ import annotations
 

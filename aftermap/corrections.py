@@ -22,7 +22,7 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import features, vector
 from aftermap.errors import InputRefusedError
-from aftermap.journal import held
+from aftermap.journal import flush, held
 from aftermap.tiles import Window
 
 FILE, LAYER, STANDING = "corrections.gpkg", "corrections", "standing"
@@ -201,8 +201,7 @@ def _write(path: Path, grid: GeoBox, log: Log) -> None:
         with vector.GeoPackageWriter(partial, grid, stand) as out:
             for name, rows in ((LAYER, log.rows), (STANDING, log.standing)):
                 out.write(name, [row.shape for row in rows], {key: [getattr(row, key) for row in rows] for key in _FIELDS})
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())  # people's work: it must not be lost to a power cut once the page has said "saved"
+        flush(partial)  # people's work: it must not be lost to a power cut once the page has said "saved"
         os.replace(partial, path)
     finally:
         with suppress(FileNotFoundError):

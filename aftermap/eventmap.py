@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aftermap import deliver, journal
+from aftermap import deliver, journal, mishaps
 from aftermap.collection import write_collection
 from aftermap.deliver import Options
-from aftermap.errors import InputRefusedError, JobInterruptedError
+from aftermap.errors import InputRefusedError
 from aftermap.gather import gather
 from aftermap.hazardmap import HazardMap
 from aftermap.itemfile import EventFile, Part
@@ -61,15 +61,10 @@ def _sheet(event: EventFile, part: Part, asked: Asked, progress: Progress) -> Ha
     out = asked.out / part.sheet.name
     folder = asked.windows or asked.items.with_name(asked.items.stem + ".windows")
     left = {} if asked.retry_failed else {str(one["cell"]): str(one["why"]) for one in _failed(out)}
-    try:
+    with mishaps.told(folder, f"windows that were read are kept in {folder}"):
         spread = partial(workers, asked.options.workers, asked.options.cluster)
         found = gather(part, event, folder, offline=asked.offline, leave=left, spread=spread, progress=progress)
         aoi = asked.aoi or _area(part, folder)
-    except KeyboardInterrupt as error:
-        raise JobInterruptedError(f"interrupted; windows that were read are kept in {folder}") from error
-    except OSError as error:
-        repair = "free space or mend the disk, then run the same command to resume"
-        raise JobInterruptedError(f"{folder} could not be written: {error}", repair=repair, code="disk") from error
     files = {**found.files, **given}
     if "after" not in files:
         raise InputRefusedError("there is no image after the event", repair="find it again", code="items-invalid")

@@ -21,7 +21,7 @@ from aftermap.jobwork import PROGRESS
 WORK = (sys.executable, "-P", "-m", "aftermap.jobwork")
 _ALONE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "GDAL_GEOREF_SOURCES": "INTERNAL",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none", "GDAL_SKIP": "HTTP WMS WMTS WCS", "PYTHONIOENCODING": "utf-8",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none", "PYTHONIOENCODING": "utf-8",
 }  # fmt: skip
 """GDAL reads what stands in the file itself, and nothing beside it or elsewhere."""
 _POLL_S, _GRACE_S, _BUSY_S = 0.1, 10.0, 15.0

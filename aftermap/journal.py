@@ -197,9 +197,9 @@ class Journal:
         of the same lineage."""
         staged = sorted((p for p in self.stage.rglob("*") if p.is_file()), key=lambda p: (p.name == SEAL, str(p)))
         for path in staged:  # on the disk before they are named, and named there before the seal: also where power is cut
-            _flush(path)
+            flush(path)
             if path.name == SEAL:
-                _flush(self.out)
+                flush(self.out)
             target = self.out / path.relative_to(self.stage)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
@@ -207,7 +207,7 @@ class Journal:
         shutil.rmtree(self.stage if keep else self.work, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Has a file, or the names in a folder, on the disk. Windows flushes no folder."""
     if path.is_dir() and sys.platform == "win32":
         return

@@ -17,12 +17,13 @@ _NO_MEMORY = ("can't start new thread", "failed to map segment", "annot allocate
 
 
 @contextmanager
-def told(out: Path) -> Iterator[None]:
-    """Raises JobInterruptedError ("interrupted", "disk", "out-of-memory") for what stops a run that writes into `out`."""
+def told(out: Path, kept: str = "") -> Iterator[None]:
+    """Raises JobInterruptedError ("interrupted", "disk", "out-of-memory") for what stops a run that writes into `out`; `kept`
+    says what an interrupted one leaves, finished windows where nothing else is said."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise JobInterruptedError(f"interrupted; finished windows are kept in {out / WORK}") from error
+        raise JobInterruptedError(f"interrupted; {kept or f'finished windows are kept in {out / WORK}'}") from error
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         if (known := _known(error, f"{out} could not be written")) is None:
             raise

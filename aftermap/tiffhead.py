@@ -23,7 +23,8 @@ _MOST_TAG_BYTES = 1 << 22
 """Of a tag that is read as text; lists of offsets are not read."""
 SMALL_BYTES = 64 << 20
 """What unpacks to less is no bomb, however densely it is packed."""
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How TIFF and BigTIFF begin."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each type, by its code (TIFF 6.0 section 2; BigTIFF adds 16 to 18)."""
 _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
@@ -83,7 +84,7 @@ class _Form:
 
 def refuse_start(start: bytes) -> None:
     """Raises InputRefusedError ("not-geotiff") where no TIFF begins with these bytes, however few they are."""
-    if not any(start[:4] == magic[: len(start)] for magic in _MAGIC):
+    if not any(start[:4] == magic[: len(start)] for magic in MAGIC):
         raise refused("is no GeoTIFF", "give a GeoTIFF: gdal_translate -of COG makes one of most formats", code="not-geotiff")
 
 

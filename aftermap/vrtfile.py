@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 from xml.etree import ElementTree
 
-from aftermap import limits, places
+from aftermap import limits, places, tiffhead
 from aftermap.errors import RasterError
 
 MARK = b"<VRTDataset"
@@ -19,10 +19,7 @@ FOREIGN = ("GEOLOCATION", "OVERVIEWS")
 _HEAD = 4096
 """GDAL takes any file for one that holds the mark so near its start, whatever it is called."""
 _IMAGES = (
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
+    *tiffhead.MAGIC,
     b"\x89PNG",
     b"\xff\xd8\xff",
     b"\0\0\0\x0cjP  ",

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,6 +20,7 @@ from scipy.stats import linregress
 from aftermap import pieces, raster
 from aftermap.tiles import Window
 from benchmarks.cluster import pair
+from benchmarks.network import aftermap
 
 Row = dict[str, Any]
 SHAPES = ((1000, 1000), (2000, 2000), (4000, 4000), (8000, 8000), (20_000, 20_000))
@@ -51,16 +50,6 @@ def raw(image: Path, out: Path) -> Row:
     return {"mpx": mpx, "wall_s": time.perf_counter() - began}
 
 
-def _timed(*words: str | Path) -> Row:
-    """A command of the package as a process of its own."""
-    began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "aftermap", *map(str, words)], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"aftermap {words[0]} failed")
-    return {"wall_s": time.perf_counter() - began, "cpu_s": used.ru_utime + used.ru_stime}
-
-
 def startup(folder: Path) -> Row:
     """Medians of 9, in seconds: the help, and a map of 256 px whole."""
     small, out = folder / "small", folder / "small-out"
@@ -70,9 +59,9 @@ def startup(folder: Path) -> Row:
     def mapped() -> Row:
         shutil.rmtree(out, ignore_errors=True)
         files = ("--after", small / "after.tif", "--before", small / "before.tif")
-        return _timed("map", *files, "--hazard", "flood", "-o", out, "--quiet")
+        return aftermap("map", *files, "--hazard", "flood", "-o", out, "--quiet")
 
-    acts: Mapping[str, Callable[[], Row]] = {"--help": lambda: _timed("--help"), "map of 256 px": mapped}
+    acts: Mapping[str, Callable[[], Row]] = {"--help": lambda: aftermap("--help"), "map of 256 px": mapped}
     return {
         name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
         for name, rows in ((name, [act() for _ in range(9)]) for name, act in acts.items())
@@ -106,7 +95,7 @@ def _map(scene: Path, args: Sequence[str]) -> Row:
     out = scene.parent / "out"
     shutil.rmtree(out, ignore_errors=True)
     files = ("--after", scene / "after.tif", "--before", scene / "before.tif")
-    row = _timed("map", *files, "--hazard", "flood", "-o", out, "--quiet", *args)
+    row = aftermap("map", *files, "--hazard", "flood", "-o", out, "--quiet", *args)
     log = json.loads((out / "log.json").read_text(encoding="utf-8"))
     told = {key: log[key] for key in ("seconds_to_scores", "seconds", "peak_memory_mb")}
     shutil.rmtree(out)

@@ -24,6 +24,7 @@ from rasterio.windows import Window
 
 from aftermap.export import Graph
 from aftermap.model import load
+from aftermap.tiles import starts
 from aftermap.torchdoor import torch
 
 F32 = npt.NDArray[np.float32]
@@ -47,17 +48,12 @@ def forward(model: Path, *, bf16: bool) -> Forward:
     return run
 
 
-def starts(length: int) -> list[int]:
-    """First pixels of tiles along one side; the last ends with it."""
-    return sorted({*range(0, length - TILE_PX, STRIDE_PX), length - TILE_PX})
-
-
 def loop(image: Path, run: Forward) -> F32:
     """What one would write by hand: tile by tile, averaged where they overlap."""
     with rasterio.open(image) as source:
         total, weight = np.zeros(source.shape, np.float32), np.zeros(source.shape, np.float32)
-        for row in starts(source.height):
-            for col in starts(source.width):
+        for row in starts(source.height, TILE_PX, STRIDE_PX):
+            for col in starts(source.width, TILE_PX, STRIDE_PX):
                 pixels = source.read(window=Window(col, row, TILE_PX, TILE_PX))
                 at = slice(row, row + TILE_PX), slice(col, col + TILE_PX)
                 total[at] += run(torch.from_numpy(pixels)[None])[0, 0].numpy()

@@ -152,8 +152,14 @@ def test_files_are_dropped_and_a_run_is_cancelled(page: Any, images: dict[str, P
             held.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], 'dropped.tif')); return held; }""",
             data,
         )
-        for role in ("before", "after"):
-            page.dispatch_event(f".zone[data-role={role}]", "drop", {"dataTransfer": drop})
+        held: list[Any] = []  # the answer of the first comes after that of the second
+        page.route("**/files/before*", lambda route: held.append((route, route.fetch())))
+        page.dispatch_event(".zone[data-role=before]", "drop", {"dataTransfer": drop})
+        while not held:
+            page.wait_for_timeout(20)
+        page.dispatch_event(".zone[data-role=after]", "drop", {"dataTransfer": drop})
+        page.locator(".zone[data-role=after] li .soft").wait_for(timeout=20_000)
+        held[0][0].fulfill(response=held[0][1])
         page.locator("[data-part=run]:not([disabled])").wait_for(timeout=120_000)
         page.locator("[data-part=run]").click()
         page.get_by_role("button", name="Cancel: dropped.tif").click()

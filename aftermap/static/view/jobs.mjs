@@ -95,19 +95,26 @@ function check() {
   })();
 }
 
+// Answers to uploads may come in another order than the server gave them: what the job holds is asked for.
 async function look() {
-  const asked = draft?.id, said = { hazard: find("hazard").value, name: find("name").value.trim() };
-  if (!draft || coming || !draft.files.some((one) => one.role === "after")) { findings(); return; }
+  const asked = draft?.id, said = { hazard: find("hazard").value, name: find("name").value.trim() }, stale = () => again || draft?.id !== asked;
+  if (!draft || coming) { findings(); return; }
   for (const name of Object.keys(FIELDS)) if (find(name).value.trim()) said[name] = find(name).value.trim();
   if (find("coregister").checked) said.coregister = "yes";
-  find("found").replaceChildren(element("li", { class: "busy" }, "The doctor is looking at the images …"));
-  find("understood").replaceChildren();
   try {
-    const job = await ask(`api/jobs/${asked}/check`, "POST", said);
-    if (again || draft?.id !== asked) return;
-    draft = job;
-    const refused = job.findings.find((one) => one.severity === "refuse"), count = job.findings.length;
-    say(refused ? `Refused: ${refused.what}` : `Ready to run${count ? `, with ${count} warning${count === 1 ? "" : "s"}` : ""}`);
+    const held = await ask(`api/jobs/${asked}`);
+    if (stale()) return;
+    draft = held;
+    files_();
+    if (draft.files.some((one) => one.role === "after")) {
+      find("found").replaceChildren(element("li", { class: "busy" }, "The doctor is looking at the images …"));
+      find("understood").replaceChildren();
+      const job = await ask(`api/jobs/${asked}/check`, "POST", said);
+      if (stale()) return;
+      draft = job;
+      const refused = job.findings.find((one) => one.severity === "refuse"), count = job.findings.length;
+      say(refused ? `Refused: ${refused.what}` : `Ready to run${count ? `, with ${count} warning${count === 1 ? "" : "s"}` : ""}`);
+    }
   } catch (fault) {
     if (draft?.id === asked) note(fault);
   }

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression, minimize_scalar
-from scipy.special import expit, logit
+import scipy  # whose parts load when they are first used
 
 F32 = npt.NDArray[np.float32]
 
@@ -74,7 +73,10 @@ def isotonic(counts: npt.NDArray[np.floating | np.integer]) -> tuple[list[float]
     """
     pixels, highest = counts.sum(axis=0), counts.shape[1] - 1
     used = pixels > 0
-    at, value = np.flatnonzero(used) / highest, isotonic_regression(counts[1, used] / pixels[used], weights=pixels[used]).x
+    at, value = (
+        np.flatnonzero(used) / highest,
+        scipy.optimize.isotonic_regression(counts[1, used] / pixels[used], weights=pixels[used]).x,
+    )
     kept = [0, len(at) - 1]
     while len(kept) < min(MOST_KNOTS, len(at)):
         off = np.abs(np.interp(at, at[kept], value[kept]) - value)
@@ -87,18 +89,18 @@ def isotonic(counts: npt.NDArray[np.floating | np.integer]) -> tuple[list[float]
 def temperature(counts: npt.NDArray[np.floating | np.integer]) -> float:
     """T that makes expit(logit(score) / T) likeliest, for pixels (2, level) as in `isotonic`; above 1 for the overconfident."""
     used = np.flatnonzero(counts.sum(axis=0))
-    logits = logit(np.clip(used / (counts.shape[1] - 1), 1e-6, 1 - 1e-6))
+    logits = scipy.special.logit(np.clip(used / (counts.shape[1] - 1), 1e-6, 1 - 1e-6))
     without, hazard = counts[:, used].astype(np.float64) / counts.sum()
 
     def surprise(log_t: float) -> float:
         scaled = logits / np.exp(log_t)
         return float((hazard * np.logaddexp(0, -scaled) + without * np.logaddexp(0, scaled)).sum())
 
-    return float(np.exp(minimize_scalar(surprise, bounds=(-4, 4), method="bounded").x))
+    return float(np.exp(scipy.optimize.minimize_scalar(surprise, bounds=(-4, 4), method="bounded").x))
 
 
 def tempered(temperature: float) -> tuple[list[float], list[float]]:
     """Knots of expit(logit(score) / temperature): straight lines between them are within 0.001 of it for T from 0.2 to 5."""
     logits = np.linspace(-16, 16, 1025)
-    scores, likelihoods = (np.r_[0, expit(logits / t), 1] for t in (1.0, temperature))
+    scores, likelihoods = (np.r_[0, scipy.special.expit(logits / t), 1] for t in (1.0, temperature))
     return scores.tolist(), likelihoods.tolist()

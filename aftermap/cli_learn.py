@@ -220,7 +220,9 @@ def export(model: str, kind: str) -> None:
 
 @click.command(cls=ManyFiles)
 @click.argument("model")
-@click.option("--to", multiple=True, type=_FILES, required=True, help="Unlabelled images, or folders of data sets.")
+@click.option(
+    "--to", multiple=True, type=_FILES, help="Unlabelled images, or folders of data sets. Of --labels: maps too; else beside it."
+)
 @click.option("-o", "--out", type=_FILES, required=True, help="Folder for the adapted model.")
 @click.option("--labels", type=_FILES, help="corrections.gpkg of a map of --to: taught by these labels, in place of --method.")
 @click.option("--before", multiple=True, type=_FILES, help="Of --labels: the images before, one for each of --to.")
@@ -266,8 +268,10 @@ def adapt(model: str, to: Sequence[Path], out: Path, settings: Sequence[str], **
     bands = names(given["bands"])
     _refuse_options("labels" if given["labels"] else given["method"])
     if given["labels"]:
-        _teach(model, to, out, given)
+        _teach(model, to or (given["labels"].parent,), out, given)
         return
+    if not to:
+        raise UsageError("there is nothing to adapt to", repair="give unlabelled images: --to after.tif")
     told = ("method", "shots", "seed", "bands", *_OWN[given["method"]])
     said = {f"--{k}": given[k] for k in told if given[k] not in (None, "")}
     declared = Declared(bands=bands, sensor=given["sensor"], unit=given["unit"])

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from aftermap import corrections, journal
+from aftermap import corrections, journal, repeated
 from aftermap.adapt.crops import Picture
 from aftermap.adapt.keep import fresh
 from aftermap.augment import Augment
@@ -27,7 +27,6 @@ from aftermap.chips import U8, UNKNOWN, Chip
 from aftermap.corrections import HAZARD, LABELS, NOT_HAZARD, Correction, Log
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UsageError
-from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared
 from aftermap.losses import Sum
 from aftermap.model import Model, load, save
@@ -51,7 +50,8 @@ _AUGMENT = Augment(move=0.0)
 
 @dataclass(frozen=True)
 class Images:
-    """What was mapped: an image after for each map, and, for a model of two dates, one before for each."""
+    """What was mapped: delivered maps, whose images are those that they were made from; or an image after for each map, and, for
+    a model of two dates, one before for each."""
 
     after: Sequence[Path]
     before: Sequence[Path] = ()
@@ -60,21 +60,23 @@ class Images:
     """What files do not say of themselves."""
 
     def scenes(self, hazard: str) -> list[Scene]:
-        """Each opened. Raises UsageError, and InputRefusedError as open_scene does."""
-        for path in self.after:
-            if (path / "run.json").exists():
-                what = f"{path} is a map, and a model learns from the images that it was made from"
-                raise UsageError(what, repair=f"give {', '.join(_made_from(path))}, and with --before those before")
+        """Each opened. Raises UsageError, InputRefusedError as open_scene and repeated.scene do."""
+        maps = [path for path in self.after if (path / "run.json").exists()]
+        if maps and (self.before or self.declared != Declared()):
+            what = f"{maps[0]} is a map, and knows its images and what was said of them"
+            raise UsageError(what, repair="give no image before, bands, sensor or unit, or the images in its place")
+        if strange := [path for path in self.after if path.is_dir() and path not in maps]:
+            what = f"{strange[0]} is a folder, and holds no map"
+            raise UsageError(what, repair="say what was mapped: --to OUT of the map, or its images")
         if self.before and len(self.before) != len(self.after):
             what = f"--before has {len(self.before)} images and --to {len(self.after)}"
             raise UsageError(what, repair="give one before for each, bands stacked")
         earlier = [{"before": [one]} for one in self.before] or [{}] * len(self.after)
-        each = ({"after": [path], **own} for path, own in zip(self.after, earlier, strict=True))
-        return [open_scene(own, hazard=hazard, declared=dict.fromkeys(own, self.declared)) for own in each]
+        each = zip(self.after, earlier, strict=True)
+        return [repeated.scene(one) if one in maps else self._opened({"after": [one], **own}, hazard) for one, own in each]
 
-
-def _made_from(folder: Path) -> list[str]:
-    return [one["name"] for one in HazardMap(folder).made_by["inputs"]["after"]["files"]]
+    def _opened(self, files: Mapping[str, list[Path]], hazard: str) -> Scene:
+        return open_scene(files, hazard=hazard, declared=dict.fromkeys(files, self.declared))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
-from scipy.spatial import distance
+import scipy  # whose parts load when they are first used: most maps need none of them
 
 from aftermap.errors import UsageError
 
@@ -99,7 +98,7 @@ def mmd(
 ) -> Mmd:  # fmt: skip
     """With a Gaussian kernel as wide as the median distance between points (Gretton et al. 2012); 0 of equal clouds."""
     one, other = clouds(first, second)
-    squares = distance.squareform(distance.pdist(np.concatenate([one, other]), "sqeuclidean"))
+    squares = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(np.concatenate([one, other]), "sqeuclidean"))
     width = float(np.sqrt(np.median(squares[np.triu_indices(len(squares), 1)])))
     kernel = np.exp(-squares / (2 * width**2)) if width else np.ones_like(squares)
     sides = np.repeat([1 / len(one), -1 / len(other)], [len(one), len(other)])
@@ -138,17 +137,17 @@ def _logistic(points: F64, sides: F64) -> F64:
 
     def loss(weights: F64) -> tuple[float, F64]:
         odds = points @ weights[:-1] + weights[-1]
-        wrong = special.expit(odds) - sides
+        wrong = scipy.special.expit(odds) - sides
         value = np.logaddexp(0, odds).sum() - sides @ odds + PENALTY / 2 * (weights[:-1] ** 2).sum()
         return float(value), np.append(points.T @ wrong + PENALTY * weights[:-1], wrong.sum())
 
-    found = optimize.minimize(loss, np.zeros(points.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    found = scipy.optimize.minimize(loss, np.zeros(points.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 200})
     return np.asarray(found.x)
 
 
 def nearest(points: npt.ArrayLike, cloud: npt.ArrayLike, *, k: int = NEAREST) -> F64:
     """Mean Euclidean distance (n,) of each point to the k nearest of a cloud, or to all of a smaller one."""
-    every = distance.cdist(np.asarray(points, np.float64), np.asarray(cloud, np.float64))
+    every = scipy.spatial.distance.cdist(np.asarray(points, np.float64), np.asarray(cloud, np.float64))
     k = min(k, every.shape[1])
     return np.asarray(np.partition(every, k - 1, axis=1)[:, :k].mean(axis=1))
 
@@ -175,7 +174,7 @@ def conformal(distances: npt.ArrayLike, own: npt.ArrayLike) -> F64:
 
 def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
     """Spearman's; None where either does not vary."""
-    pair = np.stack([stats.rankdata(np.asarray(one, np.float64)) for one in (first, second)])
+    pair = np.stack([scipy.stats.rankdata(np.asarray(one, np.float64)) for one in (first, second)])
     if pair.shape[1] < 2 or (np.ptp(pair, axis=1) == 0).any():
         return None
     ranks = pair - pair.mean(axis=1, keepdims=True)

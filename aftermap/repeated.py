@@ -20,8 +20,11 @@ from aftermap.parts import PLANES, Parts, part_name
 from aftermap.predict import THREADS, mapped
 from aftermap.predict import Job as Unit
 from aftermap.relief import with_relief
-from aftermap.scene import open_scene
+from aftermap.scene import Scene, open_scene
 from aftermap.tiles import Window
+
+_BESIDE = ("aoi", "assets", "footprints")
+"""What is given beside the layers of a scene."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,24 @@ def _compared(found: HazardMap, parts: Parts, windows: Sequence[Window]) -> Comp
     return Compared(tuple(windows), pixels, {name: differ[name] for name in there}, taken)
 
 
-def _job(out: Path, again: Path, inputs: Sequence[Path]) -> Job:
+def scene(out: Path, inputs: Sequence[Path] = ()) -> Scene:
+    """What a delivered map was made from, as it was read. `inputs` and errors as of `repeat`."""
+    return _read(out, inputs).scene
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a map was asked for, its files found again."""
+
+    scene: Scene
+    files: Mapping[str, list[Path]]
+    """By layer, and by what else was given: aoi, assets, footprints."""
+    declared: Mapping[str, Declared]
+    options: Options
+    name: str
+
+
+def _read(out: Path, inputs: Sequence[Path]) -> _Read:
     run = HazardMap(out).made_by
     said = run.get("asked")
     if not said:
@@ -94,15 +114,20 @@ def _job(out: Path, again: Path, inputs: Sequence[Path]) -> Job:
         raise InputRefusedError(what, repair="run the command that made it again", code="not-repeatable")
     found = _Found(run, [*inputs, *_folders(out), Path()])
     files = {layer: [found(name) for name in names] for layer, names in said["files"].items()}
-    options = _options(said["options"], found)
+    options, layers = _options(said["options"], found), {k: v for k, v in files.items() if k not in _BESIDE}
     declared = {layer: Declared(**_tuples(one)) for layer, one in said["declared"].items()}
-    beside = {name: next(iter(files.pop(name, ())), None) for name in ("aoi", "assets", "footprints")}
-    scene = open_scene(files, hazard=run["hazard"], declared=declared, area_of_interest=beside["aoi"], name=said["name"])
-    scene = with_relief(deliver.coregistered(scene) if options.coregister else scene, gsd_m=options.gsd_m)
-    given = {**files, **{name: [path] for name, path in beside.items() if path}}
+    aoi = next(iter(files.get("aoi", ())), None)
+    read = open_scene(layers, hazard=run["hazard"], declared=declared, area_of_interest=aoi, name=said["name"])
+    read = with_relief(deliver.coregistered(read) if options.coregister else read, gsd_m=options.gsd_m)
+    return _Read(read, files, declared, options, said["name"])
+
+
+def _job(out: Path, again: Path, inputs: Sequence[Path]) -> Job:
+    read = _read(out, inputs)
+    assets, footprints = (next(iter(read.files.get(name, ())), None) for name in ("assets", "footprints"))
     return Job(
-        scene, run["parameters"]["method"], options, again, lambda *_: None, beside["assets"], beside["footprints"],
-        asked=asked_for(given, declared, said["name"], options),
+        read.scene, HazardMap(out).made_by["parameters"]["method"], read.options, again, lambda *_: None, assets, footprints,
+        asked=asked_for(read.files, read.declared, read.name, read.options),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import aftermap as am
-from aftermap import corrections, vector
+from aftermap import corrections, raster, vector
 from aftermap.card import Card
 from aftermap.chips import Chip
 from aftermap.cli import main
@@ -217,12 +217,32 @@ def test_what_cannot_learn_or_be_learned_from_is_refused(home: Path, tmp_path: P
     )
     assert "[weights-misfit]" in result.output
     assert "only weights train" in result.output
-    folder = am.map(home / "after.tif", out=tmp_path / "map", hazard="flood", options=am.Options(min_area_m2=0)).folder
-    result = CliRunner().invoke(
-        main, ["adapt", str(home / "model"), "--to", str(folder), "--labels", str(given), "-o", str(tmp_path / "n")]
-    )
+    result = CliRunner().invoke(main, ["adapt", str(home / "model"), "--labels", str(given), "-o", str(tmp_path / "n")])
     assert result.exit_code == 2
-    assert "give after.tif" in result.output
+    assert "holds no map" in result.output
+    assert "--to OUT" in result.output
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_map_knows_its_images(home: Path, tmp_path: Path) -> None:
+    """What it was made from and what was said of that is taken from it: the same model comes of it."""
+    bare = write(tmp_path / "bare.tif", raster.read_window(home / "after.tif", Window(0, 0, *SHAPE), (1, 2)), ON, ("a", "b"))
+    said = am.Declared(bands=("VV", "VH"), unit="dB")
+    out = am.map(bare, out=tmp_path / "map", hazard="flood", declared={"after": said}, options=am.Options(min_area_m2=0)).folder
+    given = labels(out, 1)
+    taught = {}
+    for name, args in {"beside": [], "named": ["--to", str(out)], "image": ["--to", str(home / "after.tif")]}.items():
+        to = tmp_path / name
+        args = ["adapt", str(home / "model"), "--labels", str(given), "-o", str(to), "--steps", "2", *args]
+        result = CliRunner().invoke(main, args)
+        assert result.exit_code == 0, result.output
+        taught[name] = (to / "model.safetensors").read_bytes()
+    assert taught["beside"] == taught["named"] == taught["image"]
+    args = ["adapt", str(home / "model"), "--labels", str(given), "-o", str(tmp_path / "n"), "--unit", "power"]
+    assert "knows its images" in CliRunner().invoke(main, args).output
+    bare.unlink()
+    result = CliRunner().invoke(main, ["adapt", str(home / "model"), "--labels", str(given), "-o", str(tmp_path / "n")])
+    assert "[not-repeatable]" in result.output
 
 
 def test_a_correction_that_is_held_out_teaches_nothing(home: Path, tmp_path: Path) -> None:

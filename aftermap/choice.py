@@ -45,18 +45,18 @@ class Chosen:
 
 def choose(
     scene: Scene, method: str, *, model: str | Sequence[str] | None = None, baseline: bool = True, bundled: bool = True,
-    how: Mapping[str, str] | None = None, cut: tuple[str, str] | None = None, flips: bool = False,
+    lead: bool = False, how: Mapping[str, str] | None = None, cut: tuple[str, str] | None = None, flips: bool = False,
 ) -> Chosen:  # fmt: skip
     """Every method the inputs allow, in the order of PIECES, or the one asked for; with them the network of a `model` (name or
     folder), or with "auto" the bundled networks of the hazard, unless `bundled` is False; `how` networks run, as Network.open has
     it: precision, engine. With `cut`, a rule and a band map, the model may be of another hazard and sensor (transfer.py).
-    Several models, or one with `flips`, run as one (ensemble.py).
+    Several models, or one with `flips`, run as one (ensemble.py). With `lead` they lead, whatever their cards say.
 
     Raises InputRefusedError when none can run, or the model cannot; UsageError ("ensemble-unlike").
     """
     models = (model,) if isinstance(model, str) else tuple(model or ())
-    if (cut or flips) and not models:
-        what = "--flips is" if flips else "--cut and --band-map are"
+    if (cut or flips or lead) and not models:
+        what = "--cut and --band-map are" if cut else "--flips is" if flips else "--lead is"
         raise UsageError(f"{what} of a model", repair="give --model, or leave them out")
     folders = _folders(scene, models, bundled=method == "auto" and bundled, any_hazard=cut is not None, flips=flips)
     if not baseline and not folders:
@@ -81,7 +81,7 @@ def choose(
             code="band-missing",
         )
     why = "it was asked for" if method != "auto" else f"first in the order {', '.join(names)} that these images allow"
-    return _ordered(classical, networks, why, skipped)
+    return _ordered(classical, networks, why, skipped, lead=lead)
 
 
 def _folders(
@@ -130,15 +130,18 @@ def _opened(
     return {n: ensemble.of(n, parts, flips=flips) if len(parts) > 1 or flips else parts[0] for n, parts in every.items()}
 
 
-def _ordered(classical: dict[str, Method], networks: dict[str, Any], why: str, skipped: dict[str, str]) -> Chosen:
+def _ordered(
+    classical: dict[str, Method], networks: dict[str, Any], why: str, skipped: dict[str, str], *, lead: bool
+) -> Chosen:  # fmt: skip
     """Networks that may lead, then the methods without training, then the other networks."""
-    leading = {n: m for n, m in networks.items() if m.card.leads or not classical}
+    leading = {n: m for n, m in networks.items() if m.card.leads or lead or not classical}
     followers = {n: m for n, m in networks.items() if n not in leading}
     first = next(iter(leading), None)
     if first is not None:
         alone = "" if classical else "no method without training runs beside it; "
-        allowed = "its card lets it lead" if leading[first].card.leads else "its card does not let it lead any"
-        why = f"{alone}{allowed}{_because(leading[first])}"
+        allowed = "lets it lead" if leading[first].card.leads else "does not let it lead any"
+        asked = "it was asked to lead; " if lead else ""
+        why = f"{alone}{asked}its card {allowed}{_because(leading[first])}"
     said = [f"; {n} runs beside, for its card does not let it lead{_because(m)}" for n, m in followers.items()]
     facts: dict[str, dict[str, Any]] = {}
     if networks:

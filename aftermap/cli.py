@@ -92,6 +92,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--flips", is_flag=True, help="Each --model sees the image turned too, and the mean of all is the score.")
 @click.option("--baseline/--no-baseline", default=True, help="Run the methods without training beside a model.  [default: yes]")
+@click.option("--lead", is_flag=True, help="Let --model make the map, whatever its card says.")
 @click.option("--precision", default="auto", show_default=True, help="Of a model: f32, bf16, or what a trial here allows.")
 @click.option("--engine", default="auto", show_default=True, help="Of a model: openvino or onnxruntime.")
 @click.option(

@@ -324,7 +324,7 @@ def _teach(model: str, to: Sequence[Path], out: Path, given: Mapping[str, Any]) 
                           f"--steps={steps}", f"--lr={how.lr}", f"--seed={how.seed}"])  # fmt: skip
     images = corrected.Images(to, given["before"], given["band_map"], declared)
     card = corrected.teach(model, images, given["labels"], out, how, made_by=made_by)
-    click.echo(f"model  {out}; {card.why}")
+    click.echo(f"model  {out}; {card.why}\nto map with it: aftermap map --model {out} --lead ...")
 
 
 def _say_round(row: Mapping[str, Any]) -> None:

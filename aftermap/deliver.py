@@ -103,6 +103,8 @@ class Options:
     """Of bandmaps.MAPS, with `cut`."""
     baseline: bool = True
     """Whether the methods without training run beside a network."""
+    lead: bool = False
+    """Whether the networks of `model` lead the map, whatever their cards say."""
     keep_scores: bool = False
     only: tuple[str, ...] = ()
     """Rasters to write alone, of ONLY, with no minimum mapping unit, polygons or report; empty for everything."""
@@ -243,9 +245,10 @@ class Job:
         """What runs, and all that determines it."""
         options = self.options
         how = {"precision": options.precision, "engine": options.engine}
+        ways: dict[str, Any] = {"baseline": options.baseline, "lead": options.lead, "how": how, "flips": options.flips}
         cut = (options.cut, options.band_map) if options.cut else None
         density, models = apart(self.scene, options.model, how)
-        chosen = choose(self.scene, self.method, model=models, baseline=options.baseline, how=how, cut=cut, flips=options.flips)
+        chosen = choose(self.scene, self.method, model=models, cut=cut, **ways)
         if not models and (large := too_large(chosen, options.memory_mb)):
             chosen = choose(self.scene, self.method, baseline=options.baseline, bundled=False)
             chosen = replace(chosen, skipped=chosen.skipped | large)

@@ -63,7 +63,8 @@ def known(
         "models": chosen.models | ({density.name: density.facts} if density else {}),
         "parameters": {
             "method": method, "threshold": options.level, "keep_scores": options.keep_scores,
-            "baseline": options.baseline, "adapt": [options.adapt, options.adapt_mode] if options.adapt else None,
+            "baseline": options.baseline, "lead": options.lead,
+            "adapt": [options.adapt, options.adapt_mode] if options.adapt else None,
             "cut": [options.cut, options.band_map] if options.cut else None,
             "favour": options.favour, "gsd_m": options.gsd_m, "density": _cells(scene, options, density),
             "profile": options.profile, "event_code": options.event_code,

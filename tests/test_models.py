@@ -85,6 +85,19 @@ def test_a_network_leads_where_its_card_lets_it(pair: Pair, home: Path, tmp_path
     assert len(run["methods"]["ran"]) > 1
 
 
+def test_a_network_leads_where_it_is_asked_to(pair: Pair, home: Path, tmp_path: Path) -> None:
+    files, folder = pair(), toy(home / "toy", why="taught by corrections")
+    alone, beside = (mapped(files, tmp_path / name, "toy", lead=True, baseline=name != "alone") for name in ("alone", "beside"))
+    for name in ("score", "likelihood", "extent"):
+        np.testing.assert_array_equal(getattr(beside, name)(WHOLE), getattr(alone, name)(WHOLE))
+    methods = beside.made_by["methods"]
+    assert methods["combined"] == ["toy"]
+    assert methods["why"] == "it was asked to lead; its card does not let it lead any (taught by corrections)"
+    assert "sar-threshold" in methods["ran"]
+    with pytest.raises(UsageError, match="--lead is of a model"):
+        mapped(files, tmp_path / "none", None, lead=True)
+
+
 def test_the_baseline_can_be_left_out(pair: Pair, home: Path, tmp_path: Path) -> None:
     toy(home / "toy")
     found = mapped(pair(), tmp_path / "out", "toy", baseline=False)

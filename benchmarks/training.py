@@ -89,7 +89,7 @@ def speed(encoder: str, decoder: str, precision: str, chips: Path) -> Speed:
         ))  # fmt: skip
         return ended
 
-    learn.train = timed  # type: ignore[assignment]
+    vars(learn)["train"] = timed
     with tempfile.TemporaryDirectory(prefix="aftermap-speed-") as out:
         train_own(page, chips, Path(out) / "model", seed=0, made_by="benchmarks.training")
     return found[0]

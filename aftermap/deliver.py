@@ -194,7 +194,7 @@ def map(
     given = {"after": after, "before": before, "dem": dem, "reference_water": reference_water, "low_sensitivity": low_sensitivity}
     files = {key: _paths(paths) for key, paths in given.items()}
     beside = [Path(path) if path else None for path in (assets, footprints)]
-    witness = Witness.of([*chain(*files.values()), *beside])
+    witness = Witness.of(chain(*files.values()), beside, following=origin is None)
     scene = open_scene(files, hazard=hazard, declared=declared, area_of_interest=Path(aoi) if aoi else None, name=name)
     if options is not None and options.coregister:
         scene = coregistered(scene)

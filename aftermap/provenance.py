@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,13 @@ def _file(path: Path, witness: Witness) -> dict[str, Any]:
 
 def inputs(scene: Scene, witness: Witness) -> dict[str, Any]:
     """What each layer is made of, and how it is read."""
-    every = [path for layer in scene.layers.values() for path in archive.homes(layer.paths)]
+    layers = {
+        key: [file for home in archive.homes(layer.paths) for file in (home, *witness.named.get(home, ()))]
+        for key, layer in scene.layers.items()
+    }
+    every = list(dict.fromkeys(chain(*layers.values())))
     files = dict(zip(every, ahead(lambda path: _file(path, witness), every, workers=2), strict=True))
-    return {key: _input(scene, layer, [files[p] for p in archive.homes(layer.paths)]) for key, layer in scene.layers.items()}
+    return {key: _input(scene, layer, [files[path] for path in layers[key]]) for key, layer in scene.layers.items()}
 
 
 def _input(scene: Scene, layer: Layer, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from aftermap.predict import Job as Unit
 from aftermap.relief import with_relief
 from aftermap.scene import Scene, open_scene
 from aftermap.tiles import Window
+from aftermap.witness import Witness
 
 _BESIDE = ("aoi", "assets", "footprints")
 """What is given beside the layers of a scene."""
@@ -104,6 +106,7 @@ class _Read:
     declared: Mapping[str, Declared]
     options: Options
     name: str
+    witness: Witness
 
 
 def _read(out: Path, inputs: Sequence[Path]) -> _Read:
@@ -117,9 +120,10 @@ def _read(out: Path, inputs: Sequence[Path]) -> _Read:
     options, layers = _options(said["options"], found), {k: v for k, v in files.items() if k not in _BESIDE}
     declared = {layer: Declared(**_tuples(one)) for layer, one in said["declared"].items()}
     aoi = next(iter(files.get("aoi", ())), None)
+    witness = Witness.of(chain(*layers.values()), chain(*(files.get(k, ()) for k in _BESIDE)))
     read = open_scene(layers, hazard=run["hazard"], declared=declared, area_of_interest=aoi, name=said["name"])
     read = with_relief(deliver.coregistered(read) if options.coregister else read, gsd_m=options.gsd_m)
-    return _Read(read, files, declared, options, said["name"])
+    return _Read(read, files, declared, options, said["name"], witness)
 
 
 def _job(out: Path, again: Path, inputs: Sequence[Path]) -> Job:
@@ -127,7 +131,7 @@ def _job(out: Path, again: Path, inputs: Sequence[Path]) -> Job:
     assets, footprints = (next(iter(read.files.get(name, ())), None) for name in ("assets", "footprints"))
     return Job(
         read.scene, HazardMap(out).made_by["parameters"]["method"], read.options, again, lambda *_: None, assets, footprints,
-        asked=asked_for(read.files, read.declared, read.name, read.options),
+        asked=asked_for(read.files, read.declared, read.name, read.options), witness=read.witness,
     )  # fmt: skip
 
 

@@ -39,10 +39,19 @@ def is_vrt(path: Path) -> bool:
 
 
 def refuse_unsafe(path: Path) -> None:
-    """Raises RasterError ("vrt-unsafe", "points-elsewhere") for one that names or does what none should; InputRefusedError
-    ("too-large") for one of more sources or levels than are allowed."""
+    """Raises as `sources`."""
+    for _ in sources(path):
+        pass
+
+
+def sources(path: Path) -> Iterator[Path]:
+    """The files that a virtual raster names, and those that these name; often several times.
+
+    Raises RasterError ("vrt-unsafe", "points-elsewhere") for one that names or does what none should, InputRefusedError
+    ("too-large") for one of more sources or levels than are allowed.
+    """
     seen: dict[Path, int] = {}
-    sources, waiting = 0, [(path, 1)]
+    count, waiting = 0, [(path, 1)]
     while waiting:
         file, depth = waiting.pop()
         limits.refuse_above("VRT_DEPTH", depth, path.name)
@@ -50,10 +59,11 @@ def refuse_unsafe(path: Path) -> None:
             continue
         seen[file.resolve()] = depth
         for source in _sources(file):
-            sources += 1
-            limits.refuse_above("VRT_SOURCES", sources, path.name)
+            count += 1
+            limits.refuse_above("VRT_SOURCES", count, path.name)
             if _looked_at(source, path):
                 waiting.append((source, depth + 1))
+            yield source
 
 
 def _looked_at(source: Path, path: Path) -> bool:

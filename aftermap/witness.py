@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aftermap import archive
+from aftermap import archive, vrtfile
 from aftermap.errors import InputRefusedError
 from aftermap.journal import sha256
 
@@ -39,6 +40,8 @@ class Witness:
     stamps: dict[Path, Stamp] = field(default_factory=dict)
     hashes: dict[Path, str] = field(default_factory=dict)
     """Of those that something was made from: only these are looked at again."""
+    named: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
+    """File -> others that its pixels come from: the sources of a virtual raster, and masks beside either (X.msk)."""
     abroad: bool = False
     """In another process, maybe on another machine, whose inodes and times may be others: there the content decides at first."""
 
@@ -47,14 +50,17 @@ class Witness:
         paths = self.hashes
         return {
             "stamps": {p.absolute(): self.stamps[p] for p in paths}, "hashes": {p.absolute(): paths[p] for p in paths},
-            "abroad": True,
+            "named": {}, "abroad": True,
         }  # fmt: skip
 
     @classmethod
-    def of(cls, given: Iterable[Path | None]) -> Witness:
-        """Of files, and of all in folders and archives, before any is read; what is not there is for others to refuse."""
-        paths = [file for path in given if path for file in _files(path)]
-        return cls({path: Stamp.of(path) for path in paths if path.is_file()})
+    def of(cls, images: Iterable[Path], others: Iterable[Path | None] = (), *, following: bool = True) -> Witness:
+        """Of files, and of all in folders and archives, before any is read; what is not there is for others to refuse. Of images
+        with `following` also of what they name: those of a catalog do so by hashes. Raises as vrtfile.sources."""
+        seen = [file for path in images for file in _files(path)]
+        named = {path: found for path in seen if following and (found := _named(path))}
+        paths = [*seen, *chain(*named.values()), *(file for path in others if path for file in _files(path))]
+        return cls({path: Stamp.of(path) for path in paths if path.is_file()}, named=named)
 
     def sha256(self, path: Path) -> str:
         """Of a file. Raises InputRefusedError ("input-changed")."""
@@ -106,6 +112,13 @@ def _files(path: Path) -> list[Path]:
     if path.suffix.lower() == ".shp":
         return sorted(path.parent.glob(f"{path.stem}.*"))
     return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [archive.home(path)]
+
+
+def _named(path: Path) -> tuple[Path, ...]:
+    virtual = path.is_file() and vrtfile.is_vrt(path)
+    sources = dict.fromkeys(vrtfile.sources(path) if virtual else ())
+    masks = (one.with_name(f"{one.name}.msk") for one in (path, *sources))
+    return (*sources, *(mask for mask in masks if mask.is_file()))
 
 
 def _changed(path: Path, how: str) -> InputRefusedError:

@@ -86,7 +86,8 @@ def test_a_network_leads_where_its_card_lets_it(pair: Pair, home: Path, tmp_path
 
 
 def test_a_network_leads_where_it_is_asked_to(pair: Pair, home: Path, tmp_path: Path) -> None:
-    files, folder = pair(), toy(home / "toy", why="taught by corrections")
+    toy(home / "toy", why="taught by corrections")
+    files = pair()
     alone, beside = (mapped(files, tmp_path / name, "toy", lead=True, baseline=name != "alone") for name in ("alone", "beside"))
     for name in ("score", "likelihood", "extent"):
         np.testing.assert_array_equal(getattr(beside, name)(WHOLE), getattr(alone, name)(WHOLE))

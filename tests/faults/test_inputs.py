@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 
 import aftermap as am
-from aftermap.errors import InputRefusedError, JobInterruptedError
+from aftermap import repeated
+from aftermap.errors import InputRefusedError, JobInterruptedError, UsageError
 from aftermap.journal import SEAL
 from aftermap.witness import Witness
 from tests.conftest import flood_pair, grid, write
@@ -106,6 +111,35 @@ def test_the_new_image_is_mapped_by_the_same_command(own: Rig, tmp_path: Path) -
     own.map(tmp_path / "out")
     own.map(tmp_path / "fresh")
     assert products(tmp_path / "out") == products(tmp_path / "fresh") != own.expected
+
+
+@pytest.mark.parametrize("part", ["source", "mask"])
+def test_what_an_image_names_is_an_input_too(own: Rig, tmp_path: Path, part: str) -> None:
+    """The sources of a virtual raster, and the mask beside one."""
+    path, whole = own.files["after"], tmp_path / "whole.vrt"
+    rasterio.shutil.copy(path, whole, driver="VRT")
+    mask = path.with_name(f"{path.name}.msk")
+    facts = {"driver": "GTiff", "height": SHAPE[0], "width": SHAPE[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "seen.tif", "w", **facts) as out:
+        out.write(np.full((1, *SHAPE), 255, np.uint8))
+    os.replace(tmp_path / "seen.tif", mask)
+    changed = {"source": path, "mask": mask}[part]
+    map_ = partial(am.map, whole, own.files["before"], hazard="flood")
+    files = map_(out=tmp_path / "out").made_by["inputs"]["after"]["files"]
+    assert [one["name"] for one in files] == ["whole.vrt", path.name, mask.name]
+    assert repeated.repeat(tmp_path / "out", tmp_path / "again") == []
+    map_(out=tmp_path / "out")
+    if part == "source":
+        replaced(changed)
+    else:
+        with rasterio.open(changed, "r+") as out:
+            out.write(np.zeros((1, *SHAPE), np.uint8))
+    with pytest.raises(UsageError) as told:
+        map_(out=tmp_path / "out")
+    assert told.value.code == "other-run"
+    with pytest.raises(InputRefusedError) as refused:
+        map_(out=tmp_path / "new", progress=at("map", lambda: cut_off(changed)))
+    assert (refused.value.code, changed.name in refused.value.what) == ("input-changed", True)
 
 
 def test_a_touched_or_linked_file_is_the_same(own: Rig, tmp_path: Path) -> None:

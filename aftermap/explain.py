@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import sobel
 
-from aftermap import check, journal, normalise, provenance
+from aftermap import check, journal, mishaps, normalise, provenance
 from aftermap.attended import Look, Seen
 from aftermap.attention import Onlooker, one_thread, open_onlooker
 from aftermap.clusters import MOST, Groups, fit
-from aftermap.errors import InputRefusedError, JobInterruptedError, UsageError
+from aftermap.errors import InputRefusedError, UsageError
 from aftermap.layer import Declared
 from aftermap.likened import Beside, Ledger
 from aftermap.products.overlays import Overlays, enlarged
@@ -77,7 +77,8 @@ def explain(
 ) -> dict[str, Any]:
     """The record, explain.json in `out`, beside attention.tif, clusters.tif and, with options.mass, mask.tif.
 
-    Returns at once where `out` holds this very job. Raises UsageError ("model-attention", "other-run"), InputRefusedError.
+    Returns at once where `out` holds this very job. Raises UsageError ("model-attention", "other-run"), InputRefusedError, and
+    as mishaps.told.
     """
     onlooker = open_onlooker(model)
     scene = open_scene({"after": after, "before": before}, hazard=onlooker.card.hazard, declared=declared, name=name)
@@ -86,11 +87,8 @@ def explain(
         raise InputRefusedError(what, repair=repair, code="model-input")
     known = open_reference(reference, scene.grid, band=(options or Options()).reference_band) if reference else None
     job = _Job(scene, onlooker, known, options or Options(), out, progress or (lambda *_: None))
-    try:
+    with mishaps.told(out, kept="nothing was written"):
         return job.run()
-    except OSError as error:
-        what, repair = f"{out} could not be written: {error}", "free space or mend the disk, then run the same command"
-        raise JobInterruptedError(what, repair=repair, code="disk") from error
 
 
 @dataclass(frozen=True)

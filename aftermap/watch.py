@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from aftermap import journal, stacfacts
+from aftermap import journal, mishaps, stacfacts
 from aftermap.acquisitions import NO_HOUR, Acquisition, Choice, Moment, Rules, choose, grouped
 from aftermap.aoi import Aoi
 from aftermap.catalog import Catalog, search
@@ -243,12 +243,8 @@ class Watch:
     def _series(self, state: State, stage: Path) -> list[Frame]:
         """Brings the products of the series up to date."""
         frames = self._frames(state)
-        try:
+        with mishaps.told(self.out):
             write_series(self.out, frames, stage)
-        except OSError as error:
-            repair = "free space or mend the disk, then run the same command to resume"
-            what = f"the series in {self.out} could not be written: {error}"
-            raise JobInterruptedError(what, repair=repair, code="disk") from error
         return frames
 
     def _delivered(self, one: Pass) -> bool:

@@ -43,8 +43,8 @@ FLOORS = (
         "attended", "likened", "catalog", "find", "remote", "gather",
     ),
     (
-        "figures", "markup", "report", "assumptions", "provenance", "explain", "facts", "pictured", "measured", "origin",
-        "choosing", "asking", "mishaps", "deliver", "sealed", "repeated", "collection", "eventmap", "series", "watch", "demo",
+        "figures", "markup", "report", "assumptions", "provenance", "mishaps", "explain", "facts", "pictured", "measured",
+        "origin", "choosing", "asking", "deliver", "sealed", "repeated", "collection", "eventmap", "series", "watch", "demo",
         "progress", "manyfiles", "strict", "page", "recipe", "classed", "cost", "learn", "unlabelled", "targets", "drift",
         "areas", "looks", "bare", "probing", "unseen", "experiment", "asked", "readapt", "corrected", "results", "unseen_table",
         "shown", "printmap", "cli_words", "job", "jobs", "jobwork", "jobrun", "uploads", "patience", "correcting", "view",

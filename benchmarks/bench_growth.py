@@ -25,6 +25,10 @@ from benchmarks.network import aftermap
 Row = dict[str, Any]
 SHAPES = ((1000, 1000), (2000, 2000), (4000, 4000), (8000, 8000), (20_000, 20_000))
 """1e6 to 4e8 px."""
+FULL = (17_000, 25_000)
+BESIDE_FULL = """The full scene is a pair of 25,000 x 17,000 px with both polarisations, every product written. For HydroSAR's water map of one
+image at 10 m, its terrain correction with it, HyP3 reserves one processor, 126 GB and up to three hours
+([WATER_MAP_10M](https://github.com/ASFHyP3/hyp3/tree/develop/job_spec)); that is no run beside this one."""
 LIMITS_S = {"--help": 0.3, "map of 256 px": 2.5}
 BLOCK_PX = 512
 
@@ -84,6 +88,7 @@ def growth(rows: Callable[[str, Callable[[], Row]], Row], folder: Path) -> list[
     cases += [("sar-threshold and log-ratio", SHAPES[2], ("--method", "log-ratio"))]
     network = ("--model", "flood-s1", "--no-baseline")
     cases += [("flood-s1", SHAPES[2], network), ("flood-s1, four turns", SHAPES[2], (*network, "--flips"))]
+    cases += [("full Sentinel-1 scene, all methods", FULL, ()), ("full Sentinel-1 scene, flood-s1 alone", FULL, network)]
     cases += [(f"sar-threshold, {n} workers", SHAPES[3], ("--method", "sar-threshold", "--workers", str(n))) for n in (1, 2)]
     for name, shape, args in cases:
         scene = pair(folder / "pairs", shape)
@@ -113,7 +118,7 @@ def growth_lines(found: Sequence[Row]) -> list[str]:
         own = [row for row in found if row["run"] == name]
         if len(own) > 2:
             told += ["", exponents(name, own)]
-    return told
+    return [*told, "", BESIDE_FULL]
 
 
 def exponents(name: str, own: Sequence[Row]) -> str:

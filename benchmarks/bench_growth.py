@@ -26,9 +26,9 @@ Row = dict[str, Any]
 SHAPES = ((1000, 1000), (2000, 2000), (4000, 4000), (8000, 8000), (20_000, 20_000))
 """1e6 to 4e8 px."""
 FULL = (17_000, 25_000)
-BESIDE_FULL = """The full scene is a pair of 25,000 x 17,000 px with both polarisations, every product written. For HydroSAR's water map of one
-image at 10 m, its terrain correction with it, HyP3 reserves one processor, 126 GB and up to three hours
-([WATER_MAP_10M](https://github.com/ASFHyP3/hyp3/tree/develop/job_spec)); that is no run beside this one."""
+BESIDE_FULL = """The full scene is a pair of 25,000 x 17,000 px with both polarisations, every product written. For HydroSAR's
+water map of one image at 10 m, its terrain correction with it, HyP3 reserves one processor, 126 GB and up to three hours
+([WATER_MAP_10M](https://github.com/ASFHyP3/hyp3/tree/develop/job_spec)); that was not run here."""
 LIMITS_S = {"--help": 0.3, "map of 256 px": 2.5}
 BLOCK_PX = 512
 

@@ -6,7 +6,7 @@ Writes:  benchmarks/results/bench.md and bench.csv; bench-quick.md with --quick
 
 Every row is a process of its own, timed whole: imports, weights, reading, tiles, writing of likelihood and extent. Peers run in
 an environment of their own (`make build/foundation/ready`); without it they are left out, and the page says so. A row is the
-median of --repeats runs, by the seconds of a clock.
+median of --repeats runs, by the seconds of a clock; on larger scenes than the first it is one run.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def compare(rows: Kept, folder: Path, model: Path, sizes: Sequence[int], repeats
             elif way.given and size > sizes[0] and _slower(found, way.name):
                 row["failed"] = f"slower with bf16 on {found[0]['mpx']:g} Mpx: not tried"
             else:
-                many = 1 if way.peer and size > sizes[0] else repeats
+                many = repeats if size == sizes[0] else 1
                 each = [rows(f"{way.name}, {size} px, {n}", partial(run, way, image, model, folder / "out")) for n in range(many)]
                 row |= medians(each) | {"runs": many}
             found.append(row)
@@ -266,7 +266,7 @@ def agreement_lines(rows: Kept, folder: Path, model: Path, side: int) -> list[st
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where scenes, model and rows are kept.")
 @click.option("--quick", is_flag=True, help="4 Mpx, one run each, no growth.")
 @click.option("--side", "sides", type=int, multiple=True, help="Of the scenes, in pixels; by default 4000 and 10980.")
-@click.option("--repeats", default=3, show_default=True, help="Runs of each row; peers on the largest scene once.")
+@click.option("--repeats", default=3, show_default=True, help="Runs of each row; once on larger scenes than the first.")
 def main(folder: Path | None, quick: bool, sides: tuple[int, ...], repeats: int) -> None:
     """Measure, and write the page."""
     sides = QUICK_SIZES if quick else sides or SIZES

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from aftermap.adapt.crops import crops
 from aftermap.card import BUNDLED
 from aftermap.engine import NEAR, SHARE, Network, agreement, has_bf16
+from aftermap.layer import Declared
 from aftermap.readapt import IMAGES, Unlabelled
 from aftermap.running import SCORES, alone, openvino
 from benchmarks.sar_landslides_table import measured
@@ -87,7 +88,9 @@ def scored(graph: Graph, precision: str, tiles: Sequence[F32]) -> tuple[list[F32
 def compared(name: str, images: Sequence[Path]) -> list[Row]:
     """Every way of one network."""
     network = Network.open(BUNDLED / name, precision="f32")
-    halves = (Unlabelled(images[k::2]).pictures(network) for k in (0, 1))
+    (wanted,) = network.inputs
+    said = Declared(bands=wanted.bands, unit=wanted.unit)
+    halves = (Unlabelled(images[k::2], declared=said).pictures(network) for k in (0, 1))
     known, asked = (
         [one.pixels[None] for one in crops(half, SHOTS, 0, side=SIDE_PX, multiple_of=network.multiple_of)] for half in halves
     )

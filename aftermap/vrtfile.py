@@ -6,6 +6,7 @@ Sources are images beside or below the file; no address, no code, no bytes of ot
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 from xml.etree import ElementTree
@@ -39,8 +40,14 @@ def is_vrt(path: Path) -> bool:
 
 
 def refuse_unsafe(path: Path) -> None:
-    """Raises as `sources`."""
-    for _ in sources(path):
+    """Raises as `sources`, OSError. A file that has not changed is looked at once in a process: one of a continent names 19,000."""
+    found = path.stat()
+    _refuse_unsafe(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+@lru_cache(maxsize=64)
+def _refuse_unsafe(path: Path, _: tuple[int, ...]) -> None:
+    for _source in sources(path):
         pass
 
 

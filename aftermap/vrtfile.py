@@ -40,7 +40,7 @@ def is_vrt(path: Path) -> bool:
 
 
 def refuse_unsafe(path: Path) -> None:
-    """Raises as `sources`, OSError. A file that has not changed is looked at once in a process: one of a continent names 19,000."""
+    """Raises as `sources`, OSError. What has not changed is looked at once in a process: a continent names 19,000 files."""
     found = path.stat()
     _refuse_unsafe(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 

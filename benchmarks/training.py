@@ -66,7 +66,7 @@ class Speed(NamedTuple):
 def speed(encoder: str, decoder: str, precision: str, chips: Path) -> Speed:
     """Trains as `aftermap run` does, and times what `train` is given there."""
     page = read("flood-s1", [
-        "data={'kind': 'chips'}", f"chips.size={CHIP_PX}", f"steps.0.train.steps={STEPS}", f"steps.0.train.every={STEPS}",
+        "data={}", f"chips.size={CHIP_PX}", f"steps.0.train.steps={STEPS}", f"steps.0.train.every={STEPS}",
         f"steps.0.train.batch={BATCH}", "steps.0.train.schedule=constant", f"steps.0.train.precision={precision}",
         f"model={{'encoder': '{encoder}', 'decoder': '{decoder}', 'weights': 'none'}}", "steps.0.train.augment=true",
     ])  # fmt: skip

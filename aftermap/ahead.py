@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -28,3 +28,13 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 
         finally:
             for future in coming:
                 future.cancel()
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, each once the next has been drawn: what drawing one begins goes on while the caller has the one before."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

@@ -267,7 +267,8 @@ class Job:
     ) -> None:  # fmt: skip
         plan, made, grader, exclusions = self.planned(chosen, THREADS if crew is here else 1)
         scorers = plan.scorers
-        familiar = familiarity(self.scene, scorers, chosen.models)
+        wanted = not self.options.only or "familiarity" in self.options.only
+        familiar = familiarity(self.scene, scorers, chosen.models) if wanted else None
         prepared, shared = time.time(), crew.count
         contents = self.origin.contents(facts) if self.origin else None
         told = partial(self.progress, "map")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from aftermap import running
 from aftermap.afar import grouped, spread
-from aftermap.ahead import ahead
+from aftermap.ahead import ahead, one_ahead
 from aftermap.calibration import Calibration
 from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
@@ -29,7 +29,7 @@ from aftermap.median import median_of
 from aftermap.parts import LEVELS, PLANES, SPREAD, Contents, Kept, Mapped, Parts, part_name, store
 from aftermap.scene import Scene
 from aftermap.scorer import Heavy, LayerBands, Scorer, Several, planes_of
-from aftermap.seamless import CORE_PX, Handed, Tiling, reach, score_window
+from aftermap.seamless import Handed, Tiling, begin_window, reach
 from aftermap.tiles import Window, starts
 from aftermap.witness import Witness
 from aftermap.workers import Workers, here
@@ -125,11 +125,14 @@ class Plan:
         return min(self.tiling.size, shape[0]), min(self.tiling.size, shape[1])
 
     def _block_mb(self, cores: int, shape: tuple[int, int]) -> float:
-        """What blocks take: three are in flight (read ahead, scored, written), and the tiles of one overlap what they score."""
-        reach = self.tiling.size - (0 if self.tiling.blend else CORE_PX)
-        seen, mapped = (prod(min(cores * CORE_PX + more, length) for length in shape) for more in (reach, 0))
+        """What blocks take: four are in flight (read ahead, begun, scored, written), the tiles of one overlap what they
+        score, and scores of tiles wait for those before them."""
+        stride = self.tiling.stride
+        reach = self.tiling.size - (0 if self.tiling.blend else stride)
+        seen, mapped = (prod(min(cores * stride + more, length) for length in shape) for more in (reach, 0))
         blended = sum(40 + 16 * (planes_of(s) - 1) for s in self.scorers.values()) if self.tiling.blend else 0
-        return (3 * 4 * len(self.stored) * seen + (blended + 3 * (len(self.planes) + 4)) * mapped) / 1e6
+        waiting = 4 * max(planes_of(s) for s in self.scorers.values()) if self.tiling.blend else 0
+        return ((4 * 4 * len(self.stored) + waiting) * seen + (blended + 3 * (len(self.planes) + 4)) * mapped) / 1e6
 
 
 def _windows(rows: Sequence[int], cols: Sequence[int]) -> list[Window]:
@@ -214,25 +217,25 @@ def mapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
 
 def _in_turn(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
     """By this thread alone."""
-    handed = {name: Handed() for name in job.plan.scorers}
-    for block in blocks:
-        cube = _read_block(job.scene, job.plan, job.exclusions, block)
-        yield _store(job, block, _map_block(job.scene, job.plan, block, cube, None, handed))
+    cubes = (_read_block(job.scene, job.plan, job.exclusions, block) for block in blocks)
+    for block, found in _mapped(job, blocks, cubes, None):
+        yield _store(job, block, found)
 
 
 def _overlapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
-    """The next is read and the last one written while one is scored, several tiles at once."""
+    """Several tiles at once; meanwhile the next block is read and the last one written, and no tile waits for a block's end."""
     cubes = ahead(partial(_read_block, job.scene, job.plan, job.exclusions), blocks)
-    handed = {name: Handed() for name in job.plan.scorers}
     with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(job.plan.threads) as pool:
-        writing: Future[Made] | None = None
-        for block, cube in zip(blocks, cubes, strict=True):
-            found = _map_block(job.scene, job.plan, block, cube, pool, handed)
+        try:
+            writing: Future[Made] | None = None
+            for block, found in _mapped(job, blocks, cubes, pool):
+                if writing:
+                    yield writing.result()
+                writing = writer.submit(_store, job, block, found)
             if writing:
                 yield writing.result()
-            writing = writer.submit(_store, job, block, found)
-        if writing:
-            yield writing.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _store(job: Job, block: Window, found: Mapped) -> Made:
@@ -266,36 +269,76 @@ def _read_block(scene: Scene, plan: Plan, exclusions: Exclusions, block: Window)
     return _Cube(region, pixels, exclusions.codes(block))
 
 
-def _map_block(
-    scene: Scene, plan: Plan, block: Window, cube: _Cube, pool: ThreadPoolExecutor | None, handed: Mapping[str, Handed]
-) -> Mapped:
-    """What is made of a block. Where no tiles are blended each core is mapped on its own, start to end, by one thread."""
-    if plan.tiling.blend:
-        return _map_cell(scene.shape, plan, block, cube, block, pool, handed)
+def _mapped(
+    job: Job, blocks: Sequence[Window], cubes: Iterable[_Cube], pool: ThreadPoolExecutor | None
+) -> Iterator[tuple[Window, Mapped]]:  # fmt: skip
+    """Blocks and what is made of them; the pool has the tiles of what comes next before this ends."""
+    plan, drawn = job.plan, one_ahead if pool else iter
+    if not plan.tiling.blend:
+        for block, found in drawn(_cores(job, blocks, cubes, pool)):
+            yield block, _joined(plan, block, found)
+        return
+    every: dict[str, F32] = {}
+    for block, cube, name, scores in drawn(_scores(job, blocks, cubes, pool)):
+        every[name] = scores()
+        if len(every) == len(plan.scorers):
+            yield block, _made_of(plan, block, cube, block, every)
+            every = {}
+
+
+def _cores(
+    job: Job, blocks: Sequence[Window], cubes: Iterable[_Cube], pool: ThreadPoolExecutor | None
+) -> Iterator[tuple[Window, Iterator[tuple[Window, Mapped]]]]:  # fmt: skip
+    """Where no tiles are blended each core is mapped on its own, start to end, by one thread."""
+    for block, cube in zip(blocks, cubes, strict=True):
+
+        def core(cell: Window, block: Window = block, cube: _Cube = cube) -> tuple[Window, Mapped]:
+            every = {name: scores() for name, scores in _begun(job, cell, cube)}
+            return cell, _made_of(job.plan, cell, cube, block, every)
+
+        yield block, iter((pool.map if pool else map)(core, job.plan.cores(block, job.scene.shape)))
+
+
+def _joined(plan: Plan, block: Window, cores: Iterable[tuple[Window, Mapped]]) -> Mapped:
     planes, kept = (np.empty((len(names), *block[2:]), np.uint8) for names in (plan.planes, plan.classes))
     whole = Mapped(planes, np.empty(block[2:], np.float32), kept)
-    cells = plan.cores(block, scene.shape)
-    every = (pool.map if pool else map)(lambda c: _map_cell(scene.shape, plan, c, cube, block), cells)
-    for cell, found in zip(cells, every, strict=True):
+    for cell, found in cores:
         at = cell.within(block).slices
         whole.planes[(..., *at)], whole.scores[at], whole.classes[(..., *at)] = found
     return whole
 
 
-def _map_cell(
-    shape: tuple[int, int], plan: Plan, cell: Window, cube: _Cube, block: Window, pool: ThreadPoolExecutor | None = None,
-    handed: Mapping[str, Handed] | None = None,
-) -> Mapped:  # fmt: skip
+def _scores(
+    job: Job, blocks: Sequence[Window], cubes: Iterable[_Cube], pool: ThreadPoolExecutor | None
+) -> Iterator[tuple[Window, _Cube, str, Callable[[], F32]]]:  # fmt: skip
+    """Block by block, scorer by scorer, what gives its scores."""
+    handed = {name: Handed() for name in job.plan.scorers}
+    for block, cube in zip(blocks, cubes, strict=True):
+        for name, scores in _begun(job, block, cube, pool, handed):
+            yield block, cube, name, scores
+
+
+def _begun(
+    job: Job, cell: Window, cube: _Cube, pool: ThreadPoolExecutor | None = None, handed: Mapping[str, Handed] | None = None
+) -> Iterator[tuple[str, Callable[[], F32]]]:  # fmt: skip
+    """Of each scorer what gives its scores (class, y, x): all classes where they are kept, else the first."""
+    plan, shape = job.plan, job.scene.shape
     region = reach(cell, shape, plan.tiling)
     pixels = _smoothed(plan, cube, region, pool)
+    for name, scorer in plan.scorers.items():
+        own = pixels[[plan.bands[one] for one in singly(scorer)]]
+        kept = slice(None if name in (plan.told_apart, plan.spread_of) else 1)
+        read = {region: own}.__getitem__
+        begun = begin_window(scorer, read, cell, shape, plan.tiling, pool, handed[name] if handed else None)
+        yield name, partial(_planes, begun, kept)
 
-    def score(name: str, scorer: Scorer) -> F32:
-        places = [plan.bands[one] for one in singly(scorer)]
-        own = handed[name] if handed else None
-        found = score_window(scorer, lambda w: pixels[(places, *w.within(region).slices)], cell, shape, plan.tiling, pool, own)
-        return np.asarray(found[slice(None if name in (plan.told_apart, plan.spread_of) else 1)])
 
-    every = {name: score(name, scorer) for name, scorer in plan.scorers.items()}
+def _planes(begun: Callable[[], F32], kept: slice) -> F32:
+    return np.asarray(begun()[kept])
+
+
+def _made_of(plan: Plan, cell: Window, cube: _Cube, block: Window, every: Mapping[str, F32]) -> Mapped:
+    """Planes of a cell from the scores of every scorer."""
     scores = {name: one[0] for name, one in every.items()}
     apart = every[plan.told_apart or next(iter(every))][1 : 1 + len(plan.classes)]
     levels = np.rint(np.nan_to_num(apart) * LEVELS).astype(np.uint8)
@@ -324,7 +367,8 @@ def _smoothed(plan: Plan, cube: _Cube, window: Window, pool: ThreadPoolExecutor 
         stored = cube.pixels[plan.stored[replace(one, median_px=1)]]
         return median_of(stored, window.within(cube.region), one.median_px)
 
-    return np.stack(list((pool.map if pool else map)(band, plan.bands)))
+    heavy = any(one.median_px > 1 for one in plan.bands)
+    return np.stack(list((pool.map if pool and heavy else map)(band, plan.bands)))
 
 
 def _led(plan: Plan, scores: Mapping[str, F32]) -> tuple[F32, Calibration | None]:

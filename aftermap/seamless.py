@@ -17,7 +17,9 @@ from aftermap.tiles import Window, starts, taper
 F32 = npt.NDArray[np.float32]
 
 CORE_PX = 512
-"""Pixels a tile adds to the last, along each axis."""
+"""Pixels a tile adds to the last, along each axis, at least."""
+BLENDED_PX = 672
+"""Side of tiles that are blended, at least: with less of them overlap than in smaller ones, and one still fits in cache and memory."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Tiling:
 
     @classmethod
     def of(cls, *scorers: Scorer, blend: int | None = None) -> Tiling:
-        """One tiling for all scorers of a run, tiles adding CORE_PX each. What lies within the largest halo of an edge is
+        """One tiling for all scorers of a run. What lies within the largest halo of an edge is
         discarded, so that local scorers are exact without blending; a halo of 32 px and more marks a deep network, whose
         residual seams are tapered."""
         halo = max(s.halo_px for s in scorers)
         blend = blend if blend is not None else (32 if halo >= 32 else 0)
-        size = CORE_PX + 2 * halo + blend
+        size = max(CORE_PX + 2 * halo + blend, BLENDED_PX if blend else 0)
         surplus = -size % lcm(*(s.multiple_of for s in scorers))
         return cls(size + surplus, halo, blend + surplus)
 
@@ -49,34 +51,45 @@ class Tiling:
 class Handed:
     """What tiles scored for one window have to say of the next ones, row by row of windows, so that each is scored once.
 
-    Nothing but time depends on it: what is not here is scored again, to the same scores. Kept are strips alone, of the
+    Nothing but time depends on it: what is not promised here is scored again, to the same scores. Kept are strips alone, of the
     `blend` px that a tile reaches beyond its window; more only where the last tiles are pulled back to end flush.
     """
 
-    right: dict[Window, tuple[Window, F32]] = field(default_factory=dict)
-    below: dict[Window, tuple[Window, F32]] = field(default_factory=dict)
-    """Tile -> a part of it, and the scores (class, y, x) there."""
+    right: dict[Window, tuple[Window, F32 | None]] = field(default_factory=dict)
+    below: dict[Window, tuple[Window, F32 | None]] = field(default_factory=dict)
+    """Tile -> a part of it, and the scores (class, y, x) there; None while it is being scored."""
+    last: list[Window] = field(default_factory=list)
+    """The window that was begun last, which may still ask."""
 
-    def find(self, tile: Window, part: Window) -> F32 | None:
-        """Scores (class, y, x) of that part of a tile, if they are here."""
-        for held, scores in filter(None, (self.right.get(tile), self.below.get(tile))):
-            if held.overlap(part) == part:
-                return scores[(..., *part.within(held).slices)]
+    def find(self, tile: Window, part: Window) -> tuple[Window, F32 | None] | None:
+        """What holds that part of a tile, or will."""
+        for held in filter(None, (self.right.get(tile), self.below.get(tile))):
+            if held[0].overlap(part) == part:
+                return held
         return None
 
+    def promise(self, tile: Window, weighing: Window, window: Window) -> None:
+        """Says that what lies beyond the window of the part that weighs will be kept, before anyone asks for it."""
+        for side, part in self._beyond(weighing, window):
+            side[tile] = (part, None)
+
     def keep(self, tile: Window, weighing: Window, window: Window, scores: F32) -> None:
-        """Keeps what lies beyond the window of the part that weighs; `scores` (class, y, x) are of the whole tile."""
+        """Keeps what was promised; `scores` (class, y, x) are of the whole tile."""
+        for side, part in self._beyond(weighing, window):
+            side[tile] = (part, scores[(..., *part.within(tile).slices)].copy())
+
+    def _beyond(self, weighing: Window, window: Window) -> Iterator[tuple[dict[Window, tuple[Window, F32 | None]], Window]]:
         beyond = (
             (self.right, weighing._replace(col=window.stop_col, width=weighing.stop_col - window.stop_col)),
             (self.below, weighing._replace(row=window.stop_row, height=weighing.stop_row - window.stop_row)),
         )
-        for side, part in beyond:
-            if part.height > 0 and part.width > 0:
-                side[tile] = (part, scores[(..., *part.within(tile).slices)].copy())
+        return ((side, part) for side, part in beyond if part.height > 0 and part.width > 0)
 
-    def forget(self, window: Window) -> None:
-        """Drops what neither this window nor one after it can ask for."""
-        for tile in [t for t, (part, _) in self.right.items() if not part.col <= window.col < part.stop_col]:
+    def begin(self, following: Window) -> None:
+        """Drops what neither the last window nor one after it can ask for."""
+        window, *_ = self.last or [following]
+        self.last[:] = [following]
+        for tile in [t for t, (part, _) in self.right.items() if part.stop_row <= window.row or part.stop_col <= window.col]:
             del self.right[tile]
         for tile in [t for t, (part, _) in self.below.items() if part.stop_row <= window.row]:
             del self.below[tile]
@@ -90,27 +103,40 @@ def score_window(scorer: Scorer, read: Callable[[Window], F32], window: Window, 
     `read` gives pixels (band, y, x) of any window of the scene. Every tile of the scene's one tiling that weighs on the
     window takes part, so that the result does not depend on the window, nor on what was `handed` on by windows before it.
     """
+    return begin_window(scorer, read, window, shape, tiling, pool, handed)()
+
+
+def begin_window(scorer: Scorer, read: Callable[[Window], F32], window: Window, shape: tuple[int, int], tiling: Tiling,
+                 pool: ThreadPoolExecutor | None = None, handed: Handed | None = None) -> Callable[[], F32]:  # fmt: skip
+    """What gives the scores of a window, as `score_window`; its tiles are given to the `pool` at once. Windows that share what is
+    `handed` on are begun in their order and asked for in it."""
     region = reach(window, shape, tiling)
     pixels = read(region)
-    handed = handed or Handed()
-    handed.forget(window)
+    strips = handed or Handed()
     parts = {tile: _weighing(tile, shape, tiling) for tile in _tiles(window, shape, tiling)}
     inside = {tile: cut for tile, part in parts.items() if (cut := part.overlap(window)) is not None}
-    known = {tile: handed.find(tile, cut) for tile, cut in inside.items()}
-    missing = [tile for tile, found in known.items() if found is None]
+    strips.begin(window)
+    missing = [tile for tile, cut in inside.items() if strips.find(tile, cut) is None]
+    for tile in missing:
+        strips.promise(tile, parts[tile], window)
     scored = (pool.map if pool else map)(lambda t: _score_tile(scorer, pixels[(..., *t.within(region).slices)]), missing)
 
-    def pieces() -> Iterator[tuple[Window, Window, F32]]:
-        for tile, cut in inside.items():
-            if (found := known.pop(tile)) is None:
-                whole = next(scored)
-                handed.keep(tile, parts[tile], window, whole)
-                found = whole[(..., *cut.within(tile).slices)]
-            yield tile, cut, found
+    def finished() -> F32:
+        found = {tile: strips.find(tile, cut) for tile, cut in inside.items() if tile not in missing}
 
-    out = (_blend if tiling.blend else _laid)(pieces(), window, shape, tiling, planes_of(scorer))
-    out[:, ~np.isfinite(pixels[(..., *window.within(region).slices)]).all(axis=0)] = np.nan
-    return out
+        def pieces() -> Iterator[tuple[Window, Window, F32]]:
+            for tile, cut in inside.items():
+                held, scores = found.pop(tile, None) or (tile, next(scored))
+                assert scores is not None  # windows were asked for in another order than they were begun in
+                if held is tile:
+                    strips.keep(tile, parts[tile], window, scores)
+                yield tile, cut, scores[(..., *cut.within(held).slices)]
+
+        out = (_blend if tiling.blend else _laid)(pieces(), window, shape, tiling, planes_of(scorer))
+        out[:, ~np.isfinite(pixels[(..., *window.within(region).slices)]).all(axis=0)] = np.nan
+        return out
+
+    return finished
 
 
 def _weighing(tile: Window, shape: tuple[int, int], tiling: Tiling) -> Window:

@@ -31,7 +31,7 @@ from tests.conftest import grid, write
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 
 NETWORK = Path(cards.__file__).parent / "models" / "flood-s1"
-SMALL_MB = 425
+SMALL_MB = 440
 """Several blocks even of a small scene."""
 
 
@@ -123,7 +123,7 @@ def test_classes_of_blended_tiles_change_no_byte(cluster: Any, tmp_path: Path) -
     after = write(tmp_path / "after.tif", pixels, grid(pixels.shape[1:]), ("VV",), unit="dB")
     opened = open_scene({"after": [after]}, hazard="flood")
     plan = Plan({"graded": Graded()}, 0.5, True, SMALL_MB, told_apart="graded")
-    assert len(plan.blocks(opened.shape)) == 20
+    assert len(plan.blocks(opened.shape)) == 12
     made = []
     with workers(cluster=cluster.scheduler_address) as crew:
         for name, how in (("one", here), ("two", crew)):

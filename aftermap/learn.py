@@ -28,6 +28,7 @@ from aftermap.engine import Network
 from aftermap.errors import InputRefusedError
 from aftermap.evaluate import Evaluation
 from aftermap.foundation import AS_TRAINED, FOUNDATIONS
+from aftermap.halo import HALOS, measured
 from aftermap.losses import Sum
 from aftermap.metrics import CALIBRATION_BINS, Counts, Reliability
 from aftermap.model import PATCHES, WHOLE, Model, Spec, build, dense, load, save, spec_of
@@ -44,8 +45,8 @@ from aftermap.surgery import freeze, thaw
 from aftermap.torchdoor import nn
 from aftermap.train import Plan, Result, fast_precision, train
 
-HALO_PX = 64
-"""Overlap of tiles in a map, which are blended besides; no network here is local."""
+_HALO_CHIPS = 36
+"""Validation chips that the halo is measured on, at most."""
 METRICS = {"map": "iou", "class": "macro_f1", "classes": "macro_f1", "number": "rmse"}
 """What chooses the checkpoint where the recipe does not say; of several classes per pixel macro_iou."""
 MOST_NAMED = 12
@@ -90,9 +91,15 @@ def learn(
             remember(folder / "map", samples, seed)
         return remember(folder, samples, seed)
     pooled, _ = score(folder, samples, "validation", progress)
-    card = replace(card, calibration=_fit(pooled, samples))
+    card = replace(card, calibration=_fit(pooled, samples), halo_px=_halo(folder, samples))
     card.write(folder)
     return remember(folder, samples, seed)
+
+
+def _halo(folder: Path, samples: Samples) -> int:
+    """Of a saved network, on the first samples of validation."""
+    chips = [samples.as_mapped(samples.read(name)) for name in samples.ids("validation")[:_HALO_CHIPS]]
+    return measured(Network.open(folder, precision="f32"), chips)
 
 
 def _operate(model: Model, recipe: Recipe, seed: int = 0) -> lowrank.Facts | None:
@@ -163,7 +170,7 @@ def _card(recipe: Recipe, samples: Samples, seed: int, name: str, made_by: str, 
         name=name, hazard=recipe.hazard, classes=samples.classes if several else (recipe.hazard,), hazard_classes=hazard_classes,
         gives=gives, chip_px=samples.size if samples.of_chips else 0,
         inputs=samples.inputs, mean=samples.reference.mean, std=samples.reference.std,
-        normalise=_as_mapped(recipe.normalise), halo_px=HALO_PX, multiple_of=32,
+        normalise=_as_mapped(recipe.normalise), halo_px=HALOS[-1], multiple_of=32,
         training_data=data, training_sha256=samples.sha256, licence=licence, made_by=made_by,
         sha256={}, threshold=recipe.map.threshold, seed=seed, why=WHY,
     )  # fmt: skip

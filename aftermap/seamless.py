@@ -19,7 +19,7 @@ F32 = npt.NDArray[np.float32]
 CORE_PX = 512
 """Pixels a tile adds to the last, along each axis, at least."""
 BLENDED_PX = 672
-"""Side of tiles that are blended, at least: with less of them overlap than in smaller ones, and one still fits in cache and memory."""
+"""Side of tiles that are blended, at least: less of them overlaps than of smaller ones, and memory has room for some."""
 
 
 @dataclass(frozen=True)

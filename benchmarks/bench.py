@@ -35,7 +35,7 @@ from aftermap.journal import write_json
 from aftermap.model import load
 from aftermap.torchdoor import torch
 from benchmarks.bench_growth import growth, growth_lines, raw, startup, startup_lines
-from benchmarks.network import crop, gemm, kflop_per_px, prepare
+from benchmarks.network import aftermap, crop, gemm, kflop_per_px, prepare
 from benchmarks.sar_landslides_table import measured
 
 ROOT = Path(__file__).parent.parent
@@ -282,6 +282,8 @@ def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int) ->
     """Every row, those that are there taken over."""
     name, rows = "bench-quick" if quick else "bench", Kept(folder / f"rows{'-quick' * quick}.json")
     model = prepare(folder, max(sizes))[1]
+    if not (model / "graph.onnx").exists():
+        aftermap("export", model, "--format", "onnx")
     limits: Row = {"kflop_per_px": rows("kflop_per_px", lambda: kflop_per_px(model))}
     limits |= {k: rows(f"gemm {k}", partial(gemm, getattr(torch, k))) for k in ("float32", "bfloat16")}
     limits["raw"] = rows("raw", lambda: raw(scene(folder, sizes[-1]), folder / "raw"))

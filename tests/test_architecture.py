@@ -27,7 +27,7 @@ FLOORS = (
         "raster", "area", "ogr", "vector", "reference", "features", "naming", "mosaic", "layer", "beside", "clouds", "scene",
         "coregister", "check", "drainage", "terrain", "sight", "relief", "simulate", "tally", "outline", "indices", "journal",
         "witness", "hazardmap", "exclude", "products", "calibration", "card", "corrections", "normalise", "batchnorm",
-        "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "known", "since", "transfer", "ensemble",
+        "running", "bandmaps", "cuts", "liveness", "arrays", "engine", "halo", "known", "since", "transfer", "ensemble",
         "chipdensity", "choice", "splits", "chips", "passes", "published", "dealing", "chipfolder", "cutting", "manyscenes",
         "datasets", "tables", "recutting", "fetch", "listing", "unpack", "acquire", "bandstats", "augment", "enlarging",
         "samples", "foundation", "stacfiles", "tilegrid", "component",

@@ -76,9 +76,9 @@ def torchgeo(image: Path, run: Forward) -> F32:
         scores = run(batch["image"])[:, 0].numpy()
         for found, place in zip(scores, _bounds(batch), strict=True):
             col, row = (round(v) for v in ~affine @ place)
-            kept = found[: shape[0] - row, : shape[1] - col]
-            at = slice(row, row + kept.shape[0]), slice(col, col + kept.shape[1])
-            total[at] += kept
+            top, left = max(row, 0), max(col, 0)  # the last tiles reach over the edge
+            at = slice(top, min(row + TILE_PX, shape[0])), slice(left, min(col + TILE_PX, shape[1]))
+            total[at] += found[at[0].start - row : at[0].stop - row, at[1].start - col : at[1].stop - col]
             weight[at] += 1
     return np.asarray(total / weight)
 

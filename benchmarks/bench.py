@@ -271,18 +271,19 @@ def agreement_lines(rows: Kept, folder: Path, model: Path, side: int) -> list[st
 @click.option("--quick", is_flag=True, help="4 Mpx, one run each, no growth.")
 @click.option("--side", "sides", type=int, multiple=True, help="Of the scenes, in pixels; by default 4000 and 10980.")
 @click.option("--repeats", default=3, show_default=True, help="Runs of each row; once on larger scenes than the first.")
-def main(folder: Path | None, quick: bool, sides: tuple[int, ...], repeats: int) -> None:
+@click.option("--growth/--no-growth", "grown", default=True, help="Whether cost is followed over sizes, members and workers.")
+def main(folder: Path | None, quick: bool, sides: tuple[int, ...], repeats: int, grown: bool) -> None:
     """Measure, and write the page."""
     sides = QUICK_SIZES if quick else sides or SIZES
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
-            measure(Path(temporary), sides, quick=quick, repeats=repeats)
+            measure(Path(temporary), sides, quick=quick, repeats=repeats, grown=grown and not quick)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        measure(folder, sides, quick=quick, repeats=repeats)
+        measure(folder, sides, quick=quick, repeats=repeats, grown=grown and not quick)
 
 
-def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int) -> None:
+def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int, grown: bool) -> None:
     """Every row, those that are there taken over."""
     name, rows = "bench-quick" if quick else "bench", Kept(folder / f"rows{'-quick' * quick}.json")
     model = prepare(folder, max(sizes))[1]
@@ -299,7 +300,7 @@ def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int) ->
         bf16=limits["bfloat16"]["wall"], mpx=limits["raw"]["mpx"] / limits["raw"]["wall_s"],
     ).splitlines(), *lines_of(found, limits), "", NEARNESS.format(near=NEAR, share=SHARE), "", *near]  # fmt: skip
     text += ["", "## Start-up", "", *startup_lines(rows("start-up", lambda: startup(folder)))]
-    if not quick:
+    if grown:
         text += ["", "## Growth", "", *growth_lines(growth(rows, folder))]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join([*text, ""]), encoding="utf-8")

@@ -290,14 +290,14 @@ def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int, gr
     if not (model / "graph.onnx").exists():
         aftermap("export", model, "--format", "onnx")
     limits: Row = {"kflop_per_px": rows("kflop_per_px", lambda: kflop_per_px(model))}
-    limits |= {k: rows(f"gemm {k}", partial(gemm, getattr(torch, k))) for k in ("float32", "bfloat16")}
+    limits |= {k: rows(f"gemm {k}", partial(gemm, getattr(torch, k))) for k in ("float32", "bfloat16", "int8")}
     limits["raw"] = rows("raw", lambda: raw(scene(folder, sizes[-1]), folder / "raw"))
     found = compare(rows, folder, model, sizes, 1 if quick else repeats)
     near = agreement_lines(rows, folder, model, QUICK_SIZES[0] if quick else AGREE_PX)
     command = " ".join(["python -m benchmarks.bench", *sys.argv[1:]])
     text = [*HEAD.format(
         measured=measured(), command=command, kflop=limits["kflop_per_px"], f32=limits["float32"]["wall"],
-        bf16=limits["bfloat16"]["wall"], mpx=limits["raw"]["mpx"] / limits["raw"]["wall_s"],
+        bf16=limits["bfloat16"]["wall"], int8=limits["int8"]["wall"], mpx=limits["raw"]["mpx"] / limits["raw"]["wall_s"],
     ).splitlines(), *lines_of(found, limits), "", NEARNESS.format(near=NEAR, share=SHARE), "", *near]  # fmt: skip
     text += ["", "## Start-up", "", *startup_lines(rows("start-up", lambda: startup(folder)))]
     if grown:
@@ -318,7 +318,7 @@ HEAD = """# Beside peers, and beside the limit
 {kflop:.0f} kFLOP per pixel, the same weights for all; likelihood and extent, the whole process by the clock, imports and files
 included. Peers as their users run them: torch in fp32, tiles of 512 px at a stride of 448, batches of 4 (terratorch-defaults:
 its own 224 px at 192, 16). "Given bf16": by autocast and channels last, which none of them does by itself. The ceiling is what
-large matrices reach here: {f32:.0f} GFLOP/s in fp32 and {bf16:.0f} in bf16. Reading the image and
+large matrices reach here: {f32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16 and {int8:.0f} in int8 ([not taken](int8.md)). Reading the image and
 writing two rasters of its size by rasterio alone runs at {mpx:.0f} Mpx/s. Load is that of the machine when a row ended: what lies
 above 2 is other work.
 """

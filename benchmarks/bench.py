@@ -318,9 +318,9 @@ HEAD = """# Beside peers, and beside the limit
 {kflop:.0f} kFLOP per pixel, the same weights for all; likelihood and extent, the whole process by the clock, imports and files
 included. Peers as their users run them: torch in fp32, tiles of 512 px at a stride of 448, batches of 4 (terratorch-defaults:
 its own 224 px at 192, 16). "Given bf16": by autocast and channels last, which none of them does by itself. The ceiling is what
-large matrices reach here: {f32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16 and {int8:.0f} in int8 ([not taken](int8.md)). Reading the image and
-writing two rasters of its size by rasterio alone runs at {mpx:.0f} Mpx/s. Load is that of the machine when a row ended: what lies
-above 2 is other work.
+large matrices reach here: {f32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16, {int8:.0f} in int8 ([not taken](int8.md)). Reading
+the image and writing two rasters of its size by rasterio alone runs at {mpx:.0f} Mpx/s. Load is that of the machine when a row
+ended: what lies above 2 is other work.
 """
 NEARNESS = """Scores beside those of the whole image at once in fp32: within {near} on at least {share:.1%} of pixels is wanted,
 and extents at IoU 0.99."""

@@ -75,7 +75,9 @@ def ways() -> list[Way]:
     found = [
         Way("aftermap", map_, best),
         Way("aftermap, OpenVINO fp32", (*map_, "--precision", "f32"), "float32"),
-        Way("aftermap, ONNX Runtime fp32", (*map_, "--engine", "onnxruntime", "--precision", "f32"), "float32"),
+        Way(
+            "aftermap, ONNX Runtime fp32", (*map_, "--engine", "onnxruntime", "--precision", "f32", "--memory", "1300"), "float32"
+        ),
         Way("plain torch loop", (sys.executable, "-m", "benchmarks.peer_ways", "loop"), "float32"),
         Way(
             "plain torch loop, given bf16",

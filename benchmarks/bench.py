@@ -2,7 +2,7 @@
 
 Run:     make bench           16 and 120 Mpx, an hour or more; --folder keeps what is done, and a run goes on there
          make bench-quick     4 Mpx, under five minutes
-Writes:  benchmarks/results/bench.md and bench.csv; bench-quick.md with --quick
+Writes:  benchmarks/results/bench.md, bench.csv and bench.jpg; bench-quick.md with --quick
 
 Every row is a process of its own, timed whole: imports, weights, reading, tiles, writing of likelihood and extent. Peers run in
 an environment of their own (`make build/foundation/ready`); without it they are left out, and the page says so. A row is the
@@ -34,6 +34,7 @@ from aftermap.export import Graph
 from aftermap.journal import write_json
 from aftermap.model import load
 from aftermap.torchdoor import torch
+from benchmarks.bench_figure import draw
 from benchmarks.bench_growth import growth, growth_lines, raw, startup, startup_lines
 from benchmarks.network import aftermap, crop, gemm, kflop_per_px, prepare
 from benchmarks.sar_landslides_table import measured
@@ -301,13 +302,16 @@ def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int, gr
     text = [*HEAD.format(
         measured=measured(), command=command, kflop=limits["kflop_per_px"], f32=limits["float32"]["wall"],
         bf16=limits["bfloat16"]["wall"], int8=limits["int8"]["wall"], mpx=limits["raw"]["mpx"] / limits["raw"]["wall_s"],
-    ).splitlines(), *lines_of(found, limits), "", NEARNESS.format(near=NEAR, share=SHARE), "", *near]  # fmt: skip
+    ).splitlines(), *([] if quick else ["![speed and memory](bench.jpg)", ""]),
+        *lines_of(found, limits), "", NEARNESS.format(near=NEAR, share=SHARE), "", *near]  # fmt: skip
     text += ["", "## Start-up", "", *startup_lines(rows("start-up", lambda: startup(folder)))]
     if grown:
         text += ["", "## Growth", "", *growth_lines(growth(rows, folder))]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join([*text, ""]), encoding="utf-8")
     if not quick:
+        ceilings = {k: limits[k]["wall"] / limits["kflop_per_px"] for k in ("float32", "bfloat16")}
+        draw(RESULTS / "bench.jpg", [row for row in found if "failed" not in row], ceilings)
         with (RESULTS / "bench.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in found for key in row)))
             writer.writeheader()

@@ -246,7 +246,7 @@ def export(model: str, kind: str) -> None:
 @click.option(
     "--balanced", default=0.5, show_default=True, help="Of self-train: of the pixels called a class the surest share is labels."
 )
-@click.option("--steps", default=200, show_default=True, help="Of self-train: of each round. Of --labels: at most, 20.")
+@click.option("--steps", default=200, show_default="200; 20", help="Of self-train: of each round. Of --labels: at most so many.")
 @click.option("--iterations", default=1000, show_default=True, help="Of bidirectional.")
 @click.option("--momentum", default=0.1, show_default=True, help="Of ema: how far each crop moves the statistics.")
 @click.option("--prior", default=16.0, show_default=True, help="Of prior: how many crops the training counts as.")
@@ -324,7 +324,7 @@ def _teach(model: str, to: Sequence[Path], out: Path, given: Mapping[str, Any]) 
                           f"--steps={steps}", f"--lr={how.lr}", f"--seed={how.seed}"])  # fmt: skip
     images = corrected.Images(to, given["before"], given["band_map"], declared)
     card = corrected.teach(model, images, given["labels"], out, how, made_by=made_by)
-    click.echo(f"model  {out}; {card.why}\nto map with it: aftermap map --model {out} --lead ...")
+    click.echo(f"model  {out}; {card.why}\nto map with it: {images.command(out, card.hazard)} -o ANOTHER")
 
 
 def _say_round(row: Mapping[str, Any]) -> None:

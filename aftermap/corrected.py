@@ -9,6 +9,7 @@ long from all of them.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from aftermap.chips import U8, UNKNOWN, Chip
 from aftermap.corrections import HAZARD, LABELS, NOT_HAZARD, Correction, Log
 from aftermap.engine import Network
 from aftermap.errors import InputRefusedError, UsageError
+from aftermap.hazardmap import HazardMap
 from aftermap.layer import Declared
 from aftermap.losses import Sum
 from aftermap.model import Model, load, save
@@ -74,6 +76,16 @@ class Images:
         earlier = [{"before": [one]} for one in self.before] or [{}] * len(self.after)
         each = zip(self.after, earlier, strict=True)
         return [repeated.scene(one) if one in maps else self._opened({"after": [one], **own}, hazard) for one, own in each]
+
+    def command(self, model: Path, hazard: str) -> str:
+        """The line that maps the first of them with a model; "..." for what else was said of that map."""
+        first, more = self.after[0], ""
+        files = {"after": [first], "before": list(self.before[:1])}
+        if (first / "run.json").exists():
+            said = HazardMap(first).made_by["asked"]
+            files, more = repeated.files(first), " ..." if said["declared"] or said["options"] else ""
+        given = [word for layer, paths in files.items() for path in paths for word in (f"--{layer.replace('_', '-')}", str(path))]
+        return shlex.join(["aftermap", "map", "--model", str(model), "--lead", "--hazard", hazard, *given]) + more
 
     def _opened(self, files: Mapping[str, list[Path]], hazard: str) -> Scene:
         return open_scene(files, hazard=hazard, declared=dict.fromkeys(files, self.declared))
@@ -296,7 +308,8 @@ def words(facts: Mapping[str, Any]) -> str:
     """What a model was taught by, and what that came to on corrections that were held out."""
     polygons, pixels, held = facts["corrections"], facts["pixels"], facts.get("held_out", {})
     told = f"{TARGET}: {polygons[HAZARD]} polygons of hazard ({pixels[HAZARD]} px) and {polygons[NOT_HAZARD]} of not hazard "
-    told += f"({pixels[NOT_HAZARD]} px) by {facts['authors']} author{'s' * (facts['authors'] != 1)}, {facts['steps']} steps; "
+    told += f"({pixels[NOT_HAZARD]} px) by {facts['authors']} author{'s' * (facts['authors'] != 1)}, "
+    told += f"{facts['steps']} step{'s' * (facts['steps'] != 1)}; "
     told += f"around them {facts['changed_elsewhere']:.1%} of what nobody labelled is now called otherwise"
     if "loss" not in held:
         return f"{told}; too few corrections to hold any out: what it is worth is not measured"

@@ -96,6 +96,11 @@ def scene(out: Path, inputs: Sequence[Path] = ()) -> Scene:
     return _read(out, inputs).scene
 
 
+def files(out: Path) -> dict[str, list[Path]]:
+    """The files that a delivered map was made from, by layer and by what else was given, found as `scene` finds them."""
+    return {layer: list(paths) for layer, paths in _read(out, ()).files.items()}
+
+
 @dataclass(frozen=True)
 class _Read:
     """What a map was asked for, its files found again."""

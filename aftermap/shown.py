@@ -74,7 +74,8 @@ class Shown:
         west, south, east, north = _bounds(self.grid)
         inputs = run["inputs"]
         return {
-            "id": self.id, "name": run["name"], "hazard": run["hazard"], "maps": run["maps"], "answer": run["answer"],
+            "id": self.id, "folder": self.map.folder.resolve().name,
+            "name": run["name"], "hazard": run["hazard"], "maps": run["maps"], "answer": run["answer"],
             "after": inputs["after"].get("acquired"), "before": inputs.get("before", {}).get("acquired"),
             "bounds": [west, south, east, north], "corners": _corners(self.grid), "placed": self.placed,
             "layers": [{"name": n, "title": _TITLES[n], "legend": self._legend(n)} for n in self.layers],

@@ -298,11 +298,11 @@ def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int, gr
     limits["raw"] = rows("raw", lambda: raw(scene(folder, sizes[-1]), folder / "raw"))
     found = compare(rows, folder, model, sizes, 1 if quick else repeats)
     near = agreement_lines(rows, folder, model, QUICK_SIZES[0] if quick else AGREE_PX)
-    command = " ".join(["python -m benchmarks.bench", *sys.argv[1:]])
+    command = " ".join(["python -m benchmarks.bench", *(one for one in sys.argv[1:] if one not in ("--folder", str(folder)))])
     text = [*HEAD.format(
         measured=measured(), command=command, kflop=limits["kflop_per_px"], f32=limits["float32"]["wall"],
         bf16=limits["bfloat16"]["wall"], int8=limits["int8"]["wall"], mpx=limits["raw"]["mpx"] / limits["raw"]["wall_s"],
-    ).splitlines(), *([] if quick else ["![speed and memory](bench.jpg)", ""]),
+    ).splitlines(), "", *([] if quick else ["![speed and memory](bench.jpg)", ""]),
         *lines_of(found, limits), "", NEARNESS.format(near=NEAR, share=SHARE), "", *near]  # fmt: skip
     text += ["", "## Start-up", "", *startup_lines(rows("start-up", lambda: startup(folder)))]
     if grown:

@@ -237,6 +237,8 @@ def test_a_map_knows_its_images(home: Path, tmp_path: Path) -> None:
         result = CliRunner().invoke(main, args)
         assert result.exit_code == 0, result.output
         taught[name] = (to / "model.safetensors").read_bytes()
+        image, more = (home / "after.tif", "") if name == "image" else (bare, " ...")
+        assert f"aftermap map --model {to} --lead --hazard flood --after {image}{more} -o ANOTHER" in result.output
     assert taught["beside"] == taught["named"] == taught["image"]
     args = ["adapt", str(home / "model"), "--labels", str(given), "-o", str(tmp_path / "n"), "--unit", "power"]
     assert "knows its images" in CliRunner().invoke(main, args).output

@@ -108,7 +108,7 @@ export function correcting(page) {
     for (const button of document.querySelectorAll("#tools [data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
     document.body.dataset.tool = tool ?? "";
     page.both((map) => (tool ? map.doubleClickZoom.disable() : map.doubleClickZoom.enable()));
-    hint(tool ? `${TOOLS[tool]} With keys: arrows move the map under the cross, Space is a click at the cross.` : "");
+    hint(tool ? `${TOOLS[tool]} With keys: arrows move the map under the cross, Space is a click at the cross.` : "The tool is off.");
     redraw();
   }
 
@@ -167,7 +167,11 @@ export function correcting(page) {
   function start() {
     try { $("author").value = localStorage.getItem("aftermap-author") ?? ""; } catch { /* a page without storage asks again */ }
     $("author").addEventListener("change", () => { try { localStorage.setItem("aftermap-author", $("author").value.trim()); } catch { /* as above */ } });
-    for (const button of document.querySelectorAll("#tools [data-tool]")) button.addEventListener("click", () => { choose(button.dataset.tool); if (tool) page.under.getCanvas().focus(); });
+    for (const button of document.querySelectorAll("#tools [data-tool]")) button.addEventListener("click", () => {
+      if (corners.length) hint("Finish the polygon first: Enter or a double click. Escape drops it.");
+      else choose(button.dataset.tool);
+      if (tool) page.under.getCanvas().focus();
+    });
     $("undo").addEventListener("click", () => save({ kind: "undone" }));
     $("correct").addEventListener("toggle", () => { if ($("correct").open) load(); else if (tool) choose(tool); });
     document.addEventListener("keydown", key);

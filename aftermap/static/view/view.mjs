@@ -161,7 +161,7 @@ async function choose(id, at = null) {
   levels = null;
   $("scene").value = current.id;
   $("time").value = maps.findIndex((one) => one.id === current?.id);
-  $("time-said").textContent = day(current.after) || current.name;
+  $("time-said").textContent = called(current);
   document.title = `${current.name} – aftermap`;
   $("title").textContent = current.name;
   $("subtitle").textContent = [current.hazard, day(current.before), day(current.after)].filter(Boolean).join(" · ");
@@ -238,11 +238,17 @@ function wire() {
   });
 }
 
+// Maps of one image are told apart by their folder and by what made them.
+function called(one) {
+  const words = (map) => [map.name, day(map.after)].filter(Boolean).join(", ");
+  return maps.filter((other) => words(other) === words(one)).length > 1 ? `${one.folder}: ${words(one)}, by ${one.methods["made by"]}` : words(one);
+}
+
 async function list() {
   maps = await ask("api/maps");
   document.body.dataset.empty = maps.length ? "no" : "yes";
   say(maps.length ? "" : "There is no map yet: bring images to make one.");
-  $("scene").replaceChildren(...maps.map((one) => element("option", [one.name, day(one.after)].filter(Boolean).join(", "), { value: one.id })));
+  $("scene").replaceChildren(...maps.map((one) => element("option", called(one), { value: one.id })));
   $("times").hidden = maps.length < 2;
   $("time").max = maps.length - 1;
 }

@@ -1,7 +1,7 @@
 """This package beside its peers: one run, one machine, the same weights and scene; and what share of the limit it reaches.
 
 Run:     make bench           16 and 120 Mpx, an hour or more; --folder keeps what is done, and a run goes on there
-         make bench-quick     4 Mpx, under five minutes
+         make bench-quick     4 Mpx, five minutes, and three more the first time, for a network is trained
 Writes:  benchmarks/results/bench.md, bench.csv and bench.jpg; bench-quick.md with --quick
 
 Every row is a process of its own, timed whole: imports, weights, reading, tiles, writing of likelihood and extent. Peers run in
@@ -255,14 +255,14 @@ def _ratio(found: Sequence[Row], row: Row, speed: float) -> str:
     return f"**{speed / max(peers):.1f}**" if peers else "-"
 
 
-def agreement_lines(rows: Kept, folder: Path, model: Path, side: int) -> list[str]:
-    """Each way beside the whole image at once."""
+def agreement_lines(rows: Kept, folder: Path, model: Path, side: int, *, given: bool) -> list[str]:
+    """Each way beside the whole image at once; those that were given bf16 only if asked for."""
     image = scene(folder, side)
     whole = cache(partial(at_once, image, model))
     told = ["| way | within 0.02 | at most apart | IoU of extents |", "|---|---|---|---|"]
     for way in ways():
         name = f"{way.name}, agreement, {side} px"
-        if (way.peer and not PEERS.exists()) or way.name == "terratorch-defaults":
+        if (way.peer and not PEERS.exists()) or way.name == "terratorch-defaults" or (way.given and not given):
             continue
         row = rows(name, partial(agreed, way, image, model, folder / "out", whole))
         if "failed" not in row:
@@ -297,7 +297,7 @@ def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int, gr
     limits |= {k: rows(f"gemm {k}", partial(gemm, getattr(torch, k))) for k in ("float32", "bfloat16", "int8")}
     limits["raw"] = rows("raw", lambda: raw(scene(folder, sizes[-1]), folder / "raw"))
     found = compare(rows, folder, model, sizes, 1 if quick else repeats)
-    near = agreement_lines(rows, folder, model, QUICK_SIZES[0] if quick else AGREE_PX)
+    near = agreement_lines(rows, folder, model, QUICK_SIZES[0] if quick else AGREE_PX, given=not quick)
     command = " ".join(["python -m benchmarks.bench", *(one for one in sys.argv[1:] if one not in ("--folder", str(folder)))])
     text = [*HEAD.format(
         measured=measured(), command=command, kflop=limits["kflop_per_px"], f32=limits["float32"]["wall"],

@@ -73,10 +73,8 @@ def isotonic(counts: npt.NDArray[np.floating | np.integer]) -> tuple[list[float]
     """
     pixels, highest = counts.sum(axis=0), counts.shape[1] - 1
     used = pixels > 0
-    at, value = (
-        np.flatnonzero(used) / highest,
-        scipy.optimize.isotonic_regression(counts[1, used] / pixels[used], weights=pixels[used]).x,
-    )
+    at, shares = np.flatnonzero(used) / highest, counts[1, used] / pixels[used]
+    value = scipy.optimize.isotonic_regression(shares, weights=pixels[used]).x
     kept = [0, len(at) - 1]
     while len(kept) < min(MOST_KNOTS, len(at)):
         off = np.abs(np.interp(at, at[kept], value[kept]) - value)

@@ -98,7 +98,23 @@ def scene(out: Path, inputs: Sequence[Path] = ()) -> Scene:
 
 def files(out: Path) -> dict[str, list[Path]]:
     """The files that a delivered map was made from, by layer and by what else was given, found as `scene` finds them."""
-    return {layer: list(paths) for layer, paths in _read(out, ()).files.items()}
+    return _files(_asked(out), _found(out, ()))
+
+
+def _asked(out: Path) -> Mapping[str, Any]:
+    said: Mapping[str, Any] | None = HazardMap(out).made_by.get("asked")
+    if not said:
+        what = f"{out} does not say what it was asked for: it is of a catalog, or of an older version"
+        raise InputRefusedError(what, repair="run the command that made it again", code="not-repeatable")
+    return said
+
+
+def _files(said: Mapping[str, Any], found: _Found) -> dict[str, list[Path]]:
+    return {layer: [found(name) for name in names] for layer, names in said["files"].items()}
+
+
+def _found(out: Path, inputs: Sequence[Path]) -> _Found:
+    return _Found(HazardMap(out).made_by, [*inputs, *_folders(out), Path()])
 
 
 @dataclass(frozen=True)
@@ -115,18 +131,13 @@ class _Read:
 
 
 def _read(out: Path, inputs: Sequence[Path]) -> _Read:
-    run = HazardMap(out).made_by
-    said = run.get("asked")
-    if not said:
-        what = f"{out} does not say what it was asked for: it is of a catalog, or of an older version"
-        raise InputRefusedError(what, repair="run the command that made it again", code="not-repeatable")
-    found = _Found(run, [*inputs, *_folders(out), Path()])
-    files = {layer: [found(name) for name in names] for layer, names in said["files"].items()}
+    said, found = _asked(out), _found(out, inputs)
+    files = _files(said, found)
     options, layers = _options(said["options"], found), {k: v for k, v in files.items() if k not in _BESIDE}
     declared = {layer: Declared(**_tuples(one)) for layer, one in said["declared"].items()}
     aoi = next(iter(files.get("aoi", ())), None)
     witness = Witness.of(chain(*layers.values()), chain(*(files.get(k, ()) for k in _BESIDE)))
-    read = open_scene(layers, hazard=run["hazard"], declared=declared, area_of_interest=aoi, name=said["name"])
+    read = open_scene(layers, hazard=found.run["hazard"], declared=declared, area_of_interest=aoi, name=said["name"])
     read = with_relief(deliver.coregistered(read) if options.coregister else read, gsd_m=options.gsd_m)
     return _Read(read, files, declared, options, said["name"], witness)
 

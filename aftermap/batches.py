@@ -6,6 +6,7 @@ where the chips have them, "truth": (n, y, x) int64 with 255 unknown and "target
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -19,6 +20,8 @@ from aftermap.normalise import F32
 from aftermap.torchdoor import DataLoader, Tensor, torch
 
 Batch = dict[str, Tensor]
+MOST_READERS, CHIPS_A_READER = 16, 2000
+"""Processes that read beside a GPU, and how many chips pay for the start of one: some seconds, a thousand chips read in each."""
 
 
 class Source(Protocol):
@@ -48,6 +51,7 @@ class Batches:
     domains: Mapping[str, str] = field(default_factory=dict)
     """Chip id -> domain; where given, each batch of training holds as many chips of each domain, each in its own order."""
     workers: int = 0
+    """Processes that read; `readers` knows how many pay."""
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -88,6 +92,7 @@ class Batches:
         loader: Any = DataLoader(
             _Samples(self), batch_sampler=jobs, collate_fn=collate, num_workers=self.workers,  # type: ignore[arg-type]
             multiprocessing_context="spawn" if self.workers else None, generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
         )  # fmt: skip
         yield from loader
 
@@ -97,6 +102,12 @@ class Batches:
         if self.augment and step >= 0:
             chip = self.augment(chip, np.random.default_rng([self.seed, 2**32 - 1, step, place]))
         return chip, self.normaliser.of(chip), self._numbers.get(self.domains.get(self.ids[place], ""), 0)
+
+
+def readers(chips: int) -> int:
+    """Processes that should read so many chips for a training: none where the processor itself trains, for they would take from
+    it; beside a GPU as many cores as it leaves idle."""
+    return min(MOST_READERS, (os.cpu_count() or 1) - 1, chips // CHIPS_A_READER) if torch.cuda.is_available() else 0
 
 
 @lru_cache(maxsize=64)

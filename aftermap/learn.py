@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from aftermap import calibration, checkpoint, classed, foundation, known, lowrank, scored
 from aftermap.augment import Augment
-from aftermap.batches import Batches
+from aftermap.batches import Batches, readers
 from aftermap.card import NORMALISED, WEIGHTS, Card, Fit
 from aftermap.chips import F32, Chip
 from aftermap.cost import Clock, Cost
@@ -257,7 +257,9 @@ def _trained(model: Any, recipe: Recipe, step: Train, samples: Samples, seed: in
     clock = Clock(lambda done, whole: progress("train", done, whole))
     ended = train(
         model, objective,
-        Batches(samples, learning, samples.normaliser, step.batch, seed=seed, augment=augment),
+        Batches(
+            samples, learning, samples.normaliser, step.batch, seed=seed, augment=augment, workers=readers(steps * step.batch)
+        ),
         Batches(samples, checking, samples.normaliser, step.batch),
         plan, folder, said=clock,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ VALIDATION_SHARE = 0.1
 """Of the chips of training, to choose a checkpoint by, where no event is left for that."""
 LEAST_SEEN = 0.5
 """Share of a square that was observed, from which it is kept without labels."""
-KEPT_BYTES = 2**31
+KEPT_BYTES, SHARES = 2**31, 16
 MULTIPLE_OF, MOST_PX = 32, 256
 """Sides that networks take, and the largest that is chosen without being asked for."""
 
@@ -79,7 +80,12 @@ class Samples:
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Of samples without labels: squares that were left out, by reason (chips.unfit)."""
     _kept: dict[str, Chip] = field(default_factory=dict, repr=False, compare=False)
-    """Samples that were read, as many as KEPT_BYTES hold: decoding a picture takes a third of a step of a small network."""
+    """Samples that were read, as many as `_most` bytes hold: decoding a picture takes a third of a step of a small network."""
+    _most: int = field(default=KEPT_BYTES, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For one of several processes that read: it reads by itself, and holds a share."""
+        return vars(self) | {"_kept": {}, "_most": KEPT_BYTES // SHARES}
 
     @property
     def unseen(self) -> bool:
@@ -125,7 +131,7 @@ class Samples:
         name, window = self.places[id]
         whole = narrowed(self.dataset.read(name), self.bands, self.codes)
         chip = _sample(whole, window, self.size, unlabelled=self.unlabelled, presence=self.presence)
-        _keep(self._kept, id, chip)
+        _keep(self._kept, id, chip, self._most)
         return chip
 
 
@@ -296,9 +302,9 @@ def _sample(whole: Chip, window: Window, size: int, *, unlabelled: bool, presenc
     return replace(chip, truth=None, target=_presence(chip)) if presence else chip
 
 
-def _keep(kept: dict[str, Chip], name: str, chip: Chip) -> None:
-    """Holds a sample as long as KEPT_BYTES are not full."""
-    if (len(kept) + 1) * (4 * len(chip.pixels) + 2) * chip.pixels[0].size <= KEPT_BYTES:
+def _keep(kept: dict[str, Chip], name: str, chip: Chip, most: int = KEPT_BYTES) -> None:
+    """Holds a sample as long as so many bytes are not full."""
+    if (len(kept) + 1) * (4 * len(chip.pixels) + 2) * chip.pixels[0].size <= most:
         kept[name] = chip
 
 

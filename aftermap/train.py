@@ -30,6 +30,8 @@ from aftermap.torchdoor import Tensor, nn, torch
 LAST, LOG = "last.safetensors", "log.csv"
 DECAYS = ("all", "matrices")
 """matrices: not gains, biases and scales, which have one axis or none."""
+LOOK = 50
+"""Steps between looks at a loss on a GPU, which waits for each."""
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 Said = Callable[[int, int, dict[str, float]], None]
 """Told (step, steps, numbers) after every step; there are numbers where it was validated."""
@@ -89,7 +91,10 @@ class Result:
 
 
 def fabric_for(*, accelerator: str = "auto", devices: int | str = 1, precision: str = "fp32", strategy: str = "auto") -> Fabric:
-    """Lightning's own words, but for the precision, which is that of Plan."""
+    """Lightning's own words, but for the precision, which is that of Plan, and "auto", which is a GPU of CUDA or the processor:
+    others have no float64, in which sums are kept."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     return Fabric(accelerator=accelerator, devices=devices, precision=_PRECISIONS[precision], strategy=strategy)  # type: ignore[arg-type]
 
 
@@ -118,13 +123,15 @@ def train(
         raise InputRefusedError(what, repair="take fewer processes", code="no-chips")
     run = _identity(model, training, validation, plan, fabric.world_size)
     optimiser = torch.optim.AdamW(_groups(model, plan), lr=plan.lr)
-    history = _resume(folder / LAST, run, model, optimiser)
     wrapped, moving = fabric.setup(model, optimiser)
+    history = _resume(
+        folder / LAST, run, model, optimiser
+    )  # where the weights now lie, for what it had moved by lies beside them
     rate = schedule(plan.schedule, plan.steps, **plan.schedule_options)
-    start, loss_sum = (int(history[-1]["step"]) if history else 0), 0.0
+    start, loss_sum = (int(history[-1]["step"]) if history else 0), torch.zeros((), dtype=torch.float64, device=fabric.device)
     board = TensorBoardLogger(folder, name="tensorboard", version="") if fabric.is_global_zero else None
     wrapped.train()
-    stopped = _out_of_patience(history, plan)
+    stopped, look = _out_of_patience(history, plan), 1 if fabric.device.type == "cpu" else LOOK
     steps = range(start, start if stopped else plan.steps)
     for step, batch in zip(steps, training.training(steps, rank=fabric.global_rank, world=fabric.world_size), strict=True):
         torch.manual_seed(_seed(plan.seed, step, fabric.global_rank))  # dropout: as if nothing had come before
@@ -133,22 +140,22 @@ def train(
             if plan.weight_decay_end is not None and group["weight_decay"]:
                 group["weight_decay"] = _decayed(plan, step)
         loss = objective(wrapped, _placed(fabric, batch))["loss"]
-        if not math.isfinite(value := loss.item()):
-            raise AftermapError(f"the loss is {value} at step {step}", repair="lower the learning rate, or look at the data",
-                                code="not-finite")  # fmt: skip
         moving.zero_grad()
         fabric.backward(loss)
-        fabric.clip_gradients(wrapped, moving, max_norm=plan.clip)
+        norm = fabric.clip_gradients(wrapped, moving, max_norm=plan.clip, error_if_nonfinite=False)
         moving.step()
-        loss_sum += value
-        if (step + 1) % plan.every and step + 1 < plan.steps:
+        loss_sum += loss.detach()
+        validating = (step + 1) % plan.every == 0 or step + 1 == plan.steps
+        if validating or (step + 1) % look == 0:
+            _refuse_endless(step, loss=loss_sum, gradient=norm)
+        if not validating:
             said(step + 1, plan.steps, {})
             continue
         since = step + 1 - (int(history[-1]["step"]) if history else 0)
-        row = {"step": float(step + 1), "lr": plan.lr * rate(step), "train_loss": _mean(fabric, loss_sum / since)}
+        row = {"step": float(step + 1), "lr": plan.lr * rate(step), "train_loss": _mean(fabric, float(loss_sum) / since)}
         _shared_statistics(model, fabric)
         history.append(row | measure(model, objective, validation, fabric))
-        loss_sum = 0.0
+        loss_sum.zero_()
         if fabric.is_global_zero:
             _keep(folder, run, model, optimiser, history, plan)
             assert board is not None
@@ -164,6 +171,14 @@ def train(
     checkpoint.read(kept[0], model)
     model.to("cpu")  # where graphs are traced, whatever it was trained on
     return Result(int(history[-1]["step"]), kept, history, stopped)
+
+
+def _refuse_endless(step: int, **found: Tensor | None) -> None:
+    """Raises AftermapError ("not-finite"): what once was not finite makes so all that is learned after it."""
+    for name, value in ((name, float(one)) for name, one in found.items() if one is not None):
+        if not math.isfinite(value):
+            repair = "lower the learning rate, or look at the data"
+            raise AftermapError(f"the {name} is {value} at step {step}", repair=repair, code="not-finite")
 
 
 def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from aftermap import known
 from aftermap.augment import Augment
-from aftermap.batches import Batches
+from aftermap.batches import Batches, readers
 from aftermap.card import WEIGHTS, Card
 from aftermap.chips import Chip
 from aftermap.engine import Network
@@ -81,7 +81,10 @@ def prepare(recipe: Recipe, samples: Samples, seed: int) -> Prepared:
         network, objective = pieces.prepare(models, bands, settings, plan.steps)
     normaliser = Apart(samples.normaliser) if step.objective == BY_LAYER else samples.normaliser
     augment = Augment(**step.augmentation) if step.augment else None
-    training = Batches(samples, used, normaliser, step.batch, seed=seed, augment=augment, domains=_regions(samples, step))
+    training = Batches(
+        samples, used, normaliser, step.batch, seed=seed, augment=augment, domains=_regions(samples, step),
+        workers=readers(plan.steps * step.batch),
+    )  # fmt: skip
     validation = Batches(samples, samples.ids("validation"), normaliser, step.batch, seed=seed)
     return Prepared(models, network, objective, training, validation, plan)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,8 @@ def test_chips_keep_the_contract(made: Made, name: str) -> None:
             held |= set(np.unique(chip.truth[chip.labelled]).tolist())
     assert len(held) > 1
     assert chips.corrupt == []
+    there = pickle.loads(pickle.dumps(found))  # processes that read for one that trains get it so
+    np.testing.assert_array_equal(there.read(chip.name).pixels, chip.pixels)
     facts = published(name).facts
     assert facts.title
     assert facts.licence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -188,8 +189,10 @@ def test_folds_and_seeds_are_one_line_and_the_worse_is_not_better(tmp_path: Path
 def test_each_chip_on_a_level_of_its_own(tmp_path: Path) -> None:
     """What a network reads has mean 0 and std 1 in every chip, and what a graph is given those of training."""
     samples = survey(open_dataset(folder(tmp_path)), ["after"], normalise="chip")
+    elsewhere = pickle.loads(pickle.dumps(samples))  # as processes that read for one that trains get them
     for name in samples.ids("train"):
         chip = samples.read(name)
+        assert np.array_equal(elsewhere.read(name).pixels, chip.pixels, equal_nan=True)
         assert np.allclose(samples.normaliser.of(chip)[:, chip.valid].std(axis=1), 1, atol=1e-3)
         given = samples.as_mapped(chip)[:, chip.valid]
         assert np.allclose(given.mean(axis=1), samples.reference.mean, atol=1e-2)

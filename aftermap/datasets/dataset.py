@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +75,12 @@ class Dataset:
     load: Callable[[Member], Chip] = field(repr=False)
     absent: tuple[str, ...] = ()
     """What the data set lists and the folder lacks."""
+    asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Settings that it was opened with."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process it goes as what opens it there."""
+        return partial(open_dataset, self.folder, self.name, **self.asked), ()
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -167,7 +174,7 @@ class Published:
             if name not in self.settings:
                 raise UnknownNameError("setting", name, self.settings)
         try:
-            return self.open(Path(folder), **settings)
+            return replace(self.open(Path(folder), **settings), asked=settings)
         except AftermapError:
             raise
         except _BROKEN as error:

@@ -203,12 +203,12 @@ def agreed(methods: int, count: int) -> Colour:
 
 def _paint(codes: U8, colours: Mapping[int, Colour], *, hatched: Sequence[int] = (NODATA,)) -> U8:
     """Colours (y, x, 4) of codes (y, x); codes without a colour are clear, the hatched ones in diagonal stripes."""
-    table = np.zeros((256, 4), np.uint8)
+    table = np.zeros((2, 256, 4), np.uint8)  # between the stripes, and in them
     for code, colour in colours.items():
-        table[code] = colour
-    picture: U8 = table[codes]
+        table[:, code] = colour
+    table[1, list(hatched), 3] = table[1, list(hatched), 3].astype(np.uint16) * 2 // 5
     y, x = np.ogrid[: codes.shape[0], : codes.shape[1]]
     width = max(2, max(codes.shape) // 220)
-    gap = ((y + x) // width % 3 > 0) & np.isin(codes, hatched)
-    picture[gap, 3] = (picture[gap, 3].astype(np.uint16) * 2 // 5).astype(np.uint8)
+    striped = (y + x) // width % 3 > 0
+    picture: U8 = table.view(np.uint32).ravel()[codes + np.uint16(256) * striped].view(np.uint8).reshape(*codes.shape, 4)
     return picture

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from aftermap.tiles import Window
 
 TILE_PX, MOST_ZOOM = 512, 22
 """Large tiles: a browser asks for six at a time."""
+TILES_KEPT = 512
+STAGES = ((860, 680), (1460, 860))
+"""Pixels that pages have for the map, less a margin: on a laptop and on a large screen."""
+_MOST_LAT = 85.05
 _NOWHERE = 254
 """No code of ours: what a tile holds beyond the raster, where 255 is "not analysed"."""
 PHOTOS = ("before", "after")
@@ -119,6 +124,21 @@ class Shown:
     def tile(self, layer: str, z: int, x: int, y: int, *, threshold: float | None = None) -> bytes:
         """A PNG of TILE_PX a side in the web's projection; with a threshold, in percent, likelihood as the extent above it.
         Empty bytes where the map is not."""
+        return self._kept(layer, z, x, y, threshold, self.path(layer).stat().st_mtime_ns)
+
+    def ahead(self) -> None:
+        """Makes the tiles that a page asks for first, which shows the whole map, before anybody asks."""
+        bounds = _bounds(self.grid)
+        for zoom in sorted({_fitting(bounds, stage) for stage in STAGES}):
+            for at in _tiles(bounds, zoom):
+                self.tile("extent", zoom, *at)
+
+    @cached_property
+    def _kept(self) -> Callable[[str, int, int, int, float | None, int], bytes]:
+        """The last tiles, of a file as it was then."""
+        return lru_cache(TILES_KEPT)(lambda layer, z, x, y, threshold, _: self._made(layer, z, x, y, threshold))
+
+    def _made(self, layer: str, z: int, x: int, y: int, threshold: float | None) -> bytes:
         found = _read_tile(self.path(layer), self._grid_of(layer), z, x, y)
         if found is None:
             return b""
@@ -182,6 +202,27 @@ class Shown:
 def _bounds(grid: GeoBox) -> tuple[float, float, float, float]:
     west, south, east, north = meridian.degrees(grid).boundingbox
     return float(west), float(south), float(east), float(north)
+
+
+def _fitting(bounds: tuple[float, float, float, float], stage: tuple[int, int]) -> int:
+    """The zoom of the tiles with which a page fits degrees (west, south, east, north) into so many pixels (across, down)."""
+    (left, low), (right, high) = _mercator(*bounds[:2]), _mercator(*bounds[2:])
+    fits = min(px / (TILE_PX * share) for px, share in zip(stage, (right - left, high - low), strict=True))
+    return min(max(round(math.log2(fits)), 0), MOST_ZOOM)
+
+
+def _tiles(bounds: tuple[float, float, float, float], zoom: int) -> list[tuple[int, int]]:
+    """Columns and rows of the tiles that touch degrees."""
+    (left, low), (right, high) = _mercator(*bounds[:2]), _mercator(*bounds[2:])
+    side = 2**zoom
+    columns, rows = range(int(left * side), int(right * side) + 1), range(int((1 - high) * side), int((1 - low) * side) + 1)
+    return [(x % side, y) for x in columns for y in rows if y < side]
+
+
+def _mercator(lon: float, lat: float) -> tuple[float, float]:
+    """Shares of the width and the height of the web's map, from its lower left corner."""
+    tall = math.asinh(math.tan(math.radians(min(max(lat, -_MOST_LAT), _MOST_LAT)))) / math.pi
+    return (lon + 180) / 360, (1 + tall) / 2
 
 
 def _corners(grid: GeoBox) -> list[list[float]]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -224,11 +225,19 @@ def serve(
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be listened on: {error}", repair="give another --port", code="port") from error
     limits = limits or Limits()
+    Thread(target=_ahead, args=(maps,), daemon=True).start()
     with sock, _running(jobs, limits) as runner:
         app = application(maps, hosts=names, token=token, runner=runner)
         shape = f"[{host}]" if ":" in host else host
         ready(f"http://{shape}:{sock.getsockname()[1]}/{f'?token={token}' if token else ''}")
         patience.server(app, idle_s=limits.idle_seconds).run(sockets=[sock])
+
+
+def _ahead(maps: Sequence[Shown]) -> None:
+    """The first view of the map that is shown first."""
+    with suppress(AftermapError, OSError, RuntimeError):  # who asks for the tile is told
+        for one in maps[:1]:
+            one.ahead()
 
 
 @contextmanager

@@ -270,7 +270,7 @@ def test_what_cannot_go_on(tmp_path: Path) -> None:
     assert caught.value.code == "not-finite"
     assert not (tmp_path / "b" / LAST).exists()
     steep = network()
-    next(steep.head.parameters()).register_hook(lambda gradient: gradient + math.inf)
+    next(steep.head.parameters()).register_hook(lambda gradient: gradient + math.inf)  # type: ignore[no-untyped-call]
     with pytest.raises(AftermapError, match="gradient") as caught:
         small(tmp_path / "c", Plan(1), steep)
     assert caught.value.code == "not-finite"

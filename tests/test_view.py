@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -336,6 +337,45 @@ def test_before_and_after_are_swiped(page: Any, address: str) -> None:
     assert abs(float(slider.get_attribute("aria-valuenow")) - 50) <= 1
     page.wait_for_timeout(300)
     assert (picture(page.locator("#stage").screenshot()) != picture(halves)).any(axis=-1).mean() < 0.02
+
+
+def test_tiles_of_the_first_view_are_made_ahead(page: Any, address: str, maps: list[Path]) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    opened(page, address)
+    one = shown(maps)[1]
+    one.ahead()
+    made = one._kept.cache_info().misses  # type: ignore[attr-defined]
+    tiles = [re.search(r"tiles/extent/(\d+)/(\d+)/(\d+)", url) for url in asked]
+    found = [one.tile("extent", *map(int, tile.groups())) for tile in tiles if tile]
+    assert len(found) >= 4
+    assert one._kept.cache_info().misses == made  # type: ignore[attr-defined]
+    os.utime(one.path("extent"), ns=(1, 1))  # as written anew
+    assert one.tile("extent", *map(int, next(tile for tile in tiles if tile).groups())) in found
+    assert one._kept.cache_info().misses == made + 1  # type: ignore[attr-defined]
+
+
+def test_pictures_lie_where_the_map_says(page: Any, address: str) -> None:
+    """Corners of the picture on the screen, from the place and zoom that the address tells."""
+    facts = json.loads(ask(f"{address}/api/maps")[1])[1]
+    west, south, east, north = facts["bounds"]
+    tms = morecantile.tms.get("WebMercatorQuad")
+
+    def shares(lon: float, lat: float) -> np.ndarray:
+        return np.asarray(tms.xy(lon, lat)) / (2 * np.pi * 6378137)
+
+    for zoom in (13.0, 16.5):
+        page.goto("about:blank")
+        opened(page, address, f"map=1&layers=&vectors=&at={(west + east) / 2:.5f},{(south + north) / 2:.5f},{zoom}")
+        stage = page.locator("#stage").bounding_box()
+        across, down, _ = map(float, page.url.split("at=")[1].replace("%2C", ",").split("&")[0].split(","))
+        side = 512 * 2**zoom
+        there = (np.asarray([shares(*corner) for corner in facts["corners"]]) - shares(across, down)) * [side, -side]
+        there += [stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2]
+        for name in ("left", "right"):
+            box = page.locator(f"#{name} img").bounding_box()
+            ends = [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
+            np.testing.assert_allclose(ends, [*there.min(axis=0), *there.max(axis=0)], atol=1e-5 * side / 360 + 1)
 
 
 def test_a_click_tells_of_the_polygon(page: Any, address: str) -> None:

@@ -12,7 +12,7 @@ const EVERY_MS = 5000;
 const NOTHING = { type: "FeatureCollection", features: [] };
 export const WORDS = { hazard: "Corrected: hazard", not_hazard: "Corrected: not hazard" };
 
-/** What the page is told of what stands, and what is being drawn; `page` is {both, under, ask, say, element, current}. */
+/** What the page is told of what stands, and what is being drawn; `page` is {map, ask, element, current}, its map once it is there. */
 export function correcting(page) {
   let known = { revision: 0, standing: NOTHING, open: [] }, tool = null, corners = [], pointer = null, busy = false, turn = 0;
 
@@ -40,7 +40,10 @@ export function correcting(page) {
     return { type: "FeatureCollection", features };
   }
 
-  const redraw = () => page.both((map) => { map.getSource("correction")?.setData(known.standing); map.getSource("drawing")?.setData(drawing()); });
+  function redraw() {
+    page.map().getSource("correction")?.setData(known.standing);
+    page.map().getSource("drawing")?.setData(drawing());
+  }
 
   function list() {
     const rows = known.standing.features.map(({ properties: one, geometry }) => {
@@ -49,7 +52,7 @@ export function correcting(page) {
       there.append(patch, `${one.kind}, ${one.author}, ${one.time.slice(0, 16).replace("T", " ")} UTC`);
       gone.setAttribute("aria-label", `Delete: ${one.kind}, ${one.author}, ${one.time}`);
       gone.addEventListener("click", () => save({ kind: "deleted", takes_back: one.id }));
-      there.addEventListener("click", () => page.under.fitBounds(bounds(geometry), { padding: 80, maxZoom: 16, animate: false }));
+      there.addEventListener("click", () => page.map().fitBounds(bounds(geometry), { padding: 80, maxZoom: 16, animate: false }));
       line.append(there, gone);
       return line;
     });
@@ -107,12 +110,13 @@ export function correcting(page) {
     pointer = null;
     for (const button of document.querySelectorAll("#tools [data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
     document.body.dataset.tool = tool ?? "";
-    page.both((map) => (tool ? map.doubleClickZoom.disable() : map.doubleClickZoom.enable()));
+    if (tool) page.map().doubleClickZoom.disable();
+    else page.map().doubleClickZoom.enable();
     hint(tool ? `${TOOLS[tool]} With keys: arrows move the map under the cross, Space is a click at the cross.` : "The tool is off.");
     redraw();
   }
 
-  const same = (one, other) => one && Math.hypot(...["x", "y"].map((k) => page.under.project(one)[k] - page.under.project(other)[k])) < 3;
+  const same = (one, other) => one && Math.hypot(...["x", "y"].map((k) => page.map().project(one)[k] - page.map().project(other)[k])) < 3;
 
   async function close() {
     const ring = corners.filter((place, k) => !same(corners[k - 1], place));
@@ -130,14 +134,14 @@ export function correcting(page) {
       redraw();
       return true;
     }
-    const [hit] = page.under.queryRenderedFeatures(point, { layers: ["f-hazard", "f-not_hazard"] });
+    const [hit] = page.map().queryRenderedFeatures(point, { layers: ["f-hazard", "f-not_hazard"] });
     save(hit ? { kind: "deleted", takes_back: hit.properties.id } : { kind: "not hazard", at: [lngLat.lng, lngLat.lat] });
     return true;
   }
 
   function middle() {
-    const lngLat = page.under.getCenter();
-    clicked({ lngLat, point: page.under.project(lngLat) });
+    const lngLat = page.map().getCenter();
+    clicked({ lngLat, point: page.map().project(lngLat) });
   }
 
   function key(event) {
@@ -155,13 +159,13 @@ export function correcting(page) {
     else if (event.key.startsWith("Arrow")) document.body.dataset.cross = "yes";
   }
 
-  function hatch(map) {
+  function hatch() {
     const side = 12, pixels = new Uint8Array(side * side * 4);
     for (let y = 0; y < side; y += 1) for (let x = 0; x < side; x += 1) {
       const k = (x + y) % side;
       if (k < 4) pixels.set(k < 2 ? [255, 255, 255, 230] : [17, 17, 17, 230], 4 * (y * side + x));
     }
-    if (!map.hasImage("hatch")) map.addImage("hatch", { width: side, height: side, data: pixels }, { pixelRatio: 1 });
+    if (!page.map().hasImage("hatch")) page.map().addImage("hatch", { width: side, height: side, data: pixels }, { pixelRatio: 1 });
   }
 
   function start() {
@@ -170,21 +174,19 @@ export function correcting(page) {
     for (const button of document.querySelectorAll("#tools [data-tool]")) button.addEventListener("click", () => {
       if (corners.length) hint("Finish the polygon first: Enter or a double click. Escape drops it.");
       else choose(button.dataset.tool);
-      if (tool) page.under.getCanvas().focus();
+      if (tool) page.map().getCanvas().focus();
     });
     $("undo").addEventListener("click", () => save({ kind: "undone" }));
     $("correct").addEventListener("toggle", () => { if ($("correct").open) load(); else if (tool) choose(tool); });
     document.addEventListener("keydown", key);
-    page.both((map) => {
-      map.on("styledata", () => hatch(map)); // before any tile asks for it: one that did draws without
-      map.on("mousemove", ({ lngLat }) => {
-        delete document.body.dataset.cross;
-        if (!tool || !corners.length) return;
-        pointer = [lngLat.lng, lngLat.lat];
-        redraw();
-      });
-      map.on("dblclick", (event) => { if (tool && tool !== "delete") { event.preventDefault(); close(); } });
+    page.map().on("styledata", hatch); // before any tile asks for it: one that did draws without
+    page.map().on("mousemove", ({ lngLat }) => {
+      delete document.body.dataset.cross;
+      if (!tool || !corners.length) return;
+      pointer = [lngLat.lng, lngLat.lat];
+      redraw();
     });
+    page.map().on("dblclick", (event) => { if (tool && tool !== "delete") { event.preventDefault(); close(); } });
     setInterval(() => { if ($("correct").open && !document.hidden) load(); }, EVERY_MS);
   }
 

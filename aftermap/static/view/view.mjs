@@ -1,18 +1,21 @@
-// The page of `aftermap view`: two maps, one clipped over the other, so that before and after can be swiped; what is shown stands in
-// the address. Everything comes from the machine that serves it.
+// The page of `aftermap view`: a map of what was found, and under it the pictures of before and after, one clipped over the other so
+// that they can be swiped; what is shown stands in the address. Everything comes from the machine that serves it.
 import * as maplibregl from "./maplibre-gl.mjs";
 import { correcting, WORDS as CORRECTED } from "./correct.mjs";
 import { jobs } from "./jobs.mjs";
 
 maplibregl.setWorkerUrl(new URL("maplibre-gl-worker.mjs", import.meta.url).href);
+maplibregl.prewarm(); // its worker starts while the list of maps is asked for
 const $ = (id) => document.getElementById(id);
 const OUTLINE = { observed_event: "#00a6d6", not_analysed: "#6b7280", built_up: "#960020", priority: "#ff6000", area_of_interest: "#e61e5a", image_footprint: "#4b5560" };
 const WORDS = { observed_event: "Mapped hazard", not_analysed: "Not analysed", built_up: "Buildings", priority: "Look here first", area_of_interest: "Area of interest", image_footprint: "Images", ...CORRECTED };
+const NOTHING = { version: 8, transition: { duration: 0 }, sources: {}, layers: [] };
 const KEYS = { e: "extent", l: "likelihood", x: "exclusion", a: "agreement", d: "density" };
 const state = { map: "0", layers: ["extent"], vectors: ["area_of_interest"], threshold: null, swipe: 50 };
-let maps = [], current = null, levels = null, under, over, correct, generation = 0;
+let maps = [], current = null, levels = null, map, correct, generation = 0, drawn = "";
 
 const tiles = (layer, extra = "") => [`${location.origin}/api/maps/${current.id}/tiles/${layer}/{z}/{x}/{y}.png${extra}`];
+const extent = () => (state.threshold === null ? tiles("extent") : tiles("likelihood", `?threshold=${state.threshold}`));
 const say = (text) => { $("note").textContent = text; };
 const number = (value, digits = 1) => Number(value).toLocaleString("en", { maximumFractionDigits: digits });
 const day = (stamp) => (stamp ? stamp.replace("T", " ").replace(/:\d\dZ$/, " UTC") : "");
@@ -40,23 +43,17 @@ function readAddress() {
 }
 
 function writeAddress() {
-  const { lng, lat } = under.getCenter();
-  const said = new URLSearchParams({ map: state.map, layers: state.layers.join(","), vectors: state.vectors.join(","), swipe: Math.round(state.swipe), at: [lng.toFixed(5), lat.toFixed(5), under.getZoom().toFixed(2)].join(",") });
+  const { lng, lat } = map.getCenter();
+  const said = new URLSearchParams({ map: state.map, layers: state.layers.join(","), vectors: state.vectors.join(","), swipe: Math.round(state.swipe), at: [lng.toFixed(5), lat.toFixed(5), map.getZoom().toFixed(2)].join(",") });
   if (state.threshold !== null) said.set("threshold", state.threshold);
   history.replaceState(null, "", `#${said}`);
 }
 
-function style(date) {
-  const photo = current.photos.includes(date) ? date : "after";
-  const sources = {}, layers = [{ id: "ground", type: "background", paint: { "background-color": "#8b9197" } }];
-  if (current.photos.includes(photo)) {
-    sources.photo = { type: "image", url: `${location.origin}/api/maps/${current.id}/photo/${photo}`, coordinates: current.corners };
-    layers.push({ id: "photo", type: "raster", source: "photo", paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } });
-  }
+function style() {
+  const sources = {}, layers = [];
   for (const name of ["exclusion", "familiarity", "spread", "agreement", "likelihood", "extent"]) {
     if (!current.layers.some((one) => one.name === name)) continue;
-    const live = name === "extent" && state.threshold !== null;
-    sources[name] = { type: "raster", tiles: live ? tiles("likelihood", `?threshold=${state.threshold}`) : tiles(name), tileSize: 512, bounds: current.bounds, maxzoom: 22 };
+    sources[name] = { type: "raster", tiles: name === "extent" ? extent() : tiles(name), tileSize: 512, bounds: current.bounds, maxzoom: 22 };
     layers.push({ id: name, type: "raster", source: name, layout: { visibility: state.layers.includes(name) ? "visible" : "none" }, paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } });
   }
   for (const name of current.vectors) {
@@ -65,24 +62,68 @@ function style(date) {
     layers.push({ id: `f-${name}`, type: "fill", source: `v-${name}`, layout: { visibility }, paint: { "fill-color": OUTLINE[name], "fill-opacity": name === "image_footprint" || name === "area_of_interest" ? 0 : 0.15 } });
     layers.push({ id: `l-${name}`, type: "line", source: `v-${name}`, layout: { visibility }, paint: { "line-color": OUTLINE[name], "line-width": 1.5 } });
   }
-  return { version: 8, sources: { ...sources, ...correct.sources() }, layers: [...layers, ...correct.layers()] };
+  return { ...NOTHING, sources: { ...sources, ...correct.sources() }, layers: [...layers, ...correct.layers()] };
 }
 
-const both = (act) => [under, over].forEach(act);
+// The first view is drawn at once: a map that begins empty draws twice.
+function open(at = null) {
+  const placed = at ? { center: [at[0], at[1]], zoom: at[2] } : current ? { bounds: current.bounds, fitBoundsOptions: { padding: 20 } } : {};
+  map = new maplibregl.Map({
+    container: "map", style: current ? style() : NOTHING, ...placed, validateStyle: false, fadeDuration: 0, attributionControl: false,
+    dragRotate: false, pitchWithRotate: false, touchPitch: false, maxZoom: 20, renderWorldCopies: false,
+  });
+  map.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");
+  map.addControl(new maplibregl.ScaleControl({ maxWidth: 120 }), "bottom-right");
+  map.on("click", popup);
+  map.on("render", place);
+  map.on("moveend", () => { writeAddress(); outlines(); });
+  for (const picture of document.querySelectorAll(".photo img")) picture.addEventListener("load", place);
+  correct.start();
+  drawing();
+}
 
 function redraw() {
-  both((map, k) => map.setStyle(style(k ? "after" : "before"), { diff: map.isStyleLoaded() }));
-  both((map) => map.once("idle", outlines));
+  map.setStyle(style(), { diff: map.isStyleLoaded(), validate: false });
+  drawing();
+}
+
+function drawing() {
+  if (!current) return;
+  [drawn] = extent();
+  map.once("styledata", outlines);
+  const photo = (date) => `${location.origin}/api/maps/${current.id}/photo/${date}`;
+  const left = current.photos.includes("before") ? "before" : "after";
+  for (const [id, date] of [["left", left], ["right", "after"]]) {
+    const picture = $(id).firstElementChild, there = current.photos.includes(date);
+    picture.hidden = !there;
+    if (there && picture.src !== photo(date)) picture.src = photo(date);
+  }
+  place();
+}
+
+// The pictures lie where their corners are: what takes a rectangle to four corners is a perspective (Heckbert 1989, 2.2.3).
+function place() {
+  if (!current?.photos.length) return;
+  const [a, b, c, d] = current.corners.map((corner) => map.project(corner));
+  for (const picture of document.querySelectorAll(".photo img")) {
+    const width = picture.naturalWidth, height = picture.naturalHeight;
+    if (!width) continue;
+    const [x1, y1, x2, y2, x3, y3] = [b.x - c.x, b.y - c.y, d.x - c.x, d.y - c.y, a.x - b.x + c.x - d.x, a.y - b.y + c.y - d.y];
+    const whole = x1 * y2 - x2 * y1, g = (x3 * y2 - x2 * y3) / whole, h = (x1 * y3 - x3 * y1) / whole;
+    const columns = [[b.x - a.x + g * b.x, b.y - a.y + g * b.y, g].map((v) => v / width), [d.x - a.x + h * d.x, d.y - a.y + h * d.y, h].map((v) => v / height)];
+    const [[ax, ay, aw], [bx, by, bw]] = columns;
+    picture.style.transform = `matrix3d(${[ax, ay, 0, aw, bx, by, 0, bw, 0, 0, 1, 0, a.x, a.y, 0, 1].join(",")})`;
+  }
 }
 
 async function outlines() {
   if (!current) return;
-  const turn = ++generation, bounds = under.getBounds();
+  const turn = ++generation, bounds = map.getBounds();
   const box = [Math.max(bounds.getWest(), -180), Math.max(bounds.getSouth(), -90), Math.min(bounds.getEast(), 180), Math.min(bounds.getNorth(), 90)];
   for (const name of state.vectors.filter((one) => current.vectors.includes(one))) {
     const found = await ask(`api/maps/${current.id}/outlines/${name}?bbox=${box.join(",")}`).catch((error) => say(error.message));
     if (!found || turn !== generation) return;
-    both((map) => map.getSource(`v-${name}`)?.setData(found));
+    map.getSource(`v-${name}`)?.setData(found);
     if (found.more) say(`${WORDS[name]}: the first ${found.features.length} of this view; zoom in for all`);
   }
 }
@@ -100,7 +141,7 @@ function checks(box, names, chosen, words, change) {
 function toggle(key, name, on) {
   state[key] = on ? [...new Set([...state[key], name])] : state[key].filter((one) => one !== name);
   const ids = key === "layers" ? [name] : [`f-${name}`, `l-${name}`];
-  both((map) => ids.filter((id) => map.getLayer(id)).forEach((id) => map.setLayoutProperty(id, "visibility", on ? "visible" : "none")));
+  ids.filter((id) => map.getLayer(id)).forEach((id) => map.setLayoutProperty(id, "visibility", on ? "visible" : "none"));
   for (const input of document.querySelectorAll(`#${key} input`)) input.checked = state[key].includes(input.value);
   if (key === "vectors" && on) outlines();
   legend();
@@ -125,8 +166,8 @@ function threshold(value) {
   state.threshold = value === current.threshold ? null : value;
   $("threshold").value = value;
   $("threshold-said").textContent = `${number(value, 0)} %`;
-  const source = state.threshold === null ? tiles("extent") : tiles("likelihood", `?threshold=${value}`);
-  both((map) => map.getSource("extent")?.setTiles(source));
+  if (extent()[0] !== drawn) map.getSource("extent")?.setTiles(extent());  // tiles that are set are asked for anew
+  [drawn] = extent();
   const whole = levels ? `${number(levels[Math.min(Math.round(value), 100)])} ${current.unit}` : "";
   $("threshold-area").textContent = state.threshold === null
     ? "As delivered: with the minimum mapping unit."
@@ -154,7 +195,7 @@ function answer() {
   return `${number(affected.value)} ${affected.unit} of ${current.maps}`;
 }
 
-async function choose(id, at = null) {
+async function choose(id) {
   const before = current;
   current = maps.find((one) => one.id === id) ?? maps[0];
   state.map = current.id;
@@ -178,10 +219,9 @@ async function choose(id, at = null) {
   checks($("vectors"), current.vectors, state.vectors, (name) => WORDS[name], (name, on) => toggle("vectors", name, on));
   table();
   legend();
-  redraw();
+  if (before !== current) redraw();
   correct.opened();
-  if (at) under.jumpTo({ center: [at[0], at[1]], zoom: at[2] });
-  else if (!before || before.bounds.join() !== current.bounds.join()) under.fitBounds(current.bounds, { padding: 20, animate: false });
+  if (before?.bounds.join() !== current.bounds.join()) map.fitBounds(current.bounds, { padding: 20, animate: false });
   threshold(state.threshold ?? current.threshold);
   levels = await ask(`api/maps/${current.id}/levels`).catch(() => null);
   threshold(state.threshold ?? current.threshold);
@@ -195,14 +235,14 @@ function swipe(percent) {
 
 function popup(event) {
   if (correct.clicked(event)) return;
-  const names = [...Object.keys(CORRECTED), ...current.vectors.filter((name) => state.vectors.includes(name))].map((name) => `f-${name}`).filter((id) => under.getLayer(id));
-  const [hit] = under.queryRenderedFeatures(event.point, { layers: names });
+  const names = [...Object.keys(CORRECTED), ...current.vectors.filter((name) => state.vectors.includes(name))].map((name) => `f-${name}`).filter((id) => map.getLayer(id));
+  const [hit] = map.queryRenderedFeatures(event.point, { layers: names });
   if (!hit) return;
   const list = element("dl");
   for (const [key, value] of Object.entries(hit.properties)) if (value !== null && value !== "") list.append(element("dt", key), element("dd", String(value)));
   const box = element("div");
   box.append(element("strong", WORDS[hit.layer.id.slice(2)]), list);
-  new maplibregl.Popup({ maxWidth: "20em" }).setLngLat(event.lngLat).setDOMContent(box).addTo(under);
+  new maplibregl.Popup({ maxWidth: "20em" }).setLngLat(event.lngLat).setDOMContent(box).addTo(map);
 }
 
 function wire() {
@@ -240,7 +280,7 @@ function wire() {
 
 // Maps of one image are told apart by their folder and by what made them.
 function called(one) {
-  const words = (map) => [map.name, day(map.after)].filter(Boolean).join(", ");
+  const words = (own) => [own.name, day(own.after)].filter(Boolean).join(", ");
   return maps.filter((other) => words(other) === words(one)).length > 1 ? `${one.folder}: ${words(one)}, by ${one.methods["made by"]}` : words(one);
 }
 
@@ -260,7 +300,8 @@ async function refresh(id, quietly = false) {
     current = null;
     document.title = $("title").textContent = "aftermap";
     $("subtitle").textContent = $("made").textContent = $("left-date").textContent = $("right-date").textContent = "";
-    both((map) => map.setStyle({ version: 8, sources: {}, layers: [] }));
+    map.setStyle(NOTHING);
+    for (const picture of document.querySelectorAll(".photo img")) picture.hidden = true;
     return;
   }
   const still = maps.some((one) => one.id === current?.id);
@@ -272,29 +313,16 @@ async function refresh(id, quietly = false) {
 async function start() {
   const at = readAddress();
   await list();
-  const empty = { version: 8, sources: {}, layers: [] };
-  const options = { style: empty, attributionControl: false, dragRotate: false, pitchWithRotate: false, touchPitch: false, maxZoom: 20, renderWorldCopies: false };
-  under = new maplibregl.Map({ container: "under", ...options });
-  over = new maplibregl.Map({ container: "over", ...options, interactive: true });
-  under.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");
-  under.addControl(new maplibregl.ScaleControl({ maxWidth: 120 }), "bottom-right");
-  let leading = null;
-  for (const [one, other] of [[under, over], [over, under]]) {
-    one.on("move", () => {
-      if (leading && leading !== one) return;
-      leading = one;
-      other.jumpTo({ center: one.getCenter(), zoom: one.getZoom(), bearing: 0, pitch: 0 });
-      leading = null;
-    });
-    one.on("click", popup);
-  }
-  under.on("moveend", () => { writeAddress(); outlines(); });
-  correct = correcting({ both, under, ask, element, current: () => current });
-  correct.start();
+  correct = correcting({ map: () => map, ask, element, current: () => current });
+  current = maps.find((one) => one.id === state.map) ?? maps[0] ?? null;
+  open(at);
+  const seen = map.once("idle");
   swipe(state.swipe);
   wire();
-  if (maps.length) await choose(state.map, at);
+  if (current) await choose(current.id);
   if ((await ask("api/offers")).jobs) await jobs($("jobs"), refresh);
+  await seen;
+  performance.mark("drawn");
   document.body.dataset.ready = "yes";
 }
 

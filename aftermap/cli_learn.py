@@ -323,8 +323,10 @@ def _teach(model: str, to: Sequence[Path], out: Path, given: Mapping[str, Any]) 
                           *(f"--before={one.name}" for one in given["before"]), f"--labels={given['labels'].name}",
                           f"--steps={steps}", f"--lr={how.lr}", f"--seed={how.seed}"])  # fmt: skip
     images = corrected.Images(to, given["before"], given["band_map"], declared)
-    card = corrected.teach(model, images, given["labels"], out, how, made_by=made_by)
-    click.echo(f"model  {out}; {card.why}\nto map with it: {images.command(out, card.hazard)} -o ANOTHER")
+    with Progress(quiet=False) as progress:
+        card = corrected.teach(model, images, given["labels"], out, how, made_by=made_by, progress=progress)
+    click.echo("\n  ".join([f"model  {out}", *card.why.split("; ")]))
+    click.echo(f"to map with it: {images.command(out, card.hazard)} -o ANOTHER")
 
 
 def _say_round(row: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ from aftermap.normalise import Normaliser, of_card
 from aftermap.objectives.anchored import Anchored
 from aftermap.objectives.segment import Segment
 from aftermap.readapt import seen_as
+from aftermap.samples import Progress
 from aftermap.scene import Scene, open_scene
 from aftermap.surgery import freeze
 from aftermap.tiles import Window, starts
@@ -152,9 +153,11 @@ def ground(network: Network, scene: Scene, band_map: str, labels: Path) -> Groun
 
 
 def teach(
-    model: str, images: Images, labels: Path, out: Path, how: Teaching, *, made_by: str = "aftermap adapt"
+    model: str, images: Images, labels: Path, out: Path, how: Teaching, *, made_by: str = "aftermap adapt",
+    progress: Progress = lambda *_: None,
 ) -> Card:  # fmt: skip
-    """The folder of a model (name or folder) taught by corrections of the maps of these images, and its card.
+    """The folder of a model (name or folder) taught by corrections of the maps of these images, and its card. `progress` hears
+    "try", where corrections are held out, and "teach", step by step.
 
     Raises UsageError ("usage", "other-run"), InputRefusedError ("weights-misfit", "model-input", "no-corrections", and those of
     corrections.read).
@@ -164,7 +167,7 @@ def teach(
     _refuse_other(learner, card)
     with fresh(out):
         grounds = [ground(network, scene, images.band_map, labels) for scene in images.scenes(card.hazard)]
-        made = _Lesson(network.folder, grounds, of_card(card), how)
+        made = _Lesson(network.folder, grounds, of_card(card), how, progress)
         taught, facts = made.learned()
         facts = facts | {"labels_sha256": journal.sha256(labels), "labels": labels.name, "base": card.name}
         card = save(out, taught, _card(card, out.resolve().name, facts, made_by))
@@ -184,6 +187,7 @@ class _Lesson:
     grounds: Sequence[Ground]
     level: Normaliser
     how: Teaching
+    progress: Progress = lambda *_: None
 
     def learned(self) -> tuple[Model, dict[str, Any]]:
         """The network, and all that came of it as plain values."""
@@ -256,10 +260,11 @@ class _Lesson:
             smallest=asked is not None, seed=self.how.seed,
         )  # fmt: skip
         objective = Anchored(Segment(Sum({"ce": 1.0}, _weights(squares))), load(self.folder)[0], self.how.hold)
+        said = "try" if asked else "teach"
         with TemporaryDirectory(prefix="aftermap-teach-") as work:
             ended = train(
                 learner, objective, self.batches(squares, _AUGMENT), self.batches(asked or squares), plan, Path(work),
-                fabric=fabric_for(accelerator="cpu"),
+                fabric=fabric_for(accelerator="cpu"), said=lambda done, whole, _: self.progress(said, done, whole),
             )  # fmt: skip
         kept = load(self.folder)[0]  # whose batch norm is not held fast, as that of the learner is
         kept.load_state_dict(learner.state_dict())
@@ -325,5 +330,6 @@ def _card(source: Card, name: str, facts: Mapping[str, Any], made_by: str) -> Ca
     return replace(
         source, name=name, training_data=f"{source.training_data}; {told}; {facts['labels']} sha256 {facts['labels_sha256']}",
         licence=f"of the model: {source.licence}; of the corrections and the images under them: theirs, not recorded",
-        made_by=made_by, sha256={}, calibration=None, scores=(), leads=False, why=f"{told}; nothing was measured on other ground",
+        made_by=made_by, sha256={}, calibration=None, scores=(), leads=False,
+        why=f"{told}; nothing was measured on other ground, nor is it known which ground is familiar to it",
     )  # fmt: skip

@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 
 from aftermap import corrections, features, vector
-from aftermap.corrections import DELETED, FILE, LABELS, MOST_MARKED, MOST_VERTICES, NOT_HAZARD, UNDONE, Log, Said, refused
+from aftermap.area import pixel_size_m
+from aftermap.corrections import (
+    DELETED,
+    FILE,
+    LABELS,
+    MOST_MARKED,
+    MOST_VERTICES,
+    NOT_HAZARD,
+    UNDONE,
+    Correction,
+    Log,
+    Said,
+    refused,
+)
 from aftermap.errors import AftermapError
 from aftermap.shown import Shown
 
@@ -29,7 +42,7 @@ def told(one: Shown, log: Log) -> dict[str, Any]:
         {
             "type": "Feature",
             "geometry": shape,
-            "properties": {k: v for k, v in vars(row).items() if k not in ("shape", "takes_back")},
+            "properties": {k: v for k, v in vars(row).items() if k not in ("shape", "takes_back")} | {"size": _size(one, row)},
         }
         for row, shape in zip(log.standing, shapes, strict=True)
     ]
@@ -37,6 +50,13 @@ def told(one: Shown, log: Log) -> dict[str, Any]:
         "revision": len(log.rows), "standing": {"type": "FeatureCollection", "features": standing},
         "open": [{"ids": [row.id for row in pair], "words": pair.words} for pair in log.open],
     }  # fmt: skip
+
+
+def _size(one: Shown, row: Correction) -> str:
+    """In words."""
+    px, side = row.shape.area / abs(one.map.grid.affine.determinant), pixel_size_m(one.map.grid)
+    value, unit = (px, "px") if side is None else (px * side**2 / 1e4, "ha")
+    return f"{value:,.{0 if value >= 10 or side is None else 2}f} {unit}"
 
 
 def known(one: Shown) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -238,6 +239,12 @@ def yellow(page: Any) -> int:
     return int((np.abs(pixels[..., :3] - RED).max(axis=-1) < 40).sum())
 
 
+def magenta(page: Any) -> int:
+    """Pixels of a polygon that is pointed at."""
+    pixels = picture(page.locator("#stage").screenshot()).astype(int)
+    return int((np.abs(pixels[..., :3] - np.array([255, 0, 200])).max(axis=-1) < 30).sum())
+
+
 SQUARE = ((0.3, 0.3), (0.5, 0.3), (0.5, 0.5), (0.3, 0.5))
 
 
@@ -268,7 +275,11 @@ def test_drawing_deleting_and_undoing(pages: list[Any], address: str, maps: list
     page.wait_for_timeout(400)
     assert standing(maps) == ["hazard"]
     assert yellow(page) > none + 300
-    assert "Anna" in page.locator("#corrections").inner_text()
+    assert re.search(r"1: hazard, [\d.,]+ ha, Anna", page.locator("#corrections").inner_text())
+    dark = magenta(page)
+    page.locator("#corrections li").hover()
+    page.wait_for_timeout(400)
+    assert magenta(page) > dark + 100, "the line in the list says which polygon it is"
     page.get_by_role("button", name="Draw not hazard").click()
     click(page, (0.6, 0.6), (0.8, 0.6), (0.7, 0.8))
     box = page.locator("#stage").bounding_box()
@@ -322,7 +333,7 @@ def test_two_people_who_disagree_are_told(pages: list[Any], address: str, maps: 
     shot(pages[1], "5-conflict")
     assert sorted(standing(maps)) == ["hazard", "not hazard"]
     pages[0].wait_for_function("() => document.getElementById('contested').textContent.includes('Ben')", timeout=12_000)
-    pages[0].get_by_role("button", name="Delete: not hazard").click()
+    pages[0].get_by_role("button", name=re.compile(r"Delete \d+: not hazard")).click()
     said(pages[0], "Deleted")
     assert pages[0].locator("#contested").inner_text() == ""
 

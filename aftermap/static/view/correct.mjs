@@ -8,6 +8,8 @@ const TOOLS = {
   not_hazard: "Click the corners of what is not hazard; Enter or a double click closes the polygon, Backspace takes a corner back, Escape ends.",
   delete: "Click a correction to delete it, or a polygon of the map to mark it as not hazard. Escape ends.",
 };
+const COLOUR = ["match", ["get", "kind"], "hazard", "#ffd400", "#ffffff"];
+const UNSIGNED = "First say your name: every correction is signed.";
 const EVERY_MS = 5000;
 const NOTHING = { type: "FeatureCollection", features: [] };
 export const WORDS = { hazard: "Corrected: hazard", not_hazard: "Corrected: not hazard" };
@@ -27,16 +29,18 @@ export function correcting(page) {
       line("c-correction", null, { "line-color": "#111111", "line-width": 5 }),
       line("l-hazard", only("hazard"), { "line-color": "#ffd400", "line-width": 2.5 }),
       line("l-not_hazard", only("not_hazard"), { "line-color": "#ffffff", "line-width": 2.5, "line-dasharray": [2, 1.5] }),
+      line("lit-correction", ["==", ["get", "id"], ""], { "line-color": "#ff00c8", "line-width": 5 }),
       line("c-drawing", null, { "line-color": "#111111", "line-width": 5 }, "drawing"),
-      line("l-drawing", null, { "line-color": "#ffffff", "line-width": 2 }, "drawing"),
-      { id: "p-drawing", type: "circle", source: "drawing", filter: ["==", ["geometry-type"], "Point"], paint: { "circle-radius": 5, "circle-color": "#ffffff", "circle-stroke-color": "#111111", "circle-stroke-width": 2 } },
+      line("l-drawing", null, { "line-color": COLOUR, "line-width": 2 }, "drawing"),
+      { id: "p-drawing", type: "circle", source: "drawing", filter: ["==", ["geometry-type"], "Point"], paint: { "circle-radius": 5, "circle-color": COLOUR, "circle-stroke-color": "#111111", "circle-stroke-width": 2 } },
     ];
   }
 
   function drawing() {
     const line = pointer && corners.length ? [...corners, pointer, corners[0]] : corners;
-    const features = corners.map((coordinates) => ({ type: "Feature", properties: {}, geometry: { type: "Point", coordinates } }));
-    if (line.length > 1) features.push({ type: "Feature", properties: {}, geometry: { type: "LineString", coordinates: line } });
+    const of = (type, coordinates) => ({ type: "Feature", properties: { kind: LABELS[tool] }, geometry: { type, coordinates } });
+    const features = corners.map((place) => of("Point", place));
+    if (line.length > 1) features.push(of("LineString", line));
     return { type: "FeatureCollection", features };
   }
 
@@ -49,9 +53,12 @@ export function correcting(page) {
     const rows = known.standing.features.map(({ properties: one, geometry }) => {
       const line = page.element("li"), gone = page.element("button", "Delete", { type: "button" }), there = page.element("button", "", { type: "button", class: "there" });
       const patch = page.element("i", "", { class: one.kind === "hazard" ? "yes" : "no" });
-      there.append(patch, `${one.kind}, ${one.author}, ${one.time.slice(0, 16).replace("T", " ")} UTC`);
-      gone.setAttribute("aria-label", `Delete: ${one.kind}, ${one.author}, ${one.time}`);
-      gone.addEventListener("click", () => save({ kind: "deleted", takes_back: one.id }));
+      const lit = (id) => () => page.map().getLayer("lit-correction") && page.map().setFilter("lit-correction", ["==", ["get", "id"], id]);
+      for (const name of ["pointerenter", "focusin"]) line.addEventListener(name, lit(one.id));
+      for (const name of ["pointerleave", "focusout"]) line.addEventListener(name, lit(""));
+      there.append(patch, `${one.revision}: ${one.kind}, ${one.size}, ${one.author}, ${one.time.slice(0, 16).replace("T", " ")} UTC`);
+      gone.setAttribute("aria-label", `Delete ${one.revision}: ${one.kind}, ${one.size}, ${one.author}, ${one.time}`);
+      gone.addEventListener("click", () => { lit("")(); save({ kind: "deleted", takes_back: one.id }); });
       there.addEventListener("click", () => page.map().fitBounds(bounds(geometry), { padding: 80, maxZoom: 16, animate: false }));
       line.append(there, gone);
       return line;
@@ -82,7 +89,7 @@ export function correcting(page) {
 
   async function save(what) {
     const author = $("author").value.trim();
-    if (!author) { hint("First say your name: every correction is signed."); $("author").focus(); return false; }
+    if (!author) { hint(UNSIGNED); $("author").focus(); return false; }
     if (busy) return false;
     busy = true;
     turn += 1;
@@ -171,6 +178,7 @@ export function correcting(page) {
   function start() {
     try { $("author").value = localStorage.getItem("aftermap-author") ?? ""; } catch { /* a page without storage asks again */ }
     $("author").addEventListener("change", () => { try { localStorage.setItem("aftermap-author", $("author").value.trim()); } catch { /* as above */ } });
+    $("author").addEventListener("input", () => { if ($("correct-said").textContent === UNSIGNED) hint(""); });
     for (const button of document.querySelectorAll("#tools [data-tool]")) button.addEventListener("click", () => {
       if (corners.length) hint("Finish the polygon first: Enter or a double click. Escape drops it.");
       else choose(button.dataset.tool);

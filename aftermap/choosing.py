@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aftermap.choice import Chosen
 from aftermap.errors import UsageError
-from aftermap.predict import THREADS
-from aftermap.scorer import Heavy
-from aftermap.seamless import CORE_PX
+from aftermap.predict import Plan
+from aftermap.scorer import Bool, Heavy, LayerBands, Scorer
+from aftermap.seamless import F32
 
 if TYPE_CHECKING:
     from aftermap.deliver import Options
+    from aftermap.scene import Scene
 
 LEAST_MEMORY_MB = 420
 
 
-def too_large(chosen: Chosen, memory_mb: int) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Beside:
+    """A method that nothing is known of before it has looked at the scene, as far as memory goes."""
+
+    network: Scorer
+    """One that reads as much."""
+    classes: tuple[str, ...] = ("hazard",)
+    halo_px: int = 0
+    multiple_of: int = 1
+
+    @property
+    def inputs(self) -> tuple[LayerBands, ...]:
+        return self.network.inputs
+
+    def __call__(self, pixels: F32, valid: Bool) -> F32:
+        raise NotImplementedError
+
+
+def too_large(scene: Scene, chosen: Chosen, memory_mb: int) -> dict[str, str]:
     """Networks that nobody asked for and that --memory has no room for beside the methods, and why not."""
-    needs = {n: m.memory_mb((CORE_PX, CORE_PX), THREADS) for n, m in chosen.methods.items() if isinstance(m, Heavy)}
-    return {n: f"it takes {mb:.0f} MB, and --memory leaves less" for n, mb in needs.items() if LEAST_MEMORY_MB + mb > memory_mb}
+    networks = {n: m for n, m in chosen.methods.items() if isinstance(m, Heavy)}
+    if not networks:
+        return {}
+    beside = _Beside(next(iter(networks.values())))
+    whole = Plan({n: networks.get(n, beside) for n in chosen.methods}, 0.5, False, memory_mb).least_mb(scene.shape)
+    why = f"with it one tile needs {whole} MB, and --memory leaves less"
+    return dict.fromkeys(networks, why) if whole > memory_mb else {}
 
 
 def adapting(chosen: Chosen, options: Options) -> Chosen:

@@ -249,7 +249,7 @@ class Job:
         cut = (options.cut, options.band_map) if options.cut else None
         density, models = apart(self.scene, options.model, how)
         chosen = choose(self.scene, self.method, model=models, cut=cut, **ways)
-        if not models and (large := too_large(chosen, options.memory_mb)):
+        if not models and (large := too_large(self.scene, chosen, options.memory_mb)):
             chosen = choose(self.scene, self.method, baseline=options.baseline, bundled=False)
             chosen = replace(chosen, skipped=chosen.skipped | large)
         if options.adapt:

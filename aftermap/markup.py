@@ -141,5 +141,5 @@ def data_uri(picture: U8) -> str:
         colours, index = np.unique(np.ascontiguousarray(picture).view(np.uint32)[..., 0], return_inverse=True)
         image = Image.fromarray(index.reshape(picture.shape[:2]).astype(np.uint8))
         image.putpalette(colours.view(np.uint8).tobytes(), "RGBA")
-        image.save(file, "PNG", optimize=True)
+        image.save(file, "PNG", compress_level=6)  # the best takes five times as long, and is 2 % smaller
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -111,15 +111,22 @@ class Plan:
 
     def _cores_a_side(self, shape: tuple[int, int]) -> int:
         """Cores along each side of a block, as many as there is memory for. Raises UsageError ("memory")."""
-        heavy = {n: s.memory_mb(self._tile(shape), self.threads) for n, s in self.scorers.items() if isinstance(s, Heavy)}
+        heavy = self._heavy_mb(shape)
         taken = BASE_MB + sum(heavy.values())
         fitting = [n for n in range(1, MOST_CORES + 1) if taken + self._block_mb(n, shape) <= self.memory_mb]
         if not fitting:
             own = "".join(f", of which {name} itself takes {mb:.0f}" for name, mb in heavy.items())
-            least = int(taken + self._block_mb(1, shape)) + 1
+            least = self.least_mb(shape)
             what = f"--memory {self.memory_mb} MB is too little: one tile needs {least}{own}"
             raise UsageError(what, repair=f"give at least --memory {least}", code="memory")
         return fitting[-1]
+
+    def least_mb(self, shape: tuple[int, int]) -> int:
+        """What blocks of one tile take, all in all."""
+        return int(BASE_MB + sum(self._heavy_mb(shape).values()) + self._block_mb(1, shape)) + 1
+
+    def _heavy_mb(self, shape: tuple[int, int]) -> dict[str, float]:
+        return {n: s.memory_mb(self._tile(shape), self.threads) for n, s in self.scorers.items() if isinstance(s, Heavy)}
 
     def _tile(self, shape: tuple[int, int]) -> tuple[int, int]:
         return min(self.tiling.size, shape[0]), min(self.tiling.size, shape[1])

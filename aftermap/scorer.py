@@ -59,7 +59,7 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class Heavy(Protocol):
+class Heavy(Scorer, Protocol):
     """A scorer that takes memory of its own beside the pixels and scores of a tile."""
 
     def memory_mb(self, tile: tuple[int, int], threads: int) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 import aftermap as am
 from aftermap import card as cards
+from aftermap import pieces
 from aftermap.card import Card
 from aftermap.engine import Network
 from tests.conftest import grid, write
@@ -84,3 +85,15 @@ def test_it_maps_a_scene(name: str, tmp_path: Path) -> None:
     scores = network(pixels.astype(np.float32)[None], np.ones((1, SIDE, SIDE), bool))
     assert np.isfinite(scores).all()
     assert 0 <= scores.min() <= scores.max() <= 1
+
+
+@pytest.mark.parametrize("memory_mb", [420, 610, 640, 700])
+def test_no_room_for_a_network_that_nobody_asked_for_leaves_it_out(memory_mb: int, tmp_path: Path) -> None:
+    """Whatever --memory is, from the least on: the map is made, with the network or by the methods alone."""
+    pieces.load("simulate", "flood")(tmp_path, size=700, seed=0)
+    found = am.map(
+        tmp_path / "after.tif", tmp_path / "before.tif", hazard="flood", out=tmp_path / "out",
+        options=am.Options(memory_mb=memory_mb, only=("extent",)),
+    )  # fmt: skip
+    skipped = found.made_by["methods"]["skipped"]
+    assert ("flood-s1" in found.made_by["methods"]["ran"]) != ("--memory leaves less" in skipped.get("flood-s1", ""))

@@ -42,7 +42,7 @@ from benchmarks.sar_landslides_table import measured
 ROOT = Path(__file__).parent.parent
 RESULTS, PEERS = Path(__file__).parent / "results", ROOT / "build" / "foundation" / "bin" / "python"
 SIZES, QUICK_SIZES, AGREE_PX = (4000, 10_980), (2048,), 4000
-LONGEST_S = 1800
+LONGEST_S, DEFAULTS = 1800, "terratorch-defaults"
 Row = dict[str, Any]
 
 
@@ -87,10 +87,10 @@ def ways() -> list[Way]:
             given=True,
         ),
     ]
-    for peer in ("torchgeo", "terratorch", "terratorch-defaults"):
+    for peer in ("torchgeo", "terratorch", DEFAULTS):
         own = (str(PEERS), "-m", "benchmarks.peer_ways", peer)
         found.append(Way(peer, own, "float32", peer=True))
-        if peer != "terratorch-defaults":
+        if peer != DEFAULTS:
             found.append(Way(f"{peer}, given bf16", (*own, "--bf16"), "bfloat16", peer=True, given=True))
     return found
 
@@ -176,12 +176,13 @@ def medians(rows: Sequence[Row]) -> Row:
     return lost or {key: statistics.median(one[key] for one in rows) for key in rows[0]}
 
 
-def compare(rows: Kept, folder: Path, model: Path, sizes: Sequence[int], repeats: int) -> list[Row]:
-    """Each way on each scene; peers that are not installed, and bf16 that only slows down, with the reason."""
+def compare(rows: Kept, folder: Path, model: Path, sizes: Sequence[int], repeats: int, *, quick: bool) -> list[Row]:
+    """Each way on each scene, in the quick form all but one; peers that are not installed, and bf16 that only slows down, with
+    the reason."""
     found: list[Row] = []
     for size in sizes:
         image = scene(folder, size)
-        for way in ways():
+        for way in (one for one in ways() if not (quick and one.name == DEFAULTS)):
             row: Row = {
                 "way": way.name,
                 "mpx": round(size**2 / 1e6, 1),
@@ -255,14 +256,18 @@ def _ratio(found: Sequence[Row], row: Row, speed: float) -> str:
     return f"**{speed / max(peers):.1f}**" if peers else "-"
 
 
-def agreement_lines(rows: Kept, folder: Path, model: Path, side: int, *, given: bool) -> list[str]:
-    """Each way beside the whole image at once; those that were given bf16 only if asked for."""
+def agreement_lines(rows: Kept, folder: Path, model: Path, side: int, *, quick: bool) -> list[str]:
+    """Each way beside the whole image at once; in the quick form as their users run them."""
     image = scene(folder, side)
     whole = cache(partial(at_once, image, model))
     told = ["| way | within 0.02 | at most apart | IoU of extents |", "|---|---|---|---|"]
     for way in ways():
         name = f"{way.name}, agreement, {side} px"
-        if (way.peer and not PEERS.exists()) or way.name == "terratorch-defaults" or (way.given and not given):
+        if (
+            (way.peer and not PEERS.exists())
+            or way.name == DEFAULTS
+            or (quick and (way.given or way.name.startswith("aftermap,")))
+        ):
             continue
         row = rows(name, partial(agreed, way, image, model, folder / "out", whole))
         if "failed" not in row:
@@ -296,15 +301,15 @@ def measure(folder: Path, sizes: Sequence[int], *, quick: bool, repeats: int, gr
     limits: Row = {"kflop_per_px": rows("kflop_per_px", lambda: kflop_per_px(model))}
     limits |= {k: rows(f"gemm {k}", partial(gemm, getattr(torch, k))) for k in ("float32", "bfloat16", "int8")}
     limits["raw"] = rows("raw", lambda: raw(scene(folder, sizes[-1]), folder / "raw"))
-    found = compare(rows, folder, model, sizes, 1 if quick else repeats)
-    near = agreement_lines(rows, folder, model, QUICK_SIZES[0] if quick else AGREE_PX, given=not quick)
+    found = compare(rows, folder, model, sizes, 1 if quick else repeats, quick=quick)
+    near = agreement_lines(rows, folder, model, QUICK_SIZES[0] if quick else AGREE_PX, quick=quick)
     command = " ".join(["python -m benchmarks.bench", *(one for one in sys.argv[1:] if one not in ("--folder", str(folder)))])
     text = [*HEAD.format(
         measured=measured(), command=command, kflop=limits["kflop_per_px"], f32=limits["float32"]["wall"],
         bf16=limits["bfloat16"]["wall"], int8=limits["int8"]["wall"], mpx=limits["raw"]["mpx"] / limits["raw"]["wall_s"],
     ).splitlines(), "", *([] if quick else ["![speed and memory](bench.jpg)", ""]),
         *lines_of(found, limits), "", NEARNESS.format(near=NEAR, share=SHARE), "", *near]  # fmt: skip
-    text += ["", "## Start-up", "", *startup_lines(rows("start-up", lambda: startup(folder)))]
+    text += ["", "## Start-up", "", *startup_lines(rows("start-up", lambda: startup(folder, 5 if quick else 9)))]
     if grown:
         text += ["", "## Growth", "", *growth_lines(growth(rows, folder))]
     RESULTS.mkdir(exist_ok=True)

@@ -54,8 +54,8 @@ def raw(image: Path, out: Path) -> Row:
     return {"mpx": mpx, "wall_s": time.perf_counter() - began}
 
 
-def startup(folder: Path) -> Row:
-    """Medians of 9, in seconds: the help, and a map of 256 px whole."""
+def startup(folder: Path, repeats: int) -> Row:
+    """Medians, in seconds: the help, and a map of 256 px whole."""
     small, out = folder / "small", folder / "small-out"
     if not (small / "after.tif").exists():
         pieces.load("simulate", "flood")(small, size=256, seed=0)
@@ -68,7 +68,7 @@ def startup(folder: Path) -> Row:
     acts: Mapping[str, Callable[[], Row]] = {"--help": lambda: aftermap("--help"), "map of 256 px": mapped}
     return {
         name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-        for name, rows in ((name, [act() for _ in range(9)]) for name, act in acts.items())
+        for name, rows in ((name, [act() for _ in range(repeats)]) for name, act in acts.items())
     }
 
 

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from aftermap import aoi, archive, arrays, catalog, drivers, journal, limits, ogr, places, plain, raster, stacfiles, unpack
 from aftermap.cli import main
+from aftermap.datasets import hdf5
 from aftermap.errors import InputRefusedError, UsageError
 from tests import hostile_files
 from tests.hostile_files import CASES, image
@@ -324,3 +325,21 @@ def test_rings_that_are_none_are_refused(shape: str, tmp_path: Path) -> None:
     result = run(["map", *where, "--hazard", "flood", "-o", str(tmp_path / "out"), "--quiet"])
     assert result.exit_code == 3, result.output
     assert "fault of ours" not in result.output
+
+
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_a_superblock_that_names_a_driver_is_refused(userblock: int, tmp_path: Path) -> None:
+    """49 bytes made the library take 4.4 GB: found by fuzzing."""
+    h5py, path = pytest.importorskip("h5py"), tmp_path / "a.h5"
+    with h5py.File(path, "w", userblock_size=userblock) as file:
+        file["a"] = [1]
+    with hdf5.opened(path) as file:
+        assert list(file) == ["a"]
+    whole = bytearray(path.read_bytes())
+    at = userblock + 24 + 3 * 8
+    assert whole[at : at + 8] == b"\xff" * 8
+    whole[at : at + 8] = (0x1D).to_bytes(8, "little")
+    for data in (whole, whole[: at + 1]):
+        path.write_bytes(data)
+        with pytest.raises(OSError, match="file driver"), hdf5.opened(path):
+            pass

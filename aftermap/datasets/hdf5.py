@@ -12,6 +12,9 @@ from aftermap import limits
 from aftermap.datasets.dataset import extra_missing
 from aftermap.errors import InputRefusedError
 
+_SIGNATURE, _SUPERBLOCK = b"\x89HDF\r\n\x1a\n", 256
+"""What a file begins with, after a block of the user's that may come first, and bytes that hold the addresses."""
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
@@ -20,8 +23,30 @@ def opened(path: Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise extra_missing("h5py") from error
+    _refuse_driver(path)
     with h5py.File(path, "r") as file:
         yield file
+
+
+def _refuse_driver(path: Path) -> None:
+    """A superblock of the first two versions may send the library to a block of its driver, for which it takes up to 4 GB before
+    it looks (HDF5 File Format Specification 3.0, II.A). What lies in one file has none. Raises OSError."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        starts = (0, *(512 << k for k in range(size.bit_length())))
+        for start in (at for at in starts if at < size):
+            file.seek(start)
+            head = file.read(_SUPERBLOCK)
+            if head.startswith(_SIGNATURE):
+                break
+        else:
+            return  # the library says that it is no such file
+    width, at = head[13:14], 24 + 4 * (head[8:9] == b"\x01")
+    if head[8:9] not in (b"\x00", b"\x01") or not width:
+        return
+    driver = head[at + 3 * width[0] : at + 4 * width[0]]
+    if driver != b"\xff" * width[0] or not driver:
+        raise OSError(f"the superblock of {path.name} is cut off, or names a block of a file driver")
 
 
 def held(group: Any, name: str) -> Any:

@@ -316,6 +316,8 @@ def _disk(path: Path) -> Iterator[None]:
         yield
     except FAILED as error:
         raise OSError(f"{path.name} could not be written: {error}") from error
+    except SystemError as error:  # of rasterio, where GDAL fails without a word
+        raise OSError(f"{path.name} could not be written, as when its folder is taken away meanwhile") from error
 
 
 def _finish_cog(scratch: Path, destination: Path, *, overview: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +81,26 @@ def test_what_did_not_reach_the_disk_is_found_when_it_is_read_back(tmp_path: Pat
         out = raster.Writer(tmp_path / "a.tif", grid((600, 600)), dtype="uint8", descriptions=["noise"])
         with files_up_to(size), pytest.raises(OSError, match=r"written"):
             _finish(out, pixels, tmp_path / "b.tif")
+
+
+def test_a_folder_that_is_taken_away_while_a_raster_is_finished(tmp_path: Path) -> None:
+    """GDAL fails of it in several ways, one of them without a word (found by the soak): each is told as what the disk did."""
+    pixels, ends = np.random.default_rng(0).integers(0, 200, (1, 1500, 1500)).astype(np.uint8), set()
+    for delay in np.linspace(0, 0.12, 40):
+        (folder := tmp_path / "gone").mkdir()
+        out = raster.Writer(folder / "a.tif", grid((1500, 1500)), dtype="uint8", descriptions=["noise"])
+        out.write(pixels, Window(0, 0, 1500, 1500))
+        going = Timer(delay, shutil.rmtree, (folder,), {"ignore_errors": True})
+        going.start()
+        try:
+            out.finish(folder / "b.tif", overview="nearest")
+            ends.add("whole")
+        except OSError:
+            ends.add("told")
+        finally:
+            going.join()
+            shutil.rmtree(folder, ignore_errors=True)
+    assert "told" in ends
 
 
 @contextmanager

@@ -37,8 +37,8 @@ from aftermap.workers import Workers, here
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
-BASE_MB, MOST_CORES = 350, 3
-"""What the process takes before the first pixel (libraries, GDAL's cache), and the largest block in tiles a side."""
+BASE_MB, MOST_CORES, HEAPS = 350, 3, 1.3
+"""What a process takes before the first pixel; the largest block, in tiles a side; heaps to what lives, beside a network."""
 THREADS = os.cpu_count() or 1
 """Tiles that are scored at once, where no workers share the blocks."""
 
@@ -111,15 +111,13 @@ class Plan:
 
     def _cores_a_side(self, shape: tuple[int, int]) -> int:
         """Cores along each side of a block, as many as there is memory for. Raises UsageError ("memory")."""
-        heavy = self._heavy_mb(shape)
-        taken = BASE_MB + sum(heavy.values())
-        fitting = [n for n in range(1, MOST_CORES + 1) if taken + self._block_mb(n, shape) <= self.memory_mb]
-        if not fitting:
-            own = "".join(f", of which {name} itself takes {mb:.0f}" for name, mb in heavy.items())
-            least = self.least_mb(shape)
-            what = f"--memory {self.memory_mb} MB is too little: one tile needs {least}{own}"
-            raise UsageError(what, repair=f"give at least --memory {least}", code="memory")
-        return fitting[-1]
+        if self.least_mb(shape) > self.memory_mb:
+            own = "".join(f", of which {name} itself takes {mb:.0f}" for name, mb in self._heavy_mb(shape).items())
+            what = f"--memory {self.memory_mb} MB is too little: one tile needs {self.least_mb(shape)}{own}"
+            raise UsageError(what, repair=f"give at least --memory {self.least_mb(shape)}", code="memory")
+        heavy = sum(self._heavy_mb(shape).values())
+        spare = (self.memory_mb - BASE_MB) / (HEAPS if heavy else 1) - heavy
+        return max(n for n in range(1, MOST_CORES + 1) if n == 1 or self._block_mb(n, shape) <= spare)
 
     def least_mb(self, shape: tuple[int, int]) -> int:
         """What blocks of one tile take, all in all."""

@@ -5,7 +5,9 @@ Only what is asked for is computed: layers that make scores alone do not run for
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +29,8 @@ Run = Callable[[F32], F32]
 READS = {"openvino": ("graph.xml", "graph.onnx"), "onnxruntime": ("graph.onnx",)}
 """Engine -> the graphs that it can run, the best first."""
 _AT_ONCE = [os.cpu_count() or 1]
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+"""Of malloc.h."""
 SCORES, FEATURES = 0, 1
 """Outputs of a graph: probabilities (n, class, y, x), and the deepest features of the encoder (n, channel, y, x)."""
 
@@ -63,7 +67,17 @@ def opened(
 ) -> Run:  # fmt: skip
     """What runs a model folder's graph. Raises UsageError ("engine-missing"), InputRefusedError ("no-embedding")."""
     graph = graph_of(folder, engine)
+    _give_back()
     return _Openvino(graph, precision, statistics, output) if engine == "openvino" else _onnxruntime(graph, output)
+
+
+def _give_back() -> None:
+    """Has the C library give large arrays back when they are let go of: between a network's own, heaps of several threads keep
+    170 MB more (measured, glibc), for 5 % of its seconds. Without effect elsewhere."""
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_ARENA_MAX, 2)
+        library.mallopt(_M_MMAP_THRESHOLD, 2 << 20)
 
 
 def alone(model: Any, output: int) -> Any:

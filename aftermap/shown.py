@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from aftermap.tiles import Window
 
 TILE_PX, MOST_ZOOM = 512, 22
 """Large tiles: a browser asks for six at a time."""
-TILES_KEPT = 512
+TILES_KEPT = 256
 STAGES = ((860, 680), (1460, 860))
 """Pixels that pages have for the map, less a margin: on a laptop and on a large screen."""
 _MOST_LAT = 85.05
@@ -50,7 +50,7 @@ _TITLES = {
 Bool = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shown:
     """One delivered map under the name of a page's list."""
 
@@ -124,7 +124,7 @@ class Shown:
     def tile(self, layer: str, z: int, x: int, y: int, *, threshold: float | None = None) -> bytes:
         """A PNG of TILE_PX a side in the web's projection; with a threshold, in percent, likelihood as the extent above it.
         Empty bytes where the map is not."""
-        return self._kept(layer, z, x, y, threshold, self.path(layer).stat().st_mtime_ns)
+        return _tile(self, layer, z, x, y, threshold, self.path(layer).stat().st_mtime_ns)
 
     def ahead(self) -> None:
         """Makes the tiles that a page asks for first, which shows the whole map, before anybody asks."""
@@ -132,11 +132,6 @@ class Shown:
         for zoom in sorted({_fitting(bounds, stage) for stage in STAGES}):
             for at in _tiles(bounds, zoom):
                 self.tile("extent", zoom, *at)
-
-    @cached_property
-    def _kept(self) -> Callable[[str, int, int, int, float | None, int], bytes]:
-        """The last tiles, of a file as it was then."""
-        return lru_cache(TILES_KEPT)(lambda layer, z, x, y, threshold, _: self._made(layer, z, x, y, threshold))
 
     def _made(self, layer: str, z: int, x: int, y: int, threshold: float | None) -> bytes:
         found = _read_tile(self.path(layer), self._grid_of(layer), z, x, y)
@@ -197,6 +192,12 @@ class Shown:
             raise UnknownNameError("layer", layer, self.vectors)
         moved = None if self.placed else _FIELD @ ~raster.PIXEL_SPACE
         return features.geojson(self.map.folder / "map.gpkg", layer, bbox, MOST_FEATURES, moved=moved)
+
+
+@lru_cache(TILES_KEPT)
+def _tile(one: Shown, layer: str, z: int, x: int, y: int, threshold: float | None, _written_ns: int) -> bytes:
+    """The last tiles of all maps, of files as they were then."""
+    return one._made(layer, z, x, y, threshold)
 
 
 def _bounds(grid: GeoBox) -> tuple[float, float, float, float]:

@@ -22,6 +22,7 @@ import aftermap as am
 from aftermap import palette, raster
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.layer import Declared
+from aftermap.shown import _tile
 from aftermap.tiles import Window
 from aftermap.view import PAGE, application, serve, shown
 from tests.conftest import flood_pair, grid, write
@@ -345,14 +346,14 @@ def test_tiles_of_the_first_view_are_made_ahead(page: Any, address: str, maps: l
     opened(page, address)
     one = shown(maps)[1]
     one.ahead()
-    made = one._kept.cache_info().misses  # type: ignore[attr-defined]
+    made = _tile.cache_info().misses
     tiles = [re.search(r"tiles/extent/(\d+)/(\d+)/(\d+)", url) for url in asked]
     found = [one.tile("extent", *map(int, tile.groups())) for tile in tiles if tile]
     assert len(found) >= 4
-    assert one._kept.cache_info().misses == made  # type: ignore[attr-defined]
+    assert _tile.cache_info().misses == made
     os.utime(one.path("extent"), ns=(1, 1))  # as written anew
     assert one.tile("extent", *map(int, next(tile for tile in tiles if tile).groups())) in found
-    assert one._kept.cache_info().misses == made + 1  # type: ignore[attr-defined]
+    assert _tile.cache_info().misses == made + 1
 
 
 def test_pictures_lie_where_the_map_says(page: Any, address: str) -> None:

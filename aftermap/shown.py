@@ -227,10 +227,11 @@ def _mercator(lon: float, lat: float) -> tuple[float, float]:
 
 
 def _corners(grid: GeoBox) -> list[list[float]]:
-    """Longitude and latitude of the corners, from the upper left on clockwise."""
+    """Longitude and latitude of the corners, from the upper left on clockwise; past the antimeridian they go on."""
     height, width = grid.shape
     ends = [grid.affine @ at for at in ((0, 0), (width, 0), (width, height), (0, height))]
-    return [[float(v) for v in point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]] for x, y in ends]
+    found = [[float(v) for v in point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]] for x, y in ends]
+    return [[lon + 360 * round((found[0][0] - lon) / 360), lat] for lon, lat in found]
 
 
 def _roots(shares: npt.NDArray[np.float32]) -> U8:

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 import aftermap as am
 from aftermap import palette, raster
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.layer import Declared
-from aftermap.shown import _tile
+from aftermap.shown import _corners, _tile
 from aftermap.tiles import Window
 from aftermap.view import PAGE, application, serve, shown
 from tests.conftest import flood_pair, grid, write
@@ -338,6 +340,13 @@ def test_before_and_after_are_swiped(page: Any, address: str) -> None:
     assert abs(float(slider.get_attribute("aria-valuenow")) - 50) <= 1
     page.wait_for_timeout(300)
     assert (picture(page.locator("#stage").screenshot()) != picture(halves)).any(axis=-1).mean() < 0.02
+
+
+def test_corners_go_on_past_the_antimeridian() -> None:
+    across = GeoBox((1000, 1500), Affine(100, 0, 750_000, 0, -100, 9_900_000), "EPSG:32760")
+    corners = np.asarray(_corners(across))
+    assert np.ptp(corners[:, 0]) < 2
+    assert corners[:, 0].min() < 180 < corners[:, 0].max()
 
 
 def test_tiles_of_the_first_view_are_made_ahead(page: Any, address: str, maps: list[Path]) -> None:

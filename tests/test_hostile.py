@@ -7,6 +7,7 @@ import pickle
 import re
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -343,3 +344,21 @@ def test_a_superblock_that_names_a_driver_is_refused(userblock: int, tmp_path: P
         path.write_bytes(data)
         with pytest.raises(OSError, match="file driver"), hdf5.opened(path):
             pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the address space of a process")
+def test_metadata_that_take_memory_without_end_are_refused(tmp_path: Path) -> None:
+    """Eight bytes that the fuzzer changed: the kernel ended the process. Where another h5py lays its files out otherwise they do
+    nothing, or other harm."""
+    h5py, resource, path = pytest.importorskip("h5py"), pytest.importorskip("resource"), tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("img", data=np.zeros((16, 16, 14)), chunks=(8, 8, 14), compression="gzip")
+        file["mask"] = np.zeros((16, 16), np.uint8)
+    data, before = bytearray(path.read_bytes()), resource.getrlimit(resource.RLIMIT_AS)
+    changed = {0x171: 16, 0x2C1: 25, 0x332: 55, 0xC39: 91, 0xD68: 64, 0xE57: 91, 0x1214: 252, 0x185D: 247}
+    for place, value in changed.items():
+        data[place] = value
+    path.write_bytes(data)
+    with pytest.raises((OSError, RuntimeError, KeyError)), hdf5.opened(path) as file:
+        hdf5.held(file, "img")
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

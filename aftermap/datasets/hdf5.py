@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from aftermap import limits
 from aftermap.datasets.dataset import extra_missing
 from aftermap.errors import InputRefusedError
 
+METADATA_BYTES, _LOOKUP = 512 << 20, RLock()
 _SIGNATURE, _SUPERBLOCK = b"\x89HDF\r\n\x1a\n", 256
 """What a file begins with, after a block of the user's that may come first, and bytes that hold the addresses."""
 
@@ -24,8 +27,31 @@ def opened(path: Path) -> Iterator[Any]:
     except ImportError as error:
         raise extra_missing("h5py") from error
     _refuse_driver(path)
-    with h5py.File(path, "r") as file:
+    with _bounded():
+        file = h5py.File(path, "r")
+    with file:
         yield file
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Metadata that lead into one another have the library take memory until the process is ended (found by fuzzing); it has
+    no setting against that. On Linux a lookup, one at a time, gets METADATA_BYTES; beyond, it is a RuntimeError or KeyError."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    with _LOOKUP:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + METADATA_BYTES
+        if soft == resource.RLIM_INFINITY or soft > most:
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _refuse_driver(path: Path) -> None:
@@ -55,10 +81,11 @@ def held(group: Any, name: str) -> Any:
     import h5py
 
     for part in name.strip("/").split("/"):
-        link = group.get(part, getlink=True)
-        if link is not None and not isinstance(link, h5py.HardLink):
-            raise _elsewhere(group, part)
-        group = group[part]
+        with _bounded():
+            link = group.get(part, getlink=True)
+            if link is not None and not isinstance(link, h5py.HardLink):
+                raise _elsewhere(group, part)
+            group = group[part]
     if isinstance(group, h5py.Dataset):
         refuse_claims(group)
     return group

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from aftermap import aoi, archive, arrays, catalog, drivers, journal, limits, ogr, places, plain, raster, stacfiles, unpack
 from aftermap.cli import main
-from aftermap.datasets import hdf5
+from aftermap.datasets import hdf5, zarrs
 from aftermap.errors import InputRefusedError, UsageError
 from tests import hostile_files
 from tests.hostile_files import CASES, image
@@ -362,3 +362,19 @@ def test_metadata_that_take_memory_without_end_are_refused(tmp_path: Path) -> No
     with pytest.raises((OSError, RuntimeError, KeyError)), hdf5.opened(path) as file:
         hdf5.held(file, "img")
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_chunk_of_blosc_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    """Its library read on until the process ended: found by fuzzing."""
+    zarr = pytest.importorskip("zarr")
+    numcodecs, values = pytest.importorskip("numcodecs"), np.arange(4000, dtype="f4")
+    packed = numcodecs.get_codec({"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1})
+    made = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    made.create_array("v", shape=values.shape, chunks=(4000,), dtype="f4", compressors=packed)[:] = values
+    np.testing.assert_array_equal(zarrs.whole(zarrs.opened(tmp_path / "a.zarr")["v"]), values)
+    chunk = tmp_path / "a.zarr" / "v" / "0"
+    data = bytearray(chunk.read_bytes())
+    for harm in (data[:8], data[:12] + (len(data) + 1).to_bytes(4, "little") + data[16:]):
+        chunk.write_bytes(harm)
+        with pytest.raises(ValueError, match="Blosc"):
+            zarrs.whole(zarrs.opened(tmp_path / "a.zarr")["v"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aftermap.choice import Chosen
 from aftermap.errors import UsageError
 from aftermap.predict import Plan
@@ -19,8 +21,8 @@ LEAST_MEMORY_MB = 420
 
 
 @dataclass(frozen=True)
-class _Beside:
-    """A method that nothing is known of before it has looked at the scene, as far as memory goes."""
+class _Constant:
+    """In place of a method that has not looked at the scene, as far as memory goes: 0 everywhere."""
 
     network: Scorer
     """One that reads as much."""
@@ -33,7 +35,7 @@ class _Beside:
         return self.network.inputs
 
     def __call__(self, pixels: F32, valid: Bool) -> F32:
-        raise NotImplementedError
+        return np.zeros((len(pixels), 1, *pixels.shape[2:]), np.float32)
 
 
 def too_large(scene: Scene, chosen: Chosen, memory_mb: int) -> dict[str, str]:
@@ -41,7 +43,7 @@ def too_large(scene: Scene, chosen: Chosen, memory_mb: int) -> dict[str, str]:
     networks = {n: m for n, m in chosen.methods.items() if isinstance(m, Heavy)}
     if not networks:
         return {}
-    beside = _Beside(next(iter(networks.values())))
+    beside = _Constant(next(iter(networks.values())))
     whole = Plan({n: networks.get(n, beside) for n in chosen.methods}, 0.5, False, memory_mb).least_mb(scene.shape)
     why = f"with it one tile needs {whole} MB, and --memory leaves less"
     return dict.fromkeys(networks, why) if whole > memory_mb else {}

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -31,7 +31,6 @@ TILE_PX, MOST_ZOOM = 512, 22
 TILES_KEPT = 256
 STAGES = ((860, 680), (1460, 860))
 """Pixels that pages have for the map, less a margin: on a laptop and on a large screen."""
-_MOST_LAT = 85.05
 _NOWHERE = 254
 """No code of ours: what a tile holds beyond the raster, where 255 is "not analysed"."""
 PHOTOS = ("before", "after")
@@ -129,9 +128,9 @@ class Shown:
     def ahead(self) -> None:
         """Makes the tiles that a page asks for first, which shows the whole map, before anybody asks."""
         bounds = _bounds(self.grid)
-        for zoom in sorted({_fitting(bounds, stage) for stage in STAGES}):
-            for at in _tiles(bounds, zoom):
-                self.tile("extent", zoom, *at)
+        for stage in STAGES:
+            for at in _first_tiles(bounds, stage):
+                self.tile("extent", *at)
 
     def _made(self, layer: str, z: int, x: int, y: int, threshold: float | None) -> bytes:
         found = _read_tile(self.path(layer), self._grid_of(layer), z, x, y)
@@ -205,25 +204,16 @@ def _bounds(grid: GeoBox) -> tuple[float, float, float, float]:
     return float(west), float(south), float(east), float(north)
 
 
-def _fitting(bounds: tuple[float, float, float, float], stage: tuple[int, int]) -> int:
-    """The zoom of the tiles with which a page fits degrees (west, south, east, north) into so many pixels (across, down)."""
-    (left, low), (right, high) = _mercator(*bounds[:2]), _mercator(*bounds[2:])
-    fits = min(px / (TILE_PX * share) for px, share in zip(stage, (right - left, high - low), strict=True))
-    return min(max(round(math.log2(fits)), 0), MOST_ZOOM)
+def _first_tiles(bounds: tuple[float, float, float, float], stage: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Zoom, column and row of the tiles with which a page fits degrees (west, south, east, north) into pixels (across, down)."""
+    import morecantile  # with rio-tiler
 
-
-def _tiles(bounds: tuple[float, float, float, float], zoom: int) -> list[tuple[int, int]]:
-    """Columns and rows of the tiles that touch degrees."""
-    (left, low), (right, high) = _mercator(*bounds[:2]), _mercator(*bounds[2:])
-    side = 2**zoom
-    columns, rows = range(int(left * side), int(right * side) + 1), range(int((1 - high) * side), int((1 - low) * side) + 1)
-    return [(x % side, y) for x in columns for y in rows if y < side]
-
-
-def _mercator(lon: float, lat: float) -> tuple[float, float]:
-    """Shares of the width and the height of the web's map, from its lower left corner."""
-    tall = math.asinh(math.tan(math.radians(min(max(lat, -_MOST_LAT), _MOST_LAT)))) / math.pi
-    return (lon + 180) / 360, (1 + tall) / 2
+    grid = morecantile.tms.get("WebMercatorQuad")
+    (left, low), (right, high) = grid.xy(*bounds[:2], truncate=True), grid.xy(*bounds[2:], truncate=True)
+    whole = grid.xy_bbox.right - grid.xy_bbox.left
+    fits = min(px * whole / (TILE_PX * side) for px, side in zip(stage, (right - left, high - low), strict=True))
+    zoom = min(max(round(math.log2(fits)), 0), MOST_ZOOM)
+    return ((tile.z, tile.x, tile.y) for tile in grid.tiles(*bounds, [zoom], truncate=True))
 
 
 def _corners(grid: GeoBox) -> list[list[float]]:

@@ -124,9 +124,8 @@ def train(
     run = _identity(model, training, validation, plan, fabric.world_size)
     optimiser = torch.optim.AdamW(_groups(model, plan), lr=plan.lr)
     wrapped, moving = fabric.setup(model, optimiser)
-    history = _resume(
-        folder / LAST, run, model, optimiser
-    )  # where the weights now lie, for what it had moved by lies beside them
+    # After the weights went to their device: what they had moved by goes where they are.
+    history = _resume(folder / LAST, run, model, optimiser)
     rate = schedule(plan.schedule, plan.steps, **plan.schedule_options)
     start, loss_sum = (int(history[-1]["step"]) if history else 0), torch.zeros((), dtype=torch.float64, device=fabric.device)
     board = TensorBoardLogger(folder, name="tensorboard", version="") if fabric.is_global_zero else None
@@ -135,10 +134,7 @@ def train(
     steps = range(start, start if stopped else plan.steps)
     for step, batch in zip(steps, training.training(steps, rank=fabric.global_rank, world=fabric.world_size), strict=True):
         torch.manual_seed(_seed(plan.seed, step, fabric.global_rank))  # dropout: as if nothing had come before
-        for group in moving.param_groups:
-            group["lr"] = group["base"] * rate(step)
-            if plan.weight_decay_end is not None and group["weight_decay"]:
-                group["weight_decay"] = _decayed(plan, step)
+        _pace(moving, plan, rate(step), step)
         loss = objective(wrapped, _placed(fabric, batch))["loss"]
         moving.zero_grad()
         fabric.backward(loss)
@@ -195,6 +191,14 @@ def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
         {"params": own, "lr": rate, "base": rate, "weight_decay": decay}
         for (rate, decay), own in sorted(groups.items(), key=lambda one: one[0], reverse=True)
     ]
+
+
+def _pace(moving: Any, plan: Plan, rate: float, step: int) -> None:
+    """Sets the rate and the decay of a step, for every group."""
+    for group in moving.param_groups:
+        group["lr"] = group["base"] * rate
+        if plan.weight_decay_end is not None and group["weight_decay"]:
+            group["weight_decay"] = _decayed(plan, step)
 
 
 def _decayed(plan: Plan, step: int) -> float:

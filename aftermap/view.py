@@ -236,8 +236,8 @@ def serve(
 def _ahead(maps: Sequence[Shown]) -> None:
     """The first view of the map that is shown first."""
     with suppress(AftermapError, OSError, RuntimeError):  # who asks for the tile is told
-        for one in maps[:1]:
-            one.ahead()
+        if maps:
+            maps[0].ahead()
 
 
 @contextmanager

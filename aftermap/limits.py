@@ -34,7 +34,7 @@ LIMITS = {
     "VRT_BYTES": Limit(100_000_000, "bytes of a virtual raster", "a mosaic of 10,000 tiles has 10,000,000"),
     "VRT_SOURCES": Limit(200_000, "sources of a virtual raster and those below it", "each is looked at"),
     "VRT_DEPTH": Limit(4, "virtual rasters of one another", "those of the catalog have 2"),
-    "ARRAY_BYTES": Limit(2_000_000_000, "bytes of an array read whole from HDF5, NetCDF, zarr or npz", "a datacube of one band"),
+    "ARRAY_BYTES": Limit(2_000_000_000, "bytes read whole from HDF5, NetCDF, zarr, npz or Parquet", "a datacube of one band"),
     "ARCHIVE_MEMBERS": Limit(10_000, "files in a zip that is read where it lies", "a Sentinel-2 product holds some hundred"),
     "ARCHIVE_RATIO": Limit(1_032, "times its size that an archive may unpack to", "deflate packs no denser (zlib's notes)"),
 }  # fmt: skip

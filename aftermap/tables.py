@@ -13,25 +13,16 @@ from uuid import uuid4
 
 import numpy as np
 
-from aftermap.datasets.dataset import extra_missing
+from aftermap.datasets import parquets
 from aftermap.errors import UsageError
 from aftermap.normalise import F32
 
 _ABOUT = b"aftermap"
 
 
-def _parquet() -> Any:
-    """The library. Raises UsageError ("extra-missing")."""
-    try:
-        import pyarrow.parquet as library
-    except ImportError as error:
-        raise extra_missing("pyarrow") from error
-    return library
-
-
 def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """A Parquet file, whole or not at all, with `about` in its metadata."""
-    library = _parquet()
+    library = parquets.library()
     import pyarrow
 
     table = pyarrow.table(dict(columns)).replace_schema_metadata({_ABOUT: json.dumps(dict(about))})
@@ -46,7 +37,7 @@ def read(path: Path) -> tuple[Any, dict[str, Any]] | None:
     if not path.is_file():
         return None
     try:
-        table = _parquet().read_table(path)
+        table = parquets.library().read_table(path)
         return table, json.loads(table.schema.metadata[_ABOUT])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -54,7 +45,7 @@ def read(path: Path) -> tuple[Any, dict[str, Any]] | None:
 
 def vectors(rows: F32) -> Any:
     """A column of lists, each as long, of rows (n, d)."""
-    _parquet()
+    parquets.library()
     import pyarrow
 
     return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.ascontiguousarray(rows, np.float32).ravel()), rows.shape[1])

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,11 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import aoi, archive, arrays, card, itemfile, plain, raster, recipe, safe, stacfiles, tilegrid, vector, virtual
 from aftermap.check import examine_files
-from aftermap.datasets import landslide4sense, sar_landslides
+from aftermap.datasets import bigearthnet, landslide4sense, sar_landslides
 from aftermap.datasets.dataset import Published
 from aftermap.errors import AftermapError
 from aftermap.scorer import LayerBands
+from aftermap.tables import write as write_table
 from aftermap.tiles import Window
 
 Act = Callable[[Path], object]
@@ -118,21 +119,28 @@ def _chip(of: Published, **settings: Any) -> Act:
     return read
 
 
-def _zarr_file(name: str) -> Callable[[Path], list[bytes]]:
+def _parquet(folder: Path) -> list[bytes]:
+    names = {name: ["same"] * 64 for name in ("patch_id", "split", "country", "s1_name")}
+    write_table(folder / "metadata.parquet", {**names, "labels": [["Pastures", "Airports"]] * 64}, {})
+    return [(folder / "metadata.parquet").read_bytes()]
+
+
+def _zarr_file(name: str, zarr_format: Literal[2, 3] = 2) -> Callable[[Path], list[bytes]]:
     def seeds(folder: Path) -> list[bytes]:
         import zarr
 
-        group = zarr.open_group(folder / "hokkaido.zarr", mode="w", zarr_format=2)
+        group = zarr.open_group(folder / "hokkaido.zarr", mode="w", zarr_format=zarr_format)
+        packed: Any = zarr.codecs.BloscCodec(cname="lz4") if zarr_format == 3 else "auto"
         for band in ("vv", "vh"):
-            made = group.create_array(band, shape=(4, 16, 16), chunks=(1, 16, 16), dtype="f4")
+            made = group.create_array(band, shape=(4, 16, 16), chunks=(1, 16, 16), dtype="f4", compressors=packed)
             made[:], made.attrs["_ARRAY_DIMENSIONS"] = 0.1, ["timestep", "y", "x"]
         labels = group.create_array("landslides", shape=(16, 16), chunks=(16, 16), dtype="f4")
         labels[:], labels.attrs["_ARRAY_DIMENSIONS"] = 0, ["y", "x"]
         when = group.create_array("timestep", shape=(4,), chunks=(4,), dtype="i8")
         when[:], when.attrs["units"] = [0, 288, 576, 864], "hours since 2018-08-25"
         when.attrs["_ARRAY_DIMENSIONS"] = ["timestep"]
-        states = group.create_array("sat:orbit_state", shape=(4,), chunks=(4,), dtype="S10")
-        states[:] = np.array([b"descending"] * 4)
+        states = group.create_array("sat:orbit_state", shape=(4,), chunks=(4,), dtype="S10" if zarr_format == 2 else str)
+        states[:] = np.array(["descending"] * 4)
         return [(folder / "hokkaido.zarr" / name).read_bytes()]
 
     return seeds
@@ -200,6 +208,8 @@ READERS: Mapping[str, Reader] = {r.name: r for r in (
     Reader("hdf5", "TrainData/img/image_1.h5", _chip(landslide4sense.LANDSLIDE4SENSE, inner="TrainData/img/image_1.h5"), _hdf5),
     Reader("zarr", "hokkaido.zarr/vv/.zarray", _cube, _zarr_file("vv/.zarray"), known=(b"pickle", b"filters", b"compressor")),
     Reader("zarr-chunk", "hokkaido.zarr/vv/0.0.0", _cube, _zarr_file("vv/0.0.0")),
+    Reader("zarr3-chunk", "hokkaido.zarr/vv/c/0/0/0", lambda path: _cube(path.parents[2]), _zarr_file("vv/c/0/0/0", 3)),
+    Reader("parquet", "metadata.parquet", lambda path: bigearthnet.BIGEARTHNET(path.parent), _parquet),
     Reader("model.toml", "model.toml", lambda path: card.Card.read(path.parent), _model),
     Reader("recipe", "a.toml", lambda path: recipe.read(path), _recipes),
     Reader("items", "a.json", _event, _items, known=(b"href", b"http://10.0.0.1/", b"../..", b"file:///")),

@@ -76,7 +76,7 @@ DOORS = {
 FILE_DOORS = {
     "h5py": {"hdf5"},
     "zarr": {"zarrs"},
-    "pyarrow": {"bigearthnet", "unpack", "tables"},
+    "pyarrow": {"parquets", "unpack", "tables"},
 }
 """Data sets keep their own format to their own file."""
 FILES = sorted(PACKAGE.rglob("*.py"))

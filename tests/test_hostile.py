@@ -18,9 +18,24 @@ import pytest
 import rasterio
 from click.testing import CliRunner, Result
 
-from aftermap import aoi, archive, arrays, catalog, drivers, journal, limits, ogr, places, plain, raster, stacfiles, unpack
+from aftermap import (
+    aoi,
+    archive,
+    arrays,
+    catalog,
+    drivers,
+    journal,
+    limits,
+    ogr,
+    places,
+    plain,
+    raster,
+    stacfiles,
+    tables,
+    unpack,
+)
 from aftermap.cli import main
-from aftermap.datasets import hdf5, zarrs
+from aftermap.datasets import hdf5, parquets, zarrs
 from aftermap.errors import InputRefusedError, UsageError
 from tests import hostile_files
 from tests.hostile_files import CASES, image
@@ -364,17 +379,31 @@ def test_metadata_that_take_memory_without_end_are_refused(tmp_path: Path) -> No
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
-def test_a_chunk_of_blosc_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_chunk_of_blosc_that_claims_more_than_there_is_is_refused(zarr_format: int, tmp_path: Path) -> None:
     """Its library read on until the process ended: found by fuzzing."""
     zarr = pytest.importorskip("zarr")
     numcodecs, values = pytest.importorskip("numcodecs"), np.arange(4000, dtype="f4")
-    packed = numcodecs.get_codec({"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1})
-    made = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    packed = {2: numcodecs.Blosc(cname="lz4"), 3: zarr.codecs.BloscCodec(cname="lz4")}[zarr_format]
+    made = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
     made.create_array("v", shape=values.shape, chunks=(4000,), dtype="f4", compressors=packed)[:] = values
     np.testing.assert_array_equal(zarrs.whole(zarrs.opened(tmp_path / "a.zarr")["v"]), values)
-    chunk = tmp_path / "a.zarr" / "v" / "0"
+    chunk = tmp_path / "a.zarr" / "v" / {2: "0", 3: "c/0"}[zarr_format]
     data = bytearray(chunk.read_bytes())
     for harm in (data[:8], data[:12] + (len(data) + 1).to_bytes(4, "little") + data[16:]):
         chunk.write_bytes(harm)
         with pytest.raises(ValueError, match="Blosc"):
             zarrs.whole(zarrs.opened(tmp_path / "a.zarr")["v"])
+    chunk.write_bytes(data[:4] + (2_000_000_000).to_bytes(4, "little") + data[8:])
+    with pytest.raises(InputRefusedError, match="a chunk of Blosc has 2,000,000,000 bytes") as caught:
+        zarrs.whole(zarrs.opened(tmp_path / "a.zarr")["v"])
+    assert caught.value.code == "too-large"
+
+
+def test_a_parquet_table_of_few_bytes_and_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.write(tmp_path / "a.parquet", {"name": ["same"] * 200_000, "n": np.arange(200_000)}, {})
+    assert len(parquets.rows(tmp_path / "a.parquet", ("name",))) == 200_000
+    monkeypatch.setenv("AFTERMAP_MAX_ARRAY_BYTES", "1000000")
+    with pytest.raises(InputRefusedError, match=r"a\.parquet has [0-9,]+ bytes") as caught:
+        parquets.rows(tmp_path / "a.parquet", ("name",))
+    assert caught.value.code == "too-large"

@@ -1,4 +1,4 @@
-"""BigEarthNet v2 (reBEN): patches of 1.2 km in ten countries, Sentinel-1 and -2, 19 classes. The door to pyarrow for it.
+"""BigEarthNet v2 (reBEN): patches of 1.2 km in ten countries, Sentinel-1 and -2, 19 classes.
 
 A chip has both labels: `target`, 0 or 1 for each class, and the reference map as truth by pixel. CORINE codes that belong to
 none of the 19 classes are unknown.
@@ -6,16 +6,14 @@ none of the 19 classes are unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from aftermap.bandmaps import MAPS
 from aftermap.chips import F32, UNKNOWN, Chip
-from aftermap.datasets import pixels
-from aftermap.datasets.dataset import Dataset, Facts, Member, Published, Source, extra_missing, not_laid_out
+from aftermap.datasets import parquets, pixels
+from aftermap.datasets.dataset import Dataset, Facts, Member, Published, Source, not_laid_out
 from aftermap.errors import UsageError
 
 _RECORD = "https://zenodo.org/records/10891137/files/"
@@ -91,7 +89,7 @@ def _open(folder: Path, *, image: str = "both", labels: str = "classes") -> Data
         root: {p.name for tile in (folder / root).glob("*") if tile.is_dir() for p in tile.iterdir()} for root in _roots(image)
     }
     members, absent = {}, []
-    for row in _rows(table):
+    for row in parquets.rows(table, _COLUMNS):
         names = {"BigEarthNet-S1": row["s1_name"], "BigEarthNet-S2": row["patch_id"], "Reference_Maps": row["patch_id"]}
         lacking = [f"{root}/{names[root]}" for root in there if names[root] not in there[root]]
         absent += lacking
@@ -125,15 +123,6 @@ def _open(folder: Path, *, image: str = "both", labels: str = "classes") -> Data
 def _roots(image: str) -> tuple[str, ...]:
     roots = zip(("BigEarthNet-S1", "BigEarthNet-S2"), _FILES[image], strict=True)
     return (*(root for root, bands in roots if bands), "Reference_Maps")
-
-
-def _rows(table: Path) -> Iterable[dict[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise extra_missing("pyarrow") from error
-    held: list[dict[str, Any]] = parquet.read_table(table, columns=list(_COLUMNS)).to_pylist()
-    return held
 
 
 def _patch(root: Path, name: str, parts: int) -> Path:

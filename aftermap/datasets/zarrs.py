@@ -37,19 +37,34 @@ def opened(store: Path) -> Any:
 
 @cache
 def _check_blosc() -> None:
-    """From here on a chunk of Blosc whose header claims more bytes than there are is a ValueError in this process: its library
-    reads on behind them, to the process's end (found by fuzzing). Of zarr 2; zarr 3 asks the library by itself."""
-    from numcodecs import register_codec
+    """From here on a chunk of Blosc is looked at in this process before its library is handed it, be it of zarr 2 or 3."""
+    import numcodecs
+    import zarr
     from numcodecs.blosc import Blosc
+    from zarr.codecs import BloscCodec
 
     class Checked(Blosc):  # type: ignore[misc]
         def decode(self, buf: Any, out: Any = None) -> Any:
-            data = memoryview(buf).cast("B")
-            if len(data) < _BLOSC_HEADER or int.from_bytes(data[12:16], "little") > len(data):
-                raise ValueError("a chunk of Blosc is cut off, or its header is damaged")
+            _refuse_header(buf)
             return super().decode(buf, out)
 
-    register_codec(Checked)
+    class CheckedCodec(BloscCodec):
+        async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+            _refuse_header(chunk_bytes.as_numpy_array())
+            return await super()._decode_single(chunk_bytes, chunk_spec)
+
+    numcodecs.register_codec(Checked)
+    zarr.registry.register_codec("blosc", CheckedCodec, qualname="aftermap.blosc")
+    zarr.config.set({"codecs.blosc": "aftermap.blosc"})
+
+
+def _refuse_header(chunk: Any) -> None:
+    """Blosc believes the header: where it claims more bytes than there are, it reads on behind them, to the process's end (found
+    by fuzzing). Raises ValueError, InputRefusedError ("too-large")."""
+    data = memoryview(chunk).cast("B")
+    if len(data) < _BLOSC_HEADER or int.from_bytes(data[12:16], "little") > len(data):
+        raise ValueError("a chunk of Blosc is cut off, or its header is damaged")
+    limits.refuse_above("BLOCK_BYTES", int.from_bytes(data[4:8], "little"), "a chunk of Blosc")
 
 
 def held(group: Any, name: str) -> Any:

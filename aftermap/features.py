@@ -19,6 +19,8 @@ from aftermap.errors import InputRefusedError
 from aftermap.tiles import Window
 from aftermap.vector import Geometries
 
+Bounds = tuple[float, float, float, float]
+
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -256,39 +258,41 @@ def layers(path: Path) -> tuple[str, ...]:
 
 
 def geojson(
-    path: Path, layer: str, bbox: tuple[float, float, float, float], most: int, *, moved: Affine | None = None
+    path: Path, layer: str, bbox: Bounds, most: int, page: GeoBox, grid: GeoBox
 ) -> dict[str, Any]:  # fmt: skip
-    """The first features of a layer of our own within a box in degrees, as GeoJSON in degrees with their attributes.
-
-    `moved` lays those of a file without CRS on the web's projection.
-    """
-    own = ogr.pyogrio.read_info(path, layer=layer)["crs"] if moved is None else "EPSG:3857"
-    box = shapely.box(*bbox)
-    there = _moved(np.array([shapely.segmentize(box, max(bbox[2] - bbox[0], 1e-9) / 8)]), DEGREES, own)
-    if moved is not None:
-        there = vector.place(there, ~moved)
-    meta, _, wkb, columns = ogr.pyogrio.raw.read(
-        path, layer=layer, bbox=tuple(shapely.total_bounds(there)), max_features=most + 1
-    )
+    """The first features of a layer of our own, on `grid`, within a box in degrees of the page, as GeoJSON and attributes."""
+    asked, box = _seen(bbox, page), None
+    if asked is not None:
+        if asked.is_empty:
+            return {"type": "FeatureCollection", "features": [], "more": False}
+        there = vector.reproject(np.array([asked]), DEGREES, page, "the view")
+        box = tuple(shapely.total_bounds(there if page == grid else vector.place(there, grid.affine @ ~page.affine)))
+    meta, _, wkb, columns = ogr.pyogrio.raw.read(path, layer=layer, bbox=box, max_features=most + 1)
     shapes = np.asarray(shapely.from_wkb(wkb), dtype=object)
-    shapes = vector.place(shapes, moved) if moved is not None else shapes
     names = [str(name) for name in meta["fields"]]
     rows = zip(*(column.tolist() for column in columns), strict=True) if columns else iter(() for _ in shapes)
     found = [
-        {"type": "Feature", "geometry": shape.__geo_interface__, "properties": dict(zip(names, map(_plain, row), strict=True))}
-        for shape, row in zip(_moved(shapes, own, DEGREES)[:most], rows, strict=False)
+        {"type": "Feature", "geometry": shape, "properties": dict(zip(names, map(_plain, row), strict=True))}
+        for shape, row in zip(shown(shapes[:most], page, grid), rows, strict=False)
     ]
     return {"type": "FeatureCollection", "features": found, "more": len(shapes) > most}
+
+
+def _seen(bbox: Bounds, page: GeoBox) -> Any | None:
+    """What of a view in degrees lies on a page, whatever side of the antimeridian it is stated on; None for half the globe or
+    more, which is seen whole."""
+    (west, south, east, north), own = bbox, meridian.bounds(page)
+    half = (east - west) / 2
+    if half >= 90:
+        return None
+    centre = meridian.near((west + east) / 2, (own[0] + own[2]) / 2, 360)
+    view = shapely.box(centre - half, south, centre + half, north)
+    return view if own[2] - own[0] >= 180 else shapely.intersection(view, shapely.box(*own))
 
 
 def _plain(value: Any) -> Any:
     """As JSON has it, which knows no NaN and no bytes."""
     return value if isinstance(value, (bool, int, str)) or (isinstance(value, float) and np.isfinite(value)) else None
-
-
-def _moved(shapes: Geometries, own: str, to: str) -> Geometries:
-    move = pyproj.Transformer.from_crs(own, to, always_xy=True)
-    return np.asarray(shapely.transform(shapes, lambda xy: np.stack(move.transform(xy[:, 0], xy[:, 1]), 1)), dtype=object)
 
 
 def table(path: Path, layer: str) -> tuple[Geometries, list[dict[str, Any]], str | None]:
@@ -316,9 +320,15 @@ def laid(shapes: Geometries, page: GeoBox, grid: GeoBox) -> Geometries:
 
 
 def shown(shapes: Geometries, page: GeoBox, grid: GeoBox) -> list[dict[str, Any]]:
-    """The way back: geometries of GeoJSON."""
+    """The way back: geometries of GeoJSON, on past the antimeridian where the page has them there."""
     there = shapes if page == grid else vector.place(shapes, page.affine @ ~grid.affine)
-    return [shape.__geo_interface__ for shape in _moved(there, str(page.crs), DEGREES)]
+    move, (west, _, east, _) = pyproj.Transformer.from_crs(str(page.crs), DEGREES, always_xy=True), meridian.bounds(page)
+
+    def degrees(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        lon, lat = move.transform(xy[:, 0], xy[:, 1])
+        return np.stack([meridian.near(lon, (west + east) / 2, 360) if east - west < 180 else lon, lat], 1)
+
+    return [shape.__geo_interface__ for shape in shapely.transform(there, degrees)]
 
 
 def corners(shape: Any) -> int:

@@ -97,6 +97,16 @@ def degrees(grid: GeoBox) -> Geometry:
     return parts[0] if len(parts) == 1 else multigeom(parts)
 
 
+def bounds(grid: GeoBox) -> tuple[float, float, float, float]:
+    """West, south, east and north of a grid in degrees; where it lies across the antimeridian, east is above 180."""
+    found = degrees(grid)
+    spans = [part.boundingbox.range_x for part in (found.geoms if found.is_multi else [found])]
+    turned = [(west + 360, east + 360) if east <= 0 else (west, east) for west, east in spans]
+    wholes = [(min(west for west, _ in some), max(east for _, east in some)) for some in (spans, turned)]
+    west, east = min(wholes, key=lambda whole: whole[1] - whole[0])
+    return west, float(found.boundingbox.bottom), east, float(found.boundingbox.top)
+
+
 def outline(grid: GeoBox) -> Geometry:
     """The outer edge of a grid in its own CRS, with vertices to bend by."""
     return grid.extent.segmented(_step(grid))

@@ -72,16 +72,20 @@ class Shown:
         own = self.map.grid
         return own if self.placed else GeoBox(own.shape, _FIELD, "EPSG:3857")
 
+    @cached_property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east and north for the page in degrees, on past the antimeridian."""
+        return meridian.bounds(self.grid)
+
     def facts(self) -> dict[str, Any]:
         """What the page says of it."""
         run = self.map.made_by
-        west, south, east, north = _bounds(self.grid)
         inputs = run["inputs"]
         return {
             "id": self.id, "folder": self.map.folder.resolve().name,
             "name": run["name"], "hazard": run["hazard"], "maps": run["maps"], "answer": run["answer"],
             "after": inputs["after"].get("acquired"), "before": inputs.get("before", {}).get("acquired"),
-            "bounds": [west, south, east, north], "corners": _corners(self.grid), "placed": self.placed,
+            "bounds": self.bounds, "corners": _corners(self.grid), "placed": self.placed,
             "layers": [{"name": n, "title": _TITLES[n], "legend": self._legend(n)} for n in self.layers],
             "photos": [n for n in PHOTOS if n in self.pictures],
             "vectors": self.vectors, "unit": run["area_unit"], "threshold": run["methods"]["percent_at_threshold"],
@@ -127,9 +131,8 @@ class Shown:
 
     def ahead(self) -> None:
         """Makes the tiles that a page asks for first, which shows the whole map, before anybody asks."""
-        bounds = _bounds(self.grid)
         for stage in STAGES:
-            for at in _first_tiles(bounds, stage):
+            for at in _first_tiles(self.bounds, stage):
                 self.tile("extent", *at)
 
     def _made(self, layer: str, z: int, x: int, y: int, threshold: float | None) -> bytes:
@@ -189,8 +192,7 @@ class Shown:
         UnknownNameError."""
         if layer not in self.vectors:
             raise UnknownNameError("layer", layer, self.vectors)
-        moved = None if self.placed else _FIELD @ ~raster.PIXEL_SPACE
-        return features.geojson(self.map.folder / "map.gpkg", layer, bbox, MOST_FEATURES, moved=moved)
+        return features.geojson(self.map.folder / "map.gpkg", layer, bbox, MOST_FEATURES, self.grid, self.map.grid)
 
 
 @lru_cache(TILES_KEPT)
@@ -199,21 +201,16 @@ def _tile(one: Shown, layer: str, z: int, x: int, y: int, threshold: float | Non
     return one._made(layer, z, x, y, threshold)
 
 
-def _bounds(grid: GeoBox) -> tuple[float, float, float, float]:
-    west, south, east, north = meridian.degrees(grid).boundingbox
-    return float(west), float(south), float(east), float(north)
-
-
 def _first_tiles(bounds: tuple[float, float, float, float], stage: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
     """Zoom, column and row of the tiles with which a page fits degrees (west, south, east, north) into pixels (across, down)."""
     import morecantile  # with rio-tiler
 
     grid = morecantile.tms.get("WebMercatorQuad")
-    (left, low), (right, high) = grid.xy(*bounds[:2], truncate=True), grid.xy(*bounds[2:], truncate=True)
-    whole = grid.xy_bbox.right - grid.xy_bbox.left
-    fits = min(px * whole / (TILE_PX * side) for px, side in zip(stage, (right - left, high - low), strict=True))
-    zoom = min(max(round(math.log2(fits)), 0), MOST_ZOOM)
-    return ((tile.z, tile.x, tile.y) for tile in grid.tiles(*bounds, [zoom], truncate=True))
+    west, south, east, north = bounds
+    (_, low), (_, high) = grid.xy(0, south, truncate=True), grid.xy(0, north, truncate=True)
+    shares = (east - west) / 360, (high - low) / (grid.xy_bbox.top - grid.xy_bbox.bottom)
+    zoom = min(max(round(math.log2(min(px / (TILE_PX * s) for px, s in zip(stage, shares, strict=True)))), 0), MOST_ZOOM)
+    return ((tile.z, tile.x, tile.y) for tile in grid.tiles(west, south, east - 360 * (east > 180), north, [zoom], truncate=True))
 
 
 def _corners(grid: GeoBox) -> list[list[float]]:

@@ -177,7 +177,7 @@ def _box(said: str, fastapi: Any) -> tuple[float, float, float, float]:
         west, south, east, north = map(float, said.split(","))
     except ValueError as error:
         raise fastapi.HTTPException(422, "bbox is west,south,east,north") from error
-    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+    if not (-720 <= west < east <= 720 and -90 <= south < north <= 90):  # a page that lies across the antimeridian goes on
         raise fastapi.HTTPException(422, "bbox is west,south,east,north in degrees")
     return west, south, east, north
 

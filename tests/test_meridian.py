@@ -49,6 +49,20 @@ def halves(folder: Path, stem: str, pixels: np.ndarray, bands: tuple[str, ...], 
     ]
 
 
+@pytest.mark.parametrize(
+    ("where", "west", "east"),
+    [
+        (GeoBox((100, 400), Affine(0.01, 0, 178, 0, -0.01, -16), "EPSG:4326"), 178, 182),
+        (GeoBox((100, 400), Affine(0.01, 0, -182, 0, -0.01, -16), "EPSG:4326"), 178, 182),
+        (GeoBox((100, 400), Affine(0.01, 0, -170, 0, -0.01, -16), "EPSG:4326"), -170, -166),
+        (GeoBox((1000, 1500), Affine(100, 0, 750_000, 0, -100, 9_900_000), "EPSG:32760"), 179.246, 180.594),
+        (GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326"), -180, 180),
+    ],
+)
+def test_bounds_go_on_past_180(where: GeoBox, west: float, east: float) -> None:
+    assert meridian.bounds(where)[::2] == pytest.approx((west, east), abs=1e-3)
+
+
 def test_a_scene_past_180_maps_as_its_halves_do(tmp_path: Path) -> None:
     before, after, flooded = flood_pair(SHAPE)
     pair = [write(tmp_path / f"{n}_20240501.tif", p, over(), ("VV", "VH"), unit="dB") for n, p in (("b", before), ("a", after))]

@@ -24,7 +24,7 @@ import aftermap as am
 from aftermap import palette, raster
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.layer import Declared
-from aftermap.shown import _corners, _tile
+from aftermap.shown import _corners, _first_tiles, _tile
 from aftermap.tiles import Window
 from aftermap.view import PAGE, application, serve, shown
 from tests.conftest import flood_pair, grid, write
@@ -347,6 +347,12 @@ def test_corners_go_on_past_the_antimeridian() -> None:
     corners = np.asarray(_corners(across))
     assert np.ptp(corners[:, 0]) < 2
     assert corners[:, 0].min() < 180 < corners[:, 0].max()
+
+
+def test_tiles_of_the_first_view_lie_on_both_sides_of_the_antimeridian() -> None:
+    tiles = list(_first_tiles((179.98, -16.53, 180.02, -16.50), (860, 680)))
+    assert {z for z, _, _ in tiles} == {14}
+    assert {x for _, x, _ in tiles} == {0, 2**14 - 1}
 
 
 def test_tiles_of_the_first_view_are_made_ahead(page: Any, address: str, maps: list[Path]) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 import aftermap as am
 from aftermap import corrections, journal
@@ -25,13 +28,22 @@ HEADERS = {"Content-Type": "application/json", "X-Aftermap": "1"}
 RED = np.array([255, 212, 0])
 
 
+SHAPE = (300, 420)
+GRIDS = {
+    "placed": grid(SHAPE), "placeless": grid(SHAPE, crs=None),
+    "metres": GeoBox(SHAPE, Affine(10, 0, 818_200, 0, -10, 8_173_000), "EPSG:32760"),
+    "degrees": GeoBox(SHAPE, Affine(1e-4, 0, 179.979, 0, -1e-4, -16.5), "EPSG:4326"),
+}  # fmt: skip
+"""The last two lie across the antimeridian."""
+
+
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A map with a place and one without."""
-    home, (_, after, _) = tmp_path_factory.mktemp("maps"), flood_pair((300, 420))
+    """A map on each of GRIDS."""
+    home, (_, after, _) = tmp_path_factory.mktemp("maps"), flood_pair(SHAPE)
     found = []
-    for name, crs in (("placed", "EPSG:32633"), ("placeless", None)):
-        path = write(home / f"{name}.tif", after, grid(after.shape[1:], crs=crs), ("VV", "VH"), unit="dB")
+    for name, where in GRIDS.items():
+        path = write(home / f"{name}.tif", after, where, ("VV", "VH"), unit="dB")
         found.append(am.map(path, out=home / name, hazard="flood", name=name).folder)
     return found
 
@@ -75,12 +87,12 @@ def drawn(address: str, name: str = "placed", *, kind: str = "hazard", author: s
     return {"kind": kind, "author": author, "seen": seen, "ring": ring(address, name, **({"x": 0.3, "y": 0.3} | at))}
 
 
-@pytest.mark.parametrize("name", ["placed", "placeless"])
+@pytest.mark.parametrize("name", GRIDS)
 def test_what_is_drawn_lies_where_it_was_drawn(address: str, maps: list[Path], name: str) -> None:
     """In the file on the pixels that it covers, and back on the page at its corners."""
     status, told = post(address, name, drawn(address, name))
     assert status == 200, told
-    one = am.HazardMap(maps[name == "placeless"])
+    one = am.HazardMap(maps[list(GRIDS).index(name)])
     (row,) = corrections.read(one.folder / corrections.FILE, one.grid).rows
     assert (row.kind, row.author, row.revision) == ("hazard", "Anna", 1)
     truth = corrections.truth([row], [], one.grid, am_window(one))
@@ -380,3 +392,32 @@ def test_nothing_serious_keeps_people_from_correcting(pages: list[Any], address:
     assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found if v["impact"] in ("serious", "critical")] == []
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("name", ["metres", "degrees"])
+def test_a_map_across_the_antimeridian_is_one_map(address: str, maps: list[Path], pages: list[Any], name: str) -> None:
+    """Opens on itself; outlines, pictures and a polygon lie on both sides, also where the view is a whole turn beside."""
+    n, (west, south, east, north) = (ids(address)[name][key] for key in ("id", "bounds"))
+    assert 179.9 < west < 180 < east < 180.1
+    seen = []
+    for page, at in zip(pages, ("", "&at=-179.9999,-16.517,13.7"), strict=True):
+        opened(page, address, name, fragment=f"layers=extent&vectors=observed_event{at}")
+        seen.append(page.locator("#left img, #right img").last.bounding_box())
+        shot(page, f"across-{name}{len(at)}")
+    assert all(one["width"] > 600 and 0 <= one["x"] < 150 for one in seen), seen
+    page.get_by_role("button", name="Draw hazard").click()
+    click(page, (0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6))
+    page.keyboard.press("Enter")
+    said(page, "Saved")
+    with urllib.request.urlopen(f"{address}/api/maps/{n}/corrections", timeout=20) as answer:
+        (drawn,) = json.load(answer)["standing"]["features"]
+    left, _, right, _ = shapely.geometry.shape(drawn["geometry"]).bounds
+    assert (left, right) == pytest.approx((180 - (east - west) / 8, 180 + (east - west) / 8), abs=(east - west) / 20)
+    found = []
+    for turn in (0, -360):
+        box = f"{west + turn},{south},{east + turn},{north}"
+        with urllib.request.urlopen(f"{address}/api/maps/{n}/outlines/observed_event?bbox={box}", timeout=20) as answer:
+            found.append(json.load(answer)["features"])
+    assert found[0] == found[1]
+    left, _, right, _ = shapely.total_bounds([shapely.geometry.shape(one["geometry"]) for one in found[0]])
+    assert (left, right) == pytest.approx((west, east), abs=1e-3)

@@ -14,7 +14,7 @@ const EVERY_MS = 5000;
 const NOTHING = { type: "FeatureCollection", features: [] };
 export const WORDS = { hazard: "Corrected: hazard", not_hazard: "Corrected: not hazard" };
 
-/** What the page is told of what stands, and what is being drawn; `page` is {map, ask, element, current}, its map once it is there. */
+/** What the page is told of what stands, and what is being drawn; `page` is {map, ask, element, near, current}, its map once it is there. */
 export function correcting(page) {
   let known = { revision: 0, standing: NOTHING, open: [] }, tool = null, corners = [], pointer = null, busy = false, turn = 0;
 
@@ -137,12 +137,12 @@ export function correcting(page) {
   function clicked({ lngLat, point }) {
     if (!tool) return false;
     if (tool !== "delete") {
-      corners.push([lngLat.lng, lngLat.lat]);
+      corners.push([page.near(lngLat.lng), lngLat.lat]);
       redraw();
       return true;
     }
     const [hit] = page.map().queryRenderedFeatures(point, { layers: ["f-hazard", "f-not_hazard"] });
-    save(hit ? { kind: "deleted", takes_back: hit.properties.id } : { kind: "not hazard", at: [lngLat.lng, lngLat.lat] });
+    save(hit ? { kind: "deleted", takes_back: hit.properties.id } : { kind: "not hazard", at: [page.near(lngLat.lng), lngLat.lat] });
     return true;
   }
 
@@ -191,7 +191,7 @@ export function correcting(page) {
     page.map().on("mousemove", ({ lngLat }) => {
       delete document.body.dataset.cross;
       if (!tool || !corners.length) return;
-      pointer = [lngLat.lng, lngLat.lat];
+      pointer = [page.near(lngLat.lng), lngLat.lat];
       redraw();
     });
     page.map().on("dblclick", (event) => { if (tool && tool !== "delete") { event.preventDefault(); close(); } });

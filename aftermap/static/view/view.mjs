@@ -18,6 +18,9 @@ const tiles = (layer, extra = "") => [`${location.origin}/api/maps/${current.id}
 const extent = () => (state.threshold === null ? tiles("extent") : tiles("likelihood", `?threshold=${state.threshold}`));
 const say = (text) => { $("note").textContent = text; };
 const number = (value, digits = 1) => Number(value).toLocaleString("en", { maximumFractionDigits: digits });
+// A map across the antimeridian goes on past 180 degrees, and a view may be a whole turn beside it.
+const beyond = () => current?.bounds[2] > 180;
+const near = (lng) => lng + 360 * Math.round(((current.bounds[0] + current.bounds[2]) / 2 - lng) / 360);
 const day = (stamp) => (stamp ? stamp.replace("T", " ").replace(/:\d\dZ$/, " UTC") : "");
 
 function element(name, text = "", attributes = {}) {
@@ -53,7 +56,7 @@ function style() {
   const sources = {}, layers = [];
   for (const name of ["exclusion", "familiarity", "spread", "agreement", "likelihood", "extent"]) {
     if (!current.layers.some((one) => one.name === name)) continue;
-    sources[name] = { type: "raster", tiles: name === "extent" ? extent() : tiles(name), tileSize: 512, bounds: current.bounds, maxzoom: 22 };
+    sources[name] = { type: "raster", tiles: name === "extent" ? extent() : tiles(name), tileSize: 512, bounds: beyond() ? [-180, current.bounds[1], 180, current.bounds[3]] : current.bounds, maxzoom: 22 };
     layers.push({ id: name, type: "raster", source: name, layout: { visibility: state.layers.includes(name) ? "visible" : "none" }, paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } });
   }
   for (const name of current.vectors) {
@@ -70,7 +73,7 @@ function open(at = null) {
   const placed = at ? { center: [at[0], at[1]], zoom: at[2] } : current ? { bounds: current.bounds, fitBoundsOptions: { padding: 20 } } : {};
   map = new maplibregl.Map({
     container: "map", style: current ? style() : NOTHING, ...placed, validateStyle: false, fadeDuration: 0, attributionControl: false,
-    dragRotate: false, pitchWithRotate: false, touchPitch: false, maxZoom: 20, renderWorldCopies: false,
+    dragRotate: false, pitchWithRotate: false, touchPitch: false, maxZoom: 20, renderWorldCopies: beyond(),
   });
   map.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");
   map.addControl(new maplibregl.ScaleControl({ maxWidth: 120 }), "bottom-right");
@@ -104,7 +107,8 @@ function drawing() {
 // The pictures lie where their corners are: what takes a rectangle to four corners is a perspective (Heckbert 1989, 2.2.3).
 function place() {
   if (!current?.photos.length) return;
-  const [a, b, c, d] = current.corners.map((corner) => map.project(corner));
+  const turns = map.getCenter().lng - near(map.getCenter().lng);
+  const [a, b, c, d] = current.corners.map(([lng, lat]) => map.project([lng + turns, lat]));
   for (const picture of document.querySelectorAll(".photo img")) {
     const width = picture.naturalWidth, height = picture.naturalHeight;
     if (!width) continue;
@@ -119,7 +123,7 @@ function place() {
 async function outlines() {
   if (!current) return;
   const turn = ++generation, bounds = map.getBounds();
-  const box = [Math.max(bounds.getWest(), -180), Math.max(bounds.getSouth(), -90), Math.min(bounds.getEast(), 180), Math.min(bounds.getNorth(), 90)];
+  const box = [bounds.getWest(), Math.max(bounds.getSouth(), -90), bounds.getEast(), Math.min(bounds.getNorth(), 90)];
   for (const name of state.vectors.filter((one) => current.vectors.includes(one))) {
     const found = await ask(`api/maps/${current.id}/outlines/${name}?bbox=${box.join(",")}`).catch((error) => say(error.message));
     if (!found || turn !== generation) return;
@@ -221,6 +225,7 @@ async function choose(id) {
   legend();
   if (before !== current) redraw();
   correct.opened();
+  map.setRenderWorldCopies(beyond());
   if (before?.bounds.join() !== current.bounds.join()) map.fitBounds(current.bounds, { padding: 20, animate: false });
   threshold(state.threshold ?? current.threshold);
   levels = await ask(`api/maps/${current.id}/levels`).catch(() => null);
@@ -313,7 +318,7 @@ async function refresh(id, quietly = false) {
 async function start() {
   const at = readAddress();
   await list();
-  correct = correcting({ map: () => map, ask, element, current: () => current });
+  correct = correcting({ map: () => map, ask, element, near, current: () => current });
   current = maps.find((one) => one.id === state.map) ?? maps[0] ?? null;
   open(at);
   const seen = map.once("idle");

@@ -164,8 +164,8 @@ class Card:
         return ""
 
     @classmethod
-    def read(cls, folder: Path) -> Card:
-        """The card of a model folder, every file that is there checked against it.
+    def read(cls, folder: Path, *, compared: bool = True) -> Card:
+        """The card of a model folder, every file that is there compared with it; or not, to see whether it is wanted at all.
 
         Raises InputRefusedError ("no-model", "card-invalid", "model-changed") and UnknownNameError ("unknown-field").
         """
@@ -180,7 +180,7 @@ class Card:
         for name, expected in card.sha256.items():
             if Path(name).name != name:
                 raise _refuse(f"{path} names a file outside its folder: {name}")
-            if (folder / name).exists() and sha256(folder / name) != expected:
+            if compared and (folder / name).exists() and sha256(folder / name) != expected:
                 raise InputRefusedError(
                     f"{folder / name} is not the file that {FILE} describes",
                     repair="fetch or export the model again: weights never travel without their facts",

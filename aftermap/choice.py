@@ -64,7 +64,7 @@ def choose(
     names = [] if not baseline else list(pieces.PIECES[scene.hazard]) if method == "auto" else [method]
     known: dict[str, Method] = {n: pieces.load(scene.hazard, n)() for n in names}
     reasons = {n: m.why_not(scene) for n, m in known.items()}
-    lacks = {n: ["" if cut else Card.read(f).why_not(scene) for f in parts] for n, parts in folders.items()}
+    lacks = {n: ["" if cut else Card.read(f, compared=False).why_not(scene) for f in parts] for n, parts in folders.items()}
     for asked, why in zip(models, (why for parts in lacks.values() for why in parts), strict=False):
         if why:
             repair = "give the images that it was made for, or another model"
@@ -89,7 +89,8 @@ def _folders(
 ) -> dict[str, tuple[Path, ...]]:  # fmt: skip
     """Model folders by the name of the model: the one asked for, or the bundled ones of the hazard; several as an ensemble."""
     if not models:
-        return {n: (f,) for n, f in card.bundled().items() if Card.read(f).hazard == scene.hazard} if bundled else {}
+        there = card.bundled() if bundled else {}
+        return {n: (f,) for n, f in there.items() if Card.read(f, compared=False).hazard == scene.hazard}
     found = [_asked(scene, model, any_hazard=any_hazard) for model in models]
     if len(found) > 1 or flips:
         return {ENSEMBLE: tuple(folder for _, folder in found)}

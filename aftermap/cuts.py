@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logit
+import scipy  # whose parts load when they are first used
 
 from aftermap.indices.threshold import Found, Modes, kittler_illingworth, otsu, two_gaussians
 
@@ -39,7 +39,7 @@ def centres(bins: int = BINS) -> F64:
 
 def levels(scores: F32, bins: int = BINS) -> npt.NDArray[np.intp]:
     """The bin of each score in [0, 1]; a score equal to an edge lies below it."""
-    odds = logit(np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7))
+    odds = scipy.special.logit(np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7))
     return np.clip(np.ceil((odds + MOST) * (bins / (2 * MOST))).astype(np.intp) - 1, 0, bins - 1)
 
 

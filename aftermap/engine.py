@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,7 +120,7 @@ class Network:
         """Of its engine, its weights as they lie in the file and as they are used, and the values of each tile in work."""
         size, graph = 2 if self.precision == "bf16" else 4, graph_of(self.folder, self.engine)
         height, width = (-(-side // self.multiple_of) * self.multiple_of for side in tile)
-        parts = _held(graph, (1, len(self.card.mean), height, width))
+        parts = _held(graph, graph.stat().st_mtime_ns, (1, len(self.card.mean), height, width))
         files = sum(f.stat().st_size for f in (graph, graph.with_suffix(".bin")) if f.is_file())
         values = threads * parts.values * VALUES_KEPT[self.engine]
         return ENGINE_MB + (files + size * (parts.weights + values)) / 1e6
@@ -240,8 +240,9 @@ def _engine(folder: Path, asked: str) -> str:
     return able[0]
 
 
-def _held(graph: Path, shape: tuple[int, ...]) -> Held:
-    """What the graph holds at once for pixels (n, band, y, x)."""
+@lru_cache
+def _held(graph: Path, _written_ns: int, shape: tuple[int, ...]) -> Held:
+    """What the graph, as it was then, holds at once for pixels (n, band, y, x)."""
     if find_spec("openvino") is None:
         return guessed(graph.stat().st_size, shape)
     model = alone(openvino().Core().read_model(graph), SCORES)

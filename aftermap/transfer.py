@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit, logit
+import scipy  # whose parts load when they are first used
 
 from aftermap.bandmaps import BYTE, PICTURE, BandMap, of_scene
 from aftermap.card import Card
@@ -122,7 +122,7 @@ class Transferred:
     def __call__(self, pixels: F32, valid: Bool) -> F32:
         """Scores (n, 1, y, x): 0.5 at the threshold."""
         scores = self.network(self.as_read(pixels), valid)[:, :1].astype(np.float64)
-        return expit(logit(np.clip(scores, 1e-7, 1 - 1e-7)) - self.odds).astype(np.float32)
+        return scipy.special.expit(scipy.special.logit(np.clip(scores, 1e-7, 1 - 1e-7)) - self.odds).astype(np.float32)
 
 
 def counts_of(scene: Scene, scorer: Scorer) -> I64:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import fft
+import scipy  # whose parts load when they are first used
 
 from aftermap.indices.threshold import F32, F64
 
@@ -43,12 +43,12 @@ def strongest(image: F64, kernels: Iterable[F64]) -> F64:
     """The greatest response (y, x) of whole-number kernels (k, k), k odd, all of one size, to whole numbers (y, x)."""
     stack = list(kernels)
     reach = stack[0].shape[0] // 2
-    shape = tuple(fft.next_fast_len(length + 2 * reach, real=True) for length in image.shape)
-    spectrum = fft.rfft2(image, shape)
+    shape = tuple(scipy.fft.next_fast_len(length + 2 * reach, real=True) for length in image.shape)
+    spectrum = scipy.fft.rfft2(image, shape)
     best = np.full(image.shape, -np.inf)
     inner = tuple(slice(reach, reach + length) for length in image.shape)
     for kernel in stack:
-        response = fft.irfft2(spectrum * fft.rfft2(kernel[::-1, ::-1], shape), shape)[inner]
+        response = scipy.fft.irfft2(spectrum * scipy.fft.rfft2(kernel[::-1, ::-1], shape), shape)[inner]
         np.maximum(best, np.rint(response), out=best)
     return best
 

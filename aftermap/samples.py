@@ -156,58 +156,72 @@ def survey(
         classes, of_chips, presence = (), False, False
     bands, codes = choose_bands(dataset.bands, inputs), choose_codes(dataset.classes, () if of_chips else classes)
     sides, dealt = divide(dataset, split or {}, np.random.default_rng(seed))
-    places: dict[str, tuple[str, Window]] = {}
-    of_sample: dict[str, str] = {}
-    hashes = hashlib.sha256()
-    unit: list[tuple[str, ...]] = []
-    side_px, skipped = [size], Counter[str]()
-    kept: dict[str, Chip] = {}
-
-    fitting = Fitting(normalise)
+    found, fitting = _Squares(size, of_chips, presence, unlabelled), Fitting(normalise)
 
     def of_training() -> Iterator[Chip]:
         for done, (name, side) in enumerate(sides.items(), 1):
             chip = narrowed(dataset.read(name), bands, codes)
             if unlabelled:
                 chip = replace(chip, truth=None, target=None)
-            unit.append(units(chip))
-            side_px[0] = side_px[0] or _side(chip.shape)
-            hashes.update(repr((name, side)).encode())
-            for array in (chip.pixels, chip.truth if chip.truth is not None else chip.valid):
-                hashes.update(np.ascontiguousarray(array).tobytes())
-            labelled = of_chips and (not presence or chip.truth is None)
-            if labelled:
-                hashes.update(repr(chip.target).encode())
-                _refuse_larger(chip, side_px[0])
-            before = len(places)
-            for window in blocks(chip.shape, side_px[0]):
-                if unlabelled and (why := _unfit(chip, window, side_px[0])):
-                    skipped[why] += 1
-                elif unlabelled or (chip.target is not None if labelled else chip.labelled[window.slices].any()):
-                    key = f"{name}@{window.row},{window.col}"
-                    places[key], of_sample[key] = (name, window), side
-                    # Kept now: in the order of training, files of many chips would be opened for each.
-                    _keep(kept, key, _sample(chip, window, side_px[0], unlabelled=unlabelled, presence=presence))
+            taken = found.add(name, side, chip)
             progress("chips", done, len(sides))
-            if unlabelled and len(places) == before:
+            if unlabelled and not taken:
                 continue
             if normalise != "all":
                 fitting.add(chip)
             if side == "train":
                 yield chip
         if unlabelled:
-            _refuse_none(dataset, of_sample, skipped)
+            _refuse_none(dataset, found.side_of, found.skipped)
 
     reference = (misapplied if norm_bug else fit)(of_training())
-    _refuse_none(dataset, of_sample, skipped)
+    _refuse_none(dataset, found.side_of, found.skipped)
     of_side = {s: tuple(sorted({dataset.members[n].event for n, k in sides.items() if k == s})) for s in SPLITS}
     return Samples(
-        dataset, bands, as_layers(bands, unit[0]), side_px[0], places, of_sample, of_side, dealt, reference,
+        dataset, bands, as_layers(bands, found.unit), found.side_px, found.places, found.side_of, of_side, dealt, reference,
         reference if normalise == "all" else fitting.done(), codes=codes,
         classes=() if presence else tuple(dataset.classes if of_chips else classes), of_chips=of_chips, presence=presence,
-        sha256=hashes.hexdigest(), unlabelled=unlabelled, skipped={why: n for why, n in skipped.items() if n},
-        _kept=kept,
+        sha256=found.hashes.hexdigest(), unlabelled=unlabelled, skipped={why: n for why, n in found.skipped.items() if n},
+        _kept=found.kept,
     )  # fmt: skip
+
+
+@dataclass
+class _Squares:
+    """Those taken of the chips read so far, and the hash of all that was read."""
+
+    side_px: int
+    """0 for that of the first chip."""
+    of_chips: bool
+    presence: bool
+    unlabelled: bool
+    unit: tuple[str, ...] = ()
+    places: dict[str, tuple[str, Window]] = field(default_factory=dict)
+    side_of: dict[str, str] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, Chip] = field(default_factory=dict)
+    hashes: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, name: str, side: str, chip: Chip) -> bool:
+        """Whether any square of a chip is taken. Raises InputRefusedError ("chip-sizes")."""
+        self.unit, self.side_px = self.unit or units(chip), self.side_px or _side(chip.shape)
+        labelled, before = self.of_chips and (not self.presence or chip.truth is None), len(self.places)
+        self.hashes.update(repr((name, side)).encode())
+        for array in (chip.pixels, chip.truth if chip.truth is not None else chip.valid):
+            self.hashes.update(np.ascontiguousarray(array).tobytes())
+        if labelled:
+            self.hashes.update(repr(chip.target).encode())
+            _refuse_larger(chip, self.side_px)
+        for window in blocks(chip.shape, self.side_px):
+            if self.unlabelled and (why := _unfit(chip, window, self.side_px)):
+                self.skipped[why] += 1
+            elif self.unlabelled or (chip.target is not None if labelled else chip.labelled[window.slices].any()):
+                key = f"{name}@{window.row},{window.col}"
+                self.places[key], self.side_of[key] = (name, window), side
+                # Kept now: in the order of training, files of many chips would be opened for each.
+                made = _sample(chip, window, self.side_px, unlabelled=self.unlabelled, presence=self.presence)
+                _keep(self.kept, key, made)
+        return len(self.places) > before
 
 
 def choose_bands(known: Sequence[str], inputs: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry, box, multigeom
+from odc.geo.geom import Geometry, box, multigeom, point, polygon
 
 _SIDES = 20
 """Edges get a vertex each twentieth of a side before they are reprojected, for they bend."""
@@ -81,9 +81,12 @@ def footprint(own: GeoBox, on: GeoBox) -> Geometry:
 
 
 def degrees(grid: GeoBox) -> Geometry:
-    """The outer edge of a grid in longitude and latitude, cut at the antimeridian into parts within 180 degrees (RFC 7946)."""
+    """The outer edge of a grid in longitude and latitude, cut at the antimeridian into parts within 180 degrees (RFC 7946); about
+    a pole all that is as near to it, from -180 to 180."""
     circle = turn(grid)
     if circle is None:
+        if (pole := _pole(grid)) is not None:
+            return _about(pole, grid)
         plain = grid.extent.to_crs("EPSG:4326", resolution=_step(grid))
         if plain.boundingbox.span_x < _NARROW_DEG:
             return plain
@@ -97,14 +100,35 @@ def degrees(grid: GeoBox) -> Geometry:
     return parts[0] if len(parts) == 1 else multigeom(parts)
 
 
+def _pole(grid: GeoBox) -> float | None:
+    """The latitude of the pole that lies on a grid in metres."""
+    assert grid.crs is not None
+    for lat in (-90.0, 90.0):
+        x, y = point(0, lat, "EPSG:4326").to_crs(grid.crs).coords[0]
+        if math.isfinite(x) and math.isfinite(y) and grid.extent.contains(point(x, y, grid.crs)):
+            return lat
+    return None
+
+
+def _about(pole: float, grid: GeoBox) -> Geometry:
+    """What lies between a pole and the edge about it, by longitude: seen from the pole a rectangle has one edge each way."""
+    edge = np.asarray(outline(grid).to_crs("EPSG:4326").exterior.coords[:-1])
+    edge = edge[np.argsort(edge[:, 0])]
+    end = float(np.interp(180, [edge[-1, 0], edge[0, 0] + 360], [edge[-1, 1], edge[0, 1]]))
+    ring = [(-180.0, pole), (-180.0, end), *map(tuple, edge.tolist()), (180.0, end), (180.0, pole)]
+    return polygon([*ring, ring[0]], "EPSG:4326")
+
+
 def bounds(grid: GeoBox) -> tuple[float, float, float, float]:
     """West, south, east and north of a grid in degrees; where it lies across the antimeridian, east is above 180."""
     found = degrees(grid)
-    spans = [part.boundingbox.range_x for part in (found.geoms if found.is_multi else [found])]
-    turned = [(west + 360, east + 360) if east <= 0 else (west, east) for west, east in spans]
-    wholes = [(min(west for west, _ in some), max(east for _, east in some)) for some in (spans, turned)]
-    west, east = min(wholes, key=lambda whole: whole[1] - whole[0])
-    return west, float(found.boundingbox.bottom), east, float(found.boundingbox.top)
+    west, south, east, north = found.boundingbox
+    if found.is_multi:
+        parts = [part.boundingbox.range_x for part in found.geoms]
+        turned = [(left + 360, right + 360) if right <= 0 else (left, right) for left, right in parts]
+        beyond = min(left for left, _ in turned), max(right for _, right in turned)
+        west, east = min((west, east), beyond, key=lambda span: span[1] - span[0])
+    return float(west), float(south), float(east), float(north)
 
 
 def outline(grid: GeoBox) -> Geometry:

@@ -28,7 +28,7 @@ from aftermap.tiles import Window
 
 TILE_PX, MOST_ZOOM = 512, 22
 """Large tiles: a browser asks for six at a time."""
-TILES_KEPT = 256
+TILES_KEPT, _MOST_LAT = 256, 85.05
 STAGES = ((860, 680), (1460, 860))
 """Pixels that pages have for the map, less a margin: on a laptop and on a large screen."""
 _NOWHERE = 254
@@ -63,8 +63,12 @@ class Shown:
 
     @cached_property
     def placed(self) -> bool:
-        """False where the scene has no CRS, and is shown in pixels."""
-        return self.map.grid.crs is not None
+        """False where the scene has no CRS, or the web's projection no place for it, about a pole; it is shown in pixels."""
+        crs = self.map.grid.crs
+        if crs is None or crs.geographic:
+            return crs is not None
+        _, south, _, north = meridian.bounds(self.map.grid)
+        return south >= -_MOST_LAT and north <= _MOST_LAT
 
     @cached_property
     def grid(self) -> GeoBox:
@@ -74,8 +78,9 @@ class Shown:
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
-        """West, south, east and north for the page in degrees, on past the antimeridian."""
-        return meridian.bounds(self.grid)
+        """West, south, east and north for the page in degrees, on past the antimeridian, as far as the web's projection goes."""
+        west, south, east, north = meridian.bounds(self.grid)
+        return west, max(south, -_MOST_LAT), east, min(north, _MOST_LAT)
 
     def facts(self) -> dict[str, Any]:
         """What the page says of it."""
@@ -214,11 +219,12 @@ def _first_tiles(bounds: tuple[float, float, float, float], stage: tuple[int, in
 
 
 def _corners(grid: GeoBox) -> list[list[float]]:
-    """Longitude and latitude of the corners, from the upper left on clockwise; past the antimeridian they go on."""
+    """Longitude and latitude of the corners, from the upper left on clockwise; past the antimeridian they go on, as bounds do."""
     height, width = grid.shape
     ends = [grid.affine @ at for at in ((0, 0), (width, 0), (width, height), (0, height))]
     found = [[float(v) for v in point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]] for x, y in ends]
-    return [[lon + 360 * round((found[0][0] - lon) / 360), lat] for lon, lat in found]
+    west, _, east, _ = meridian.bounds(grid)
+    return [[float(meridian.near(lon, (west + east) / 2, 360)), lat] for lon, lat in found]
 
 
 def _roots(shares: npt.NDArray[np.float32]) -> U8:

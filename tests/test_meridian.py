@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyogrio.raw
+import pyproj
 import pytest
 import shapely
 from affine import Affine
@@ -61,6 +62,22 @@ def halves(folder: Path, stem: str, pixels: np.ndarray, bands: tuple[str, ...], 
 )
 def test_bounds_go_on_past_180(where: GeoBox, west: float, east: float) -> None:
     assert meridian.bounds(where)[::2] == pytest.approx((west, east), abs=1e-3)
+
+
+@pytest.mark.parametrize(("crs", "pole"), [("EPSG:3031", -90), ("EPSG:3413", 90)])
+def test_a_footprint_about_a_pole_holds_it(crs: str, pole: int) -> None:
+    where = GeoBox((300, 420), Affine(4000, 0, -840_000, 0, -4000, 600_000), crs)
+    found = shapely.from_wkt(meridian.degrees(where).wkt)
+    assert found.is_valid
+    assert found.bounds[::2] == (-180, 180)
+    assert pole in found.bounds
+    rng = np.random.default_rng(0)
+    lon, lat = rng.uniform(-180, 180, 2000), pole * rng.uniform(0.85, 1, 2000)
+    x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(lon, lat)
+    west, south, east, north = where.extent.boundingbox
+    inside = (west < x) & (x < east) & (south < y) & (y < north)
+    assert 200 < inside.sum() < 1800
+    assert (shapely.contains_xy(found, lon, lat) != inside).mean() < 0.002  # straight between vertices of the edge
 
 
 def test_a_scene_past_180_maps_as_its_halves_do(tmp_path: Path) -> None:

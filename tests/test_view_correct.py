@@ -33,8 +33,9 @@ GRIDS = {
     "placed": grid(SHAPE), "placeless": grid(SHAPE, crs=None),
     "metres": GeoBox(SHAPE, Affine(10, 0, 818_200, 0, -10, 8_173_000), "EPSG:32760"),
     "degrees": GeoBox(SHAPE, Affine(1e-4, 0, 179.979, 0, -1e-4, -16.5), "EPSG:4326"),
+    "pole": GeoBox(SHAPE, Affine(4000, 0, -840_000, 0, -4000, 600_000), "EPSG:3031"),
 }  # fmt: skip
-"""The last two lie across the antimeridian."""
+"""Two lie across the antimeridian, one about the pole, of which the web's projection has no map."""
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,7 @@ async function choose(id) {
   $("right-date").textContent = current.photos.includes("after") ? `After ${day(current.after)}` : "";
   $("divider").hidden = !current.photos.includes("before");
   document.body.dataset.placed = current.placed ? "yes" : "no";
-  $("made").textContent = `${current.made_with}. A machine made this map; nobody has checked it on the ground.${current.placed ? "" : " The image has no place on the globe: shown in pixels."}`;
+  $("made").textContent = `${current.made_with}. A machine made this map; nobody has checked it on the ground.${current.placed ? "" : " The image has no place on this page's globe: shown in pixels."}`;
   const facts = { "Made by": current.methods["made by"], Why: current.methods.why, Likelihood: current.calibration };
   $("how").querySelector("dl").replaceChildren(...Object.entries(facts).flatMap(([key, value]) => [element("dt", key), element("dd", value)]));
   $("warnings").replaceChildren(...current.warnings.map((one) => element("p", `${one.what} What to do: ${one.repair}`, { class: "warning" })));

@@ -407,3 +407,21 @@ def test_a_parquet_table_of_few_bytes_and_many_rows_is_refused(tmp_path: Path, m
     with pytest.raises(InputRefusedError, match=r"a\.parquet has [0-9,]+ bytes") as caught:
         parquets.rows(tmp_path / "a.parquet", ("name",))
     assert caught.value.code == "too-large"
+
+
+def test_a_parquet_table_with_any_damage_of_its_facts_is_read_or_refused(tmp_path: Path) -> None:
+    """Some ended the process where the facts of a column were asked for: found by fuzzing."""
+    path, outcomes = tmp_path / "a.parquet", set[object]()
+    tables.write(path, {"labels": [["a", "b"]] * 4}, {})
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[-8:-4], "little")
+    for at in range(len(whole) - 8 - length, len(whole) - 8):
+        for bit in (1, 4, 64):
+            damaged = bytearray(whole)
+            damaged[at] ^= bit
+            path.write_bytes(damaged)
+            try:
+                outcomes.add(len(parquets.rows(path, ("labels",))))
+            except (OSError, ValueError, KeyError, InputRefusedError) as error:
+                outcomes.add(type(error).__name__)
+    assert {"OSError", "ArrowInvalid"} <= outcomes

@@ -331,6 +331,13 @@ def shown(shapes: Geometries, page: GeoBox, grid: GeoBox) -> list[dict[str, Any]
     return [shape.__geo_interface__ for shape in shapely.transform(there, degrees)]
 
 
+def placed(lon: F64, lat: F64, grid: GeoBox) -> tuple[F64, F64]:
+    """Places in degrees in the CRS of a grid; inf where that has none."""
+    assert grid.crs is not None
+    x, y = pyproj.Transformer.from_crs(DEGREES, grid.crs.proj, always_xy=True).transform(lon, lat)
+    return x, y
+
+
 def corners(shape: Any) -> int:
     """How many a shape has, each ring's first twice."""
     return int(shapely.count_coordinates(shape))

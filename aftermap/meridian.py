@@ -123,12 +123,20 @@ def bounds(grid: GeoBox) -> tuple[float, float, float, float]:
     """West, south, east and north of a grid in degrees; where it lies across the antimeridian, east is above 180."""
     found = degrees(grid)
     west, south, east, north = found.boundingbox
-    if found.is_multi:
+    if (circle := turn(grid)) is not None:
+        west, east = (float(x) * 360 / circle for x in grid.extent.boundingbox.range_x)
+        around = 360 * math.floor((west + 180) / 360)
+        west, east = west - around, east - around
+    elif found.is_multi:
         parts = [part.boundingbox.range_x for part in found.geoms]
         turned = [(left + 360, right + 360) if right <= 0 else (left, right) for left, right in parts]
-        beyond = min(left for left, _ in turned), max(right for _, right in turned)
-        west, east = min((west, east), beyond, key=lambda span: span[1] - span[0])
+        west, east = min(left for left, _ in turned), max(right for _, right in turned)
     return float(west), float(south), float(east), float(north)
+
+
+def within(west: float, east: float) -> tuple[float, float]:
+    """Such longitudes from -180 to 180; across the antimeridian west is the greater (RFC 7946, 5.2)."""
+    return (-180.0, 180.0) if east - west >= 360 else (west, east - 360 * (east > 180))
 
 
 def outline(grid: GeoBox) -> Geometry:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import point
 
-from aftermap import features, meridian, palette, raster, virtual
+from aftermap import features, meridian, palette, photos, raster, virtual
 from aftermap.area import pixel_area_m2
 from aftermap.errors import UnknownNameError
 from aftermap.hazardmap import HazardMap
@@ -28,12 +25,12 @@ from aftermap.tiles import Window
 
 TILE_PX, MOST_ZOOM = 512, 22
 """Large tiles: a browser asks for six at a time."""
-TILES_KEPT, _MOST_LAT = 256, 85.05
+TILES_KEPT, PHOTOS_KEPT = 256, 8
+_MOST_LAT = 85.05
 STAGES = ((860, 680), (1460, 860))
 """Pixels that pages have for the map, less a margin: on a laptop and on a large screen."""
 _NOWHERE = 254
 """No code of ours: what a tile holds beyond the raster, where 255 is "not analysed"."""
-PHOTOS = ("before", "after")
 VECTORS = ("observed_event", "not_analysed", "built_up", "priority", "area_of_interest", "image_footprint")
 MOST_FEATURES = 4000
 _LEVELS_PX = 4_000_000
@@ -64,9 +61,8 @@ class Shown:
     @cached_property
     def placed(self) -> bool:
         """False where the scene has no CRS, or the web's projection no place for it, about a pole; it is shown in pixels."""
-        crs = self.map.grid.crs
-        if crs is None or crs.geographic:
-            return crs is not None
+        if self.map.grid.crs is None:
+            return False
         _, south, _, north = meridian.bounds(self.map.grid)
         return south >= -_MOST_LAT and north <= _MOST_LAT
 
@@ -78,9 +74,8 @@ class Shown:
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
-        """West, south, east and north for the page in degrees, on past the antimeridian, as far as the web's projection goes."""
-        west, south, east, north = meridian.bounds(self.grid)
-        return west, max(south, -_MOST_LAT), east, min(north, _MOST_LAT)
+        """West, south, east and north for the page in degrees, on past the antimeridian."""
+        return meridian.bounds(self.grid)
 
     def facts(self) -> dict[str, Any]:
         """What the page says of it."""
@@ -90,9 +85,9 @@ class Shown:
             "id": self.id, "folder": self.map.folder.resolve().name,
             "name": run["name"], "hazard": run["hazard"], "maps": run["maps"], "answer": run["answer"],
             "after": inputs["after"].get("acquired"), "before": inputs.get("before", {}).get("acquired"),
-            "bounds": self.bounds, "corners": _corners(self.grid), "placed": self.placed,
+            "bounds": self.bounds, "placed": self.placed,
             "layers": [{"name": n, "title": _TITLES[n], "legend": self._legend(n)} for n in self.layers],
-            "photos": [n for n in PHOTOS if n in self.pictures],
+            "photos": list(self.pictures),
             "vectors": self.vectors, "unit": run["area_unit"], "threshold": run["methods"]["percent_at_threshold"],
             "calibration": run["calibration"], "summary": self.map.summary,
             "methods": {"made by": " + ".join(run["methods"]["combined"]), "why": run["methods"]["why"]},
@@ -135,10 +130,12 @@ class Shown:
         return _tile(self, layer, z, x, y, threshold, self.path(layer).stat().st_mtime_ns)
 
     def ahead(self) -> None:
-        """Makes the tiles that a page asks for first, which shows the whole map, before anybody asks."""
+        """Makes what a page asks for first, which shows the whole map, before anybody asks: tiles and pictures."""
         for stage in STAGES:
             for at in _first_tiles(self.bounds, stage):
                 self.tile("extent", *at)
+        for name in self.pictures:
+            self.photo(name)
 
     def _made(self, layer: str, z: int, x: int, y: int, threshold: float | None) -> bytes:
         found = _read_tile(self.path(layer), self._grid_of(layer), z, x, y)
@@ -183,14 +180,13 @@ class Shown:
     @cached_property
     def pictures(self) -> Mapping[str, tuple[str, bytes]]:
         """Photographs of the report by name: media type and bytes."""
-        report = self.map.folder / "report.html"
-        text = report.read_text(encoding="utf-8") if report.exists() else ""
-        found = {}
-        for name in PHOTOS:
-            pattern = rf'<image id="pic-{name}"[^>]*? href="data:(image/(?:png|jpeg));base64,([A-Za-z0-9+/=]+)"'
-            if m := re.search(pattern, text):
-                found[name] = (m[1], base64.b64decode(m[2]))
-        return found
+        return photos.of(self.map.folder / "report.html")
+
+    def photo(self, name: str) -> tuple[str, bytes]:
+        """One of them as it fills `bounds`. Raises UnknownNameError."""
+        if name not in self.pictures:
+            raise UnknownNameError("picture", name, self.pictures)
+        return _photo(self, name) if self.placed else self.pictures[name]
 
     def outlines(self, layer: str, bbox: tuple[float, float, float, float]) -> dict[str, Any]:
         """GeoJSON in degrees of the features of a layer within a box in degrees, the first MOST_FEATURES. Raises
@@ -206,6 +202,11 @@ def _tile(one: Shown, layer: str, z: int, x: int, y: int, threshold: float | Non
     return one._made(layer, z, x, y, threshold)
 
 
+@lru_cache(PHOTOS_KEPT)
+def _photo(one: Shown, name: str) -> tuple[str, bytes]:
+    return "image/webp", photos.laid(one.pictures[name][1], one.grid, one.bounds)
+
+
 def _first_tiles(bounds: tuple[float, float, float, float], stage: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
     """Zoom, column and row of the tiles with which a page fits degrees (west, south, east, north) into pixels (across, down)."""
     import morecantile  # with rio-tiler
@@ -213,18 +214,10 @@ def _first_tiles(bounds: tuple[float, float, float, float], stage: tuple[int, in
     grid = morecantile.tms.get("WebMercatorQuad")
     west, south, east, north = bounds
     (_, low), (_, high) = grid.xy(0, south, truncate=True), grid.xy(0, north, truncate=True)
-    shares = (east - west) / 360, (high - low) / (grid.xy_bbox.top - grid.xy_bbox.bottom)
+    shares = min((east - west) / 360, 1), (high - low) / (grid.xy_bbox.top - grid.xy_bbox.bottom)
     zoom = min(max(round(math.log2(min(px / (TILE_PX * s) for px, s in zip(stage, shares, strict=True)))), 0), MOST_ZOOM)
-    return ((tile.z, tile.x, tile.y) for tile in grid.tiles(west, south, east - 360 * (east > 180), north, [zoom], truncate=True))
-
-
-def _corners(grid: GeoBox) -> list[list[float]]:
-    """Longitude and latitude of the corners, from the upper left on clockwise; past the antimeridian they go on, as bounds do."""
-    height, width = grid.shape
-    ends = [grid.affine @ at for at in ((0, 0), (width, 0), (width, height), (0, height))]
-    found = [[float(v) for v in point(x, y, grid.crs).to_crs("EPSG:4326").coords[0]] for x, y in ends]
-    west, _, east, _ = meridian.bounds(grid)
-    return [[float(meridian.near(lon, (west + east) / 2, 360)), lat] for lon, lat in found]
+    west, east = meridian.within(west, east)
+    return ((tile.z, tile.x, tile.y) for tile in grid.tiles(west, south, east, north, [zoom], truncate=True))
 
 
 def _roots(shares: npt.NDArray[np.float32]) -> U8:
@@ -234,6 +227,23 @@ def _roots(shares: npt.NDArray[np.float32]) -> U8:
 
 def _read_tile(path: Path, grid: GeoBox, z: int, x: int, y: int) -> tuple[npt.NDArray[Any], Bool] | None:
     """Values (y, x) of a tile, and where it reaches beyond the raster; None where it does not touch it."""
+    parts = [part for one in _turned(grid, z, x) if (part := _read_part(path, one, z, x, y)) is not None]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    (values, beyond), (others, outside) = parts
+    return np.where(beyond, others, values), beyond & outside
+
+
+def _turned(grid: GeoBox, z: int, x: int) -> list[GeoBox]:
+    """The grid as often as it lies on a column of tiles, a whole turn on or back: on both of its ends at the most."""
+    if (circle := meridian.turn(grid)) is None:
+        return [grid]
+    west, east = (circle * (k / 2**z - 0.5) for k in (x, x + 1))
+    first, last = meridian.turns(*meridian.span(grid), (west, east), circle)
+    return [meridian.moved(grid, k * circle) for k in range(int(first), int(last) + 1)]
+
+
+def _read_part(path: Path, grid: GeoBox, z: int, x: int, y: int) -> tuple[npt.NDArray[Any], Bool] | None:
     from rio_tiler.errors import TileOutsideBounds
     from rio_tiler.io import Reader
 

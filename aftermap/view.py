@@ -148,10 +148,7 @@ def _answers(maps: Sequence[Shown]) -> dict[str, Callable[..., Answer]]:
         return find(name).levels
 
     def photo(name: str, date: str) -> Answer:
-        pictures = find(name).pictures
-        if date not in pictures:
-            raise fastapi.HTTPException(404, "there is no such picture")
-        kind, data = pictures[date]
+        kind, data = find(name).photo(date)
         return responses.Response(data, media_type=kind)
 
     def tile(name: str, layer: str, z: int, x: int, y: int, threshold: float | None = None) -> Answer:

@@ -78,7 +78,7 @@ def write_warped(path: Path, grid: GeoBox, out: Path) -> None:
 def placed(path: Path, grid: GeoBox) -> Any:
     """One of our own products as an open dataset on a grid of its own shape, which may be another place than the file states."""
     src = open_raster(path)
-    if src.crs is not None and CRS(src.crs) == grid.crs:
+    if src.crs is not None and CRS(src.crs) == grid.crs and src.transform.almost_equals(grid.affine):
         return src
     where = {"crs": grid.crs, "transform": grid.affine, "height": grid.shape[0], "width": grid.shape[1]}
     return WarpedVRT(src, src_crs=grid.crs, src_transform=grid.affine, resampling=Resampling.nearest, **where)

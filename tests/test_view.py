@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from PIL import Image
 
 import aftermap as am
-from aftermap import palette, raster
+from aftermap import meridian, palette, photos, raster
 from aftermap.errors import InputRefusedError, UsageError
 from aftermap.layer import Declared
-from aftermap.shown import _corners, _first_tiles, _tile
+from aftermap.shown import _first_tiles, _tile
 from aftermap.tiles import Window
 from aftermap.view import PAGE, application, serve, shown
 from tests.conftest import flood_pair, grid, write
@@ -342,11 +344,33 @@ def test_before_and_after_are_swiped(page: Any, address: str) -> None:
     assert (picture(page.locator("#stage").screenshot()) != picture(halves)).any(axis=-1).mean() < 0.02
 
 
-def test_corners_go_on_past_the_antimeridian() -> None:
-    across = GeoBox((1000, 1500), Affine(100, 0, 750_000, 0, -100, 9_900_000), "EPSG:32760")
-    corners = np.asarray(_corners(across))
-    assert np.ptp(corners[:, 0]) < 2
-    assert corners[:, 0].min() < 180 < corners[:, 0].max()
+@pytest.mark.parametrize(
+    "where",
+    [
+        GeoBox((1700, 2500), Affine(100, 0, 400_000, 0, -100, 7_300_000), "EPSG:32633"),
+        GeoBox((1000, 1500), Affine(100, 0, 750_000, 0, -100, 9_900_000), "EPSG:32760"),
+        GeoBox((800, 1200), Affine(0.01, 0, 175, 0, -0.01, -40), "EPSG:4326"),
+        GeoBox((160, 360), Affine(1, 0, 0, 0, -1, 80), "EPSG:4326"),
+        GeoBox((300, 420), Affine(400, 0, -2_200_000, 0, -400, 1_250_000), "EPSG:3031"),
+    ],
+    ids=["a scene", "metres across", "degrees across", "the globe", "turned"],
+)
+def test_pictures_are_laid_as_tiles_are(where: GeoBox) -> None:
+    """A picture whose colours are its own columns and rows, looked at where places of the globe lie."""
+    down, across = np.mgrid[:400, :600] / [[[400]], [[600]]] * 255
+    file = BytesIO()
+    Image.fromarray(np.stack([across, down, down], -1).astype(np.uint8)).save(file, "PNG")
+    west, south, east, north = bounds = meridian.bounds(where)
+    found = np.asarray(Image.open(BytesIO(photos.laid(file.getvalue(), where, bounds))).convert("RGBA"))
+    rng = np.random.default_rng(0)
+    cols, rows = rng.uniform(0.05, 0.95, (2, 200)) * [[where.shape[1]], [where.shape[0]]]
+    lon, lat = pyproj.Transformer.from_crs(str(where.crs), 4326, always_xy=True).transform(*(where.affine @ (cols, rows)))
+    top, bottom, y = (np.arcsinh(np.tan(np.radians(one))) for one in (north, south, lat))
+    at = (top - y) / (top - bottom) * found.shape[0], ((lon - west) % 360) / (east - west) * found.shape[1]
+    seen = found[tuple(one.astype(int) for one in at)].astype(int)
+    assert (seen[:, 3] == 255).all()
+    assert np.abs(seen[:, 0] / 255 - cols / where.shape[1]).max() < 0.03
+    assert np.abs(seen[:, 1] / 255 - rows / where.shape[0]).max() < 0.03
 
 
 def test_tiles_of_the_first_view_lie_on_both_sides_of_the_antimeridian() -> None:
@@ -386,7 +410,7 @@ def test_pictures_lie_where_the_map_says(page: Any, address: str) -> None:
         stage = page.locator("#stage").bounding_box()
         across, down, _ = map(float, page.url.split("at=")[1].replace("%2C", ",").split("&")[0].split(","))
         side = 512 * 2**zoom
-        there = (np.asarray([shares(*corner) for corner in facts["corners"]]) - shares(across, down)) * [side, -side]
+        there = (np.asarray([shares(west, north), shares(east, south)]) - shares(across, down)) * [side, -side]
         there += [stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2]
         for name in ("left", "right"):
             box = page.locator(f"#{name} img").bounding_box()

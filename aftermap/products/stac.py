@@ -63,12 +63,9 @@ def _footprint(grid: GeoBox) -> tuple[dict[str, Any] | None, list[float] | None]
     """GeoJSON and bbox in degrees, split at the antimeridian (RFC 7946: there west is greater than east); null without CRS."""
     if grid.crs is None:
         return None, None
-    shape = meridian.degrees(grid)
-    west, south, east, north = shape.boundingbox
-    if east - west > 180 and shape.is_multi:
-        parts = [p.boundingbox for p in shape.geoms]
-        west, east = min(b.left for b in parts if b.left > 0), max(b.right for b in parts if b.right < 0)
-    return shape.json, [round(v, 9) for v in (west, south, east, north)]
+    west, south, east, north = meridian.bounds(grid)
+    west, east = meridian.within(west, east)
+    return meridian.degrees(grid).json, [round(v, 9) for v in (west, south, east, north)]
 
 
 def parsed(acquired: str | None) -> datetime | None:

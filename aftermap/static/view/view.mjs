@@ -104,19 +104,14 @@ function drawing() {
   place();
 }
 
-// The pictures lie where their corners are: what takes a rectangle to four corners is a perspective (Heckbert 1989, 2.2.3).
+// The pictures fill the bounds, in the projection of the tiles.
 function place() {
   if (!current?.photos.length) return;
-  const turns = map.getCenter().lng - near(map.getCenter().lng);
-  const [a, b, c, d] = current.corners.map(([lng, lat]) => map.project([lng + turns, lat]));
+  const [west, south, east, north] = current.bounds, turns = map.getCenter().lng - near(map.getCenter().lng);
+  const a = map.project([west + turns, north]), c = map.project([east + turns, south]);
   for (const picture of document.querySelectorAll(".photo img")) {
-    const width = picture.naturalWidth, height = picture.naturalHeight;
-    if (!width) continue;
-    const [x1, y1, x2, y2, x3, y3] = [b.x - c.x, b.y - c.y, d.x - c.x, d.y - c.y, a.x - b.x + c.x - d.x, a.y - b.y + c.y - d.y];
-    const whole = x1 * y2 - x2 * y1, g = (x3 * y2 - x2 * y3) / whole, h = (x1 * y3 - x3 * y1) / whole;
-    const columns = [[b.x - a.x + g * b.x, b.y - a.y + g * b.y, g].map((v) => v / width), [d.x - a.x + h * d.x, d.y - a.y + h * d.y, h].map((v) => v / height)];
-    const [[ax, ay, aw], [bx, by, bw]] = columns;
-    picture.style.transform = `matrix3d(${[ax, ay, 0, aw, bx, by, 0, bw, 0, 0, 1, 0, a.x, a.y, 0, 1].join(",")})`;
+    if (!picture.naturalWidth) continue;
+    picture.style.transform = `translate(${a.x}px, ${a.y}px) scale(${(c.x - a.x) / picture.naturalWidth}, ${(c.y - a.y) / picture.naturalHeight})`;
   }
 }
 

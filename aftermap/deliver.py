@@ -237,8 +237,9 @@ class Job:
         chosen, density, facts = self.settled()
         with journal.Journal(self.out, journal.digest(facts)) as log, self.witness.judging():
             if not log.open(overwrite=self.options.overwrite, lineage=facts.get("lineage", "")):
-                with workers(self.options.workers, self.options.cluster) as crew:
+                with mishaps.own(self.out), workers(self.options.workers, self.options.cluster) as crew:
                     self._make(log, chosen, facts, started, density, crew)
+                    return HazardMap(self.out)
         return HazardMap(self.out)
 
     def settled(self) -> tuple[Chosen, DensityModel | None, dict[str, Any]]:

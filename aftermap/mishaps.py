@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from errno import ENOMEM
 from pathlib import Path
 
-from aftermap.errors import AftermapError, JobInterruptedError
+from aftermap.errors import AftermapError, InputRefusedError, JobInterruptedError
 from aftermap.journal import WORK, cache_folder
 
 _NO_MEMORY = ("can't start new thread", "failed to map segment", "annot allocate memory")
@@ -28,6 +28,17 @@ def told(out: Path, kept: str = "") -> Iterator[None]:
         if (known := _known(error, f"{out} could not be written")) is None:
             raise
         raise known from error
+
+
+@contextmanager
+def own(out: Path) -> Iterator[None]:
+    """What a run finds missing or damaged of all that it wrote into `out` was taken away: OSError, for no input is at fault."""
+    try:
+        yield
+    except InputRefusedError as error:
+        if str(out / WORK) not in error.what and error.code not in ("no-map", "damaged"):
+            raise
+        raise FileNotFoundError(f"{error.what}: what was written there is gone") from error
 
 
 def as_ours(error: Exception) -> AftermapError:

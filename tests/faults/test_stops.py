@@ -9,12 +9,14 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from aftermap import pictured
 from aftermap.errors import JobInterruptedError, UsageError
-from aftermap.journal import SEAL
+from aftermap.journal import SEAL, Journal
 from tests.faults.rig import Rig, said
 
 MANY = 12
@@ -64,17 +66,44 @@ def test_stopped_again_and_again_in_one_folder(rig: Rig, tmp_path: Path) -> None
     rig.resume(tmp_path / "out")
 
 
-@pytest.mark.parametrize("stage", ["map", "deliver"])
-def test_a_folder_that_vanishes(rig: Rig, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(("stage", "word"), [("map", 1), ("deliver", 1), ("deliver", 2)])
+def test_a_folder_that_vanishes(rig: Rig, tmp_path: Path, stage: str, word: int) -> None:
     out = tmp_path / "out"
 
     def take_away(now: str, done: int, whole: int) -> None:
-        if now == stage and done == 1:
+        if now == stage and done == word:
             shutil.rmtree(out)
 
     with pytest.raises(JobInterruptedError) as told:
         rig.map(out, progress=take_away)
     assert told.value.code == "disk"
+    rig.resume(out)
+
+
+@pytest.mark.parametrize("name", ["run.json", "likelihood.tif"])
+def test_a_product_that_vanishes_is_no_fault_of_an_input(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """While the report is written, or once all is delivered and before anybody looks: found by the soak."""
+    out, made, delivered = tmp_path / "out", pictured.pictured, Journal.deliver
+
+    def before(scene: Any, stage: Path, run: Any) -> Any:
+        (stage / name).unlink()
+        return made(scene, stage, run)
+
+    def afterwards(self: Journal, **how: Any) -> None:
+        delivered(self, **how)
+        (out / name).unlink()
+
+    if name == "likelihood.tif":
+        monkeypatch.setattr("aftermap.deliver.pictured", before)
+    else:
+        monkeypatch.setattr(Journal, "deliver", afterwards)
+    with pytest.raises(JobInterruptedError) as told:
+        rig.map(out)
+    assert told.value.code == "disk"
+    monkeypatch.undo()
+    shutil.rmtree(out)
     rig.resume(out)
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from aftermap import running
 from aftermap.afar import grouped, spread
-from aftermap.ahead import ahead, one_ahead
+from aftermap.ahead import Threads, ahead, one_ahead
 from aftermap.calibration import Calibration
 from aftermap.errors import UsageError
 from aftermap.exclude import Exclusions, settle
@@ -230,7 +230,7 @@ def _in_turn(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
 def _overlapped(job: Job, blocks: Sequence[Window]) -> Iterator[Made]:
     """Several tiles at once; meanwhile the next block is read and the last one written, and no tile waits for a block's end."""
     cubes = ahead(partial(_read_block, job.scene, job.plan, job.exclusions), blocks)
-    with closing(cubes), ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(job.plan.threads) as pool:
+    with closing(cubes), Threads(1) as writer, Threads(job.plan.threads) as pool:
         try:
             writing: Future[Made] | None = None
             for block, found in _mapped(job, blocks, cubes, pool):

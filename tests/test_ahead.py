@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -33,3 +35,23 @@ def test_an_error_comes_out_in_its_place_and_nothing_is_left_running() -> None:
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert threading.active_count() == running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are of Linux")
+def test_no_thread_is_waited_for_that_has_no_memory_to_begin() -> None:
+    """With room for its stack and little more it died, and was waited for without end (found by the soak)."""
+    code = """
+import os, resource, sys
+from errno import ENOMEM
+from pathlib import Path
+from aftermap.ahead import ahead
+held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+resource.setrlimit(resource.RLIMIT_AS, (held + (9 << 20), -1))
+try:
+    print(list(ahead(len, ["a"])))
+except OSError as error:
+    assert error.errno == ENOMEM
+    print("told")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "told\n", done.stderr

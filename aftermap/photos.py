@@ -18,7 +18,8 @@ F64 = npt.NDArray[np.float64]
 
 PHOTOS = ("before", "after")
 _NODES = 65
-"""Places a side that are worked out; between them pixels lie evenly, to a hundredth of one over a scene."""
+"""Places a side that are worked out; between them pixels lie evenly: of 1,000 pixels, to 0.005 of one over a Sentinel-1 scene, to
+0.15 over a continent."""
 
 
 def of(report: Path) -> dict[str, tuple[str, bytes]]:

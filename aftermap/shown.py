@@ -185,7 +185,7 @@ class Shown:
     def photo(self, name: str) -> tuple[str, bytes]:
         """One of them as it fills `bounds`. Raises UnknownNameError."""
         if name not in self.pictures:
-            raise UnknownNameError("picture", name, self.pictures)
+            raise UnknownNameError("layer", name, self.pictures)
         return _photo(self, name) if self.placed else self.pictures[name]
 
     def outlines(self, layer: str, bbox: tuple[float, float, float, float]) -> dict[str, Any]:

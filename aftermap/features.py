@@ -16,10 +16,9 @@ from odc.geo.geobox import GeoBox
 
 from aftermap import meridian, ogr, raster, vector
 from aftermap.errors import InputRefusedError
+from aftermap.meridian import Bounds
 from aftermap.tiles import Window
 from aftermap.vector import Geometries
-
-Bounds = tuple[float, float, float, float]
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -148,7 +147,7 @@ def _batches(path: Path, layer: str, grid: GeoBox) -> Iterator[tuple[Geometries,
         skip += _BATCH
 
 
-def _turns(grid: GeoBox, bounds: tuple[float, float, float, float] | None) -> bool:
+def _turns(grid: GeoBox, bounds: Bounds | None) -> bool:
     """True where features of a file may have to be turned to lie on a grid of longitudes, which a box would miss."""
     if bounds is None or meridian.turn(grid) is None or not np.isfinite(bounds).all():
         return False
@@ -156,7 +155,7 @@ def _turns(grid: GeoBox, bounds: tuple[float, float, float, float] | None) -> bo
     return bool(min(own.left, bounds[0]) < -180 or max(own.right, bounds[2]) > 180)
 
 
-def _bounds(grid: GeoBox, crs: str | None) -> tuple[float, float, float, float] | None:
+def _bounds(grid: GeoBox, crs: str | None) -> Bounds | None:
     """The surroundings of the grid in another CRS; None for everything, also where they cross the antimeridian."""
     if crs is None or grid.crs is None:
         return None
@@ -324,7 +323,7 @@ def shown(shapes: Geometries, page: GeoBox, grid: GeoBox) -> list[dict[str, Any]
     there = shapes if page == grid else vector.place(shapes, page.affine @ ~grid.affine)
     move, (west, _, east, _) = pyproj.Transformer.from_crs(str(page.crs), DEGREES, always_xy=True), meridian.bounds(page)
 
-    def degrees(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def degrees(xy: F64) -> F64:
         lon, lat = move.transform(xy[:, 0], xy[:, 1])
         return np.stack([meridian.near(lon, (west + east) / 2, 360) if east - west < 180 else lon, lat], 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry, box, multigeom, point, polygon
 
+Bounds = tuple[float, float, float, float]
+"""West, south, east, north."""
 _SIDES = 20
 """Edges get a vertex each twentieth of a side before they are reprojected, for they bend."""
 _NARROW_DEG = 90
@@ -119,8 +122,9 @@ def _about(pole: float, grid: GeoBox) -> Geometry:
     return polygon([*ring, ring[0]], "EPSG:4326")
 
 
-def bounds(grid: GeoBox) -> tuple[float, float, float, float]:
-    """West, south, east and north of a grid in degrees; where it lies across the antimeridian, east is above 180."""
+@lru_cache
+def bounds(grid: GeoBox) -> Bounds:
+    """Of a grid in degrees; where it lies across the antimeridian, east is above 180."""
     found = degrees(grid)
     west, south, east, north = found.boundingbox
     if (circle := turn(grid)) is not None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from aftermap import features, meridian
-from aftermap.features import Bounds
+from aftermap.meridian import Bounds
 
 F64 = npt.NDArray[np.float64]
 

@@ -19,6 +19,7 @@ from aftermap import features, meridian, palette, photos, raster, virtual
 from aftermap.area import pixel_area_m2
 from aftermap.errors import UnknownNameError
 from aftermap.hazardmap import HazardMap
+from aftermap.meridian import Bounds
 from aftermap.palette import U8, Colour
 from aftermap.products.density import Cells
 from aftermap.tiles import Window
@@ -72,9 +73,9 @@ class Shown:
         own = self.map.grid
         return own if self.placed else GeoBox(own.shape, _FIELD, "EPSG:3857")
 
-    @cached_property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """West, south, east and north for the page in degrees, on past the antimeridian."""
+    @property
+    def bounds(self) -> Bounds:
+        """For the page in degrees, on past the antimeridian."""
         return meridian.bounds(self.grid)
 
     def facts(self) -> dict[str, Any]:
@@ -188,7 +189,7 @@ class Shown:
             raise UnknownNameError("layer", name, self.pictures)
         return _photo(self, name) if self.placed else self.pictures[name]
 
-    def outlines(self, layer: str, bbox: tuple[float, float, float, float]) -> dict[str, Any]:
+    def outlines(self, layer: str, bbox: Bounds) -> dict[str, Any]:
         """GeoJSON in degrees of the features of a layer within a box in degrees, the first MOST_FEATURES. Raises
         UnknownNameError."""
         if layer not in self.vectors:
@@ -207,8 +208,8 @@ def _photo(one: Shown, name: str) -> tuple[str, bytes]:
     return "image/webp", photos.laid(one.pictures[name][1], one.grid, one.bounds)
 
 
-def _first_tiles(bounds: tuple[float, float, float, float], stage: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-    """Zoom, column and row of the tiles with which a page fits degrees (west, south, east, north) into pixels (across, down)."""
+def _first_tiles(bounds: Bounds, stage: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Zoom, column and row of the tiles with which a page fits degrees into pixels (across, down)."""
     import morecantile  # with rio-tiler
 
     grid = morecantile.tms.get("WebMercatorQuad")

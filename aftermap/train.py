@@ -118,9 +118,7 @@ def train(
     fabric = fabric or fabric_for(precision=plan.precision)
     bands_last(model)
     folder.mkdir(parents=True, exist_ok=True)
-    if min(training.size, len(validation.ids)) < fabric.world_size:
-        what = f"{fabric.world_size} processes share batches of {training.size} and {len(validation.ids)} chips to validate on"
-        raise InputRefusedError(what, repair="take fewer processes", code="no-chips")
+    _refuse_few(training, validation, fabric)
     run = _identity(model, training, validation, plan, fabric.world_size)
     optimiser = torch.optim.AdamW(_groups(model, plan), lr=plan.lr)
     wrapped, moving = fabric.setup(model, optimiser)
@@ -167,6 +165,13 @@ def train(
     checkpoint.read(kept[0], model)
     model.to("cpu")  # where graphs are traced, whatever it was trained on
     return Result(int(history[-1]["step"]), kept, history, stopped)
+
+
+def _refuse_few(training: Batches, validation: Batches, fabric: Fabric) -> None:
+    """Raises InputRefusedError ("no-chips") where a process would have no chip of a batch."""
+    if min(training.size, len(validation.ids)) < fabric.world_size:
+        what = f"{fabric.world_size} processes share batches of {training.size} and {len(validation.ids)} chips to validate on"
+        raise InputRefusedError(what, repair="take fewer processes", code="no-chips")
 
 
 def _refuse_endless(step: int, **found: Tensor | None) -> None:

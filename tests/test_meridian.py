@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 import aftermap as am
 from aftermap import meridian
 from aftermap.hazardmap import OUTSIDE_AOI
+from aftermap.products import stac
 from aftermap.scene import open_scene
 from aftermap.scorer import LayerBands
 from aftermap.tiles import Window
@@ -62,6 +63,14 @@ def halves(folder: Path, stem: str, pixels: np.ndarray, bands: tuple[str, ...], 
 )
 def test_bounds_go_on_past_180(where: GeoBox, west: float, east: float) -> None:
     assert meridian.bounds(where)[::2] == pytest.approx((west, east), abs=1e-3)
+
+
+@pytest.mark.parametrize(("west", "bbox"), [(0.0, [-180, -80, 180, 80]), (-20.0, [-180, -80, 180, 80])])
+def test_a_map_all_around_has_a_footprint(west: float, bbox: list[float]) -> None:
+    """From 0 to 360 it ended in a trace."""
+    geometry, found = stac._footprint(GeoBox((160, 360), Affine(1, 0, west, 0, -1, 80), "EPSG:4326"))
+    assert geometry is not None
+    assert found == bbox
 
 
 @pytest.mark.parametrize(("crs", "pole"), [("EPSG:3031", -90), ("EPSG:3413", 90)])

@@ -22,7 +22,7 @@ from aftermap.correcting import MOST_BYTES
 from aftermap.corrections import MOST_VERTICES
 from aftermap.view import application, shown
 from tests.conftest import flood_pair, grid, write
-from tests.test_view import _running, browser, picture  # noqa: F401
+from tests.test_view import _running, browser, morecantile, picture  # noqa: F401
 
 HEADERS = {"Content-Type": "application/json", "X-Aftermap": "1"}
 RED = np.array([255, 212, 0])
@@ -406,6 +406,10 @@ def test_a_map_across_the_antimeridian_is_one_map(address: str, maps: list[Path]
         seen.append(page.locator("#left img, #right img").last.bounding_box())
         shot(page, f"across-{name}{len(at)}")
     assert all(one["width"] > 600 and 0 <= one["x"] < 150 for one in seen), seen
+    tiles, tms = shown([maps[list(GRIDS).index(name)]])[0], morecantile.tms.get("WebMercatorQuad")
+    for x in (0, 2**13 - 1):  # both columns beside the antimeridian
+        rows = {tile.y for tile in tms.tiles(179.99, south, 180, north, [13])}
+        assert any((picture(one)[..., 3] > 0).any() for y in rows if (one := tiles.tile("extent", 13, x, y)))
     page.get_by_role("button", name="Draw hazard").click()
     click(page, (0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6))
     page.keyboard.press("Enter")
